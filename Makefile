@@ -1,0 +1,18 @@
+# make .venv   a virtual environment with everything the stages and the tests need
+# make demo    the stages, in order, on the embedded demo set
+# make test    the tests
+
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: demo test lint bench
+.DELETE_ON_ERROR:
+
+.venv: .venv/installed
+
+.venv/installed: requirements.txt requirements-test.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet "setuptools<81" wheel
+	$(PY) -m pip install --quiet --no-build-isolation -r requirements-test.txt
+	touch $@

@@ -1,0 +1,33 @@
+"""Shared fixtures: golden numbers, and real photographs where there are any."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden("b_heatmap")` -> the arrays of `tests/golden/b_heatmap.npz` by name."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            return dict(arrays)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder with `lsp/`, `lspet/` and `mpii/`; tests that ask for it skip where there is none."""
+    folder = Path(os.environ.get("POSE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        message = f"no real photographs: {folder} is not there (POSE_TEST_DATA names the folder)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,0 +1,1 @@
+"""Around a run: files, checkpoints, loops, metrics and reports."""
