@@ -1,0 +1,255 @@
+"""The table of annotated people, and the checks that every reader of annotation files shares."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path, PureWindowsPath
+from typing import TypeVar
+
+import numpy as np
+
+from data.errors import DataError
+
+log = logging.getLogger(__name__)
+
+JOINT_NAMES = (
+    "right ankle",
+    "right knee",
+    "right hip",
+    "left hip",
+    "left knee",
+    "left ankle",
+    "pelvis",
+    "thorax",
+    "upper neck",
+    "head top",
+    "right wrist",
+    "right elbow",
+    "right shoulder",
+    "left shoulder",
+    "left elbow",
+    "left wrist",
+)
+"""The 16 joints in the order of MPII Human Pose; left and right are the person's own."""
+
+MIRROR = [5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10]
+"""The permutation `points[:, MIRROR]` exchanges the left and the right joints."""
+
+RIGHT_HIP, UPPER_NECK, HEAD_TOP, LEFT_SHOULDER = 2, 8, 9, 13
+
+Points = TypeVar("Points")
+
+# In float32 a coordinate below this still has sub-pixel resolution; no photograph is as wide.
+_LARGEST = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Annotated people, one row a person; all arrays share their first axis.
+
+    image       [N] str             the photograph's path relative to the data folder
+    center      f32 [N, 2] px       middle of the person's square
+    scale       f32 [N]             side of the square / 200 px
+    points      f32 [N, 16, 2] px   joints in the order of `JOINT_NAMES`, (0, 0) where not annotated
+    normalizer  f32 [N] px          the length that PCK errors are divided by, 0 where unknown
+    valid       bool [N]            True: validation split, False: training split
+    """
+
+    image: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    points: np.ndarray
+    normalizer: np.ndarray
+    valid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "People":
+        """The people of a slice, of integer row numbers or of a bool mask [N]."""
+        return People(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @staticmethod
+    def concatenate(tables: Sequence["People"]) -> "People":
+        """One table of all rows of one or more tables, in their order."""
+        return People(
+            **{
+                field.name: np.concatenate([getattr(table, field.name) for table in tables])
+                for field in fields(People)
+            }
+        )
+
+
+def annotated(points: Points) -> Points:
+    """Bool [..., K] of points [..., K, 2] px, an array or a tensor: a joint with x <= 0 or y <= 0 is not annotated.
+
+    The rule is that of the training code published for MPII Human Pose; it also leaves out the few
+    joints that were annotated beyond the left or the upper edge of their photograph.
+    """
+    return (points > 0).all(-1)
+
+
+def joint_distance(points: np.ndarray, first: int, second: int) -> np.ndarray:
+    """Distance [N] px between two joints of points [N, 16, 2], 0 where either is not annotated."""
+    distance = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
+    return np.where(annotated(points[:, [first, second]]).all(axis=-1), distance, 0.0)
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: neither NaN nor beyond what can be a coordinate in px."""
+    return np.abs(values) < _LARGEST
+
+
+def positive(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: finite and, as float32, above 0."""
+    return finite(values) & (values >= np.finfo(np.float32).tiny)
+
+
+def not_negative(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: finite and at least 0."""
+    return finite(values) & (values >= 0)
+
+
+@contextmanager
+def parsing(source: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a parser raises on a damaged file into a `DataError` that names file and kind.
+
+    Keep nothing but the parser's call inside: parsers of binary formats raise nearly any exception
+    on random bytes, so all are caught (and chained).
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{source} cannot be read as {kind} ({reason})") from error
+
+
+class RowChecks:
+    """Collects the bad rows of one annotation file while its columns become arrays.
+
+    `rows` are the rows' numbers in the file `source`, counted from 0, for messages. Each column
+    goes through `numbers` or `names`, which blank what is wrong; `people` then builds the table. It
+    raises a `DataError` for the first bad row or, with `skip_bad`, leaves out all bad ones and logs
+    a warning.
+    """
+
+    def __init__(self, source: Path, rows: Sequence[int], skip_bad: bool = False):
+        self.source = source
+        self.skip_bad = skip_bad
+        self._rows = rows
+        self._bad = np.zeros(len(rows), dtype=bool)
+        self._first_bad = len(rows)
+        self._message = ""
+
+    def numbers(
+        self,
+        field: str,
+        found: Sequence | np.ndarray,
+        shape: tuple[int, ...] = (),
+        wanted: str = "a finite number",
+        accept: Callable[[np.ndarray], np.ndarray] = finite,
+    ) -> np.ndarray:
+        """A column as float64 [N, *shape]; rows that `accept` (elementwise) refuses become 0."""
+        self._require_all_rows(field, found)
+        values = _to_floats(found, shape)
+        refused = ~accept(values)
+        bad = refused.any(axis=tuple(range(1, refused.ndim)))
+        self.reject(field, found, bad, wanted)
+        values[bad] = 0
+        return values
+
+    def names(self, field: str, found: Sequence[object], folder: str) -> np.ndarray:
+        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`."""
+        self._require_all_rows(field, found)
+        bad = np.array([not _inside(name) for name in found], dtype=bool)
+        self.reject(field, found, bad, "a file name inside the images folder")
+        return np.array([f"{folder}/{name}" for name in found], dtype=str)
+
+    def reject(self, field: str, found: Sequence | np.ndarray, bad: np.ndarray, wanted: str) -> None:
+        """Mark the rows of the mask `bad` [N] as bad in `field`."""
+        self._bad |= bad
+        first = int(np.argmax(bad)) if bad.any() else self._first_bad
+        if first < self._first_bad:
+            self._first_bad = first
+            self._message = (
+                f"{self.source}: row {self._rows[first]} (counted from 0), field {field}: "
+                f"found {_shorten(found[first])}, wanted {wanted}"
+            )
+
+    def _require_all_rows(self, field: str, found: Sequence | np.ndarray) -> None:
+        if len(found) != len(self._rows):
+            wanted = f"as many as there are people, {len(self._rows)}"
+            raise DataError(f"{self.source}: field {field} has {len(found)} rows, wanted {wanted}")
+
+    def people(
+        self,
+        image: np.ndarray,
+        center: np.ndarray,
+        scale: np.ndarray,
+        points: np.ndarray,
+        normalizer: np.ndarray,
+        valid: np.ndarray,
+    ) -> People:
+        """The table of the good rows; joints that are not `annotated` become (0, 0).
+
+        Raises DataError for the first bad row unless `skip_bad`.
+        """
+        if self._bad.any():
+            if not self.skip_bad:
+                raise DataError(self._message)
+            count = f"{self._bad.sum()} of {len(self._bad)}"
+            log.warning("left out %s people with bad annotations; first: %s", count, self._message)
+        return People(
+            image=image,
+            center=center.astype(np.float32),
+            scale=scale.astype(np.float32),
+            points=np.where(annotated(points)[..., None], points, 0).astype(np.float32),
+            normalizer=normalizer.astype(np.float32),
+            valid=valid.astype(bool),
+        )[~self._bad]
+
+
+def _to_floats(found: Sequence | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A new float64 [N, *shape], NaN in rows that are not numbers of that shape."""
+    values = _as_floats(found)
+    if values is not None and values.shape == (len(found), *shape):
+        return values
+    values = np.full((len(found), *shape), np.nan)
+    for row, value in enumerate(found):
+        numbers = _as_floats(value)
+        if numbers is not None and numbers.shape == shape:
+            values[row] = numbers
+    return values
+
+
+def _as_floats(value: object) -> np.ndarray | None:
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _inside(name: object) -> bool:
+    # Windows paths know both separators and drive letters, so one rule serves every system.
+    if not isinstance(name, str):
+        return False
+    path = PureWindowsPath(name)
+    return bool(path.name) and not path.anchor and ".." not in path.parts
+
+
+def _shorten(value: object, length: int = 60) -> str:
+    """One line that shows `value`; of many numbers, the first that is not finite, if any."""
+    numbers = _as_floats(value)
+    if numbers is not None and numbers.ndim:
+        odd = np.argwhere(~finite(numbers))
+        if len(odd):
+            index = tuple(int(i) for i in odd[0])
+            return f"{numbers[index]} at {list(index)}"
+        return f"{' x '.join(map(str, numbers.shape))} numbers"
+    if numbers is None and isinstance(value, list | tuple):
+        for item in value:
+            if _as_floats(item) is None:
+                return _shorten(item)
+    text = " ".join((str(value) if isinstance(value, np.generic) else repr(value)).split())
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,0 +1,258 @@
+"""Augmentation as a function on a batch that is already in memory, on its device.
+
+`augment` warps patches of people into network inputs and target heatmaps. Which warp is an `Augmentation`, and
+its constructors make every stage: random in training, the identity in validation, fixed bins when collecting,
+the agent's draws in joint training. A new augmentation is a field of `Augmentation` and a line in `augment`.
+Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that came with it).
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from data.annotations import annotated
+from data.geometry import mirror_points, transform_points
+from data.heatmap import render_heatmaps
+
+RANDOM_SCALE_STD, RANDOM_SCALE_LIMIT = 0.25, 0.5  # log2
+RANDOM_ROTATION_STD, RANDOM_ROTATION_LIMIT = 30.0, 60.0  # degrees
+RANDOM_ROTATION_PROBABILITY = 0.4
+FLIP_PROBABILITY = 0.5
+COLOR_RANGE = (0.6, 1.4)
+
+BIN_MEANS = {
+    "scale": (-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6),  # log2
+    "rotation": (-60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0),  # degrees
+}
+BIN_STD = {"scale": 0.05, "rotation": 5.0}
+"""Each bin is a Gaussian of this width, limited to one standard deviation around its mean."""
+NUM_BINS = 7
+
+SUPERSAMPLING = 2  # samples per crop pixel and axis: keeps the shrinking crops free of aliasing
+
+
+@dataclass(frozen=True)
+class PersonBatch:
+    """People as the loader hands them out; N people.
+
+    patch: u8 [N, 3, P, P], RGB, the square round the person's centre whose side is `margin` times the person's
+    box, black beyond the photograph. center: f32 [N, 2] px. scale: f32 [N], box side / 200 px. points:
+    f32 [N, 16, 2] px, (0, 0) where not annotated. normalizer: f32 [N] px. width: f32 [N] px of the photograph.
+    index: int64 [N], row in the table of people. margin: patch side / box side.
+    """
+
+    patch: Tensor
+    center: Tensor
+    scale: Tensor
+    points: Tensor
+    normalizer: Tensor
+    width: Tensor
+    index: Tensor
+    margin: float
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _map(self, function) -> "PersonBatch":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PersonBatch(
+            **{
+                name: function(value) if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+        )
+
+    def to(self, device: torch.device) -> "PersonBatch":
+        """The same people on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "PersonBatch":
+        """The same people in page-locked memory; a `DataLoader` calls this."""
+        return self._map(Tensor.pin_memory)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each of N people, on the CPU.
+
+    log2_scale: f32 [N], added to log2 of the box's scale (above 0 zooms out). rotation: f32 [N], degrees.
+    flip: bool [N], mirror left and right. color: f32 [N, 3], gains of red, green and blue.
+    """
+
+    log2_scale: Tensor
+    rotation: Tensor
+    flip: Tensor
+    color: Tensor
+
+    def __len__(self) -> int:
+        return len(self.log2_scale)
+
+    @staticmethod
+    def identity(n: int) -> "Augmentation":
+        """Nothing is done to n people."""
+        return Augmentation(
+            torch.zeros(n), torch.zeros(n), torch.zeros(n, dtype=torch.bool), torch.ones(n, 3)
+        )
+
+    @staticmethod
+    def random(n: int, generator: Generator) -> "Augmentation":
+        """The random augmentation that the adversarial one is compared with.
+
+        log2 scale: N(0, 0.25) clipped to +-0.5; rotation: N(0, 30) clipped to +-60 degrees with probability 0.4,
+        else 0; mirrored with probability 0.5; each colour channel times U(0.6, 1.4).
+        """
+        log2_scale = (RANDOM_SCALE_STD * torch.randn(n, generator=generator)).clamp(
+            -RANDOM_SCALE_LIMIT, RANDOM_SCALE_LIMIT
+        )
+        rotation = (RANDOM_ROTATION_STD * torch.randn(n, generator=generator)).clamp(
+            -RANDOM_ROTATION_LIMIT, RANDOM_ROTATION_LIMIT
+        )
+        rotated = torch.rand(n, generator=generator) < RANDOM_ROTATION_PROBABILITY
+        flip = torch.rand(n, generator=generator) < FLIP_PROBABILITY
+        low, high = COLOR_RANGE
+        color = low + (high - low) * torch.rand(n, 3, generator=generator)
+        return Augmentation(log2_scale, rotation * rotated, flip, color)
+
+    @staticmethod
+    def bins(kind: str, n: int) -> "Augmentation":
+        """All bin means of `kind` ("scale" or "rotation") for n people: 7 * n rows, entry k * n + j is bin k of person j."""
+        identity = Augmentation.identity(NUM_BINS * n)
+        means = torch.tensor(BIN_MEANS[kind]).repeat_interleave(n)
+        if kind == "scale":
+            return Augmentation(means, identity.rotation, identity.flip, identity.color)
+        return Augmentation(identity.log2_scale, means, identity.flip, identity.color)
+
+    @staticmethod
+    def drawn(scale_bin: Tensor, rotation_bin: Tensor, generator: Generator) -> "Augmentation":
+        """The agent's choice: each person's bins [N] (int64), with a Gaussian of the bin's width around its mean.
+
+        The Gaussian is limited to one standard deviation. Neither flip nor colour is changed.
+        """
+        identity = Augmentation.identity(len(scale_bin))
+        log2_scale = _around_bin("scale", scale_bin, generator)
+        rotation = _around_bin("rotation", rotation_bin, generator)
+        return Augmentation(log2_scale, rotation, identity.flip, identity.color)
+
+    @staticmethod
+    def cat(augmentations: list["Augmentation"]) -> "Augmentation":
+        """Several augmentations of the same people, one after another."""
+        return Augmentation(
+            *(
+                torch.cat([getattr(one, field.name) for one in augmentations])
+                for field in fields(Augmentation)
+            )
+        )
+
+    def only(self, *names: str) -> "Augmentation":
+        """The named fields of this augmentation; the others do nothing."""
+        identity = Augmentation.identity(len(self))
+        return Augmentation(
+            *(getattr(self if field.name in names else identity, field.name) for field in fields(self))
+        )
+
+    def to(self, device: torch.device) -> "Augmentation":
+        """The same augmentation on `device`."""
+        return Augmentation(
+            *(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
+        )
+
+
+def _around_bin(kind: str, chosen: Tensor, generator: Generator) -> Tensor:
+    noise = torch.randn(len(chosen), generator=generator).clamp(-1, 1)
+    return torch.tensor(BIN_MEANS[kind])[chosen] + BIN_STD[kind] * noise
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Augmented people, M crops: what the network sees, what it should answer, and what metrics need.
+
+    image: f32 [M, 3, in_res, in_res] in 0..1, RGB. heatmap: f32 [M, 16, out_res, out_res]. center [M, 2],
+    scale [M], rotation [M] (degrees): the box that was cropped. points: [M, 16, 2] px. normalizer: [M] px.
+    Where a person was mirrored, center and points are those of the mirrored photograph.
+    """
+
+    image: Tensor
+    heatmap: Tensor
+    center: Tensor
+    scale: Tensor
+    rotation: Tensor
+    points: Tensor
+    normalizer: Tensor
+
+
+def patch_margin(max_log2_scale: float, max_rotation: float) -> float:
+    """Patch side / box side that holds every crop zoomed out to 2^max_log2_scale and turned up to max_rotation degrees."""
+    angle = math.radians(min(max_rotation, 45.0))  # a turned square is widest at 45 degrees
+    return 2**max_log2_scale * (math.cos(angle) + math.sin(angle))
+
+
+MARGINS = {
+    "identity": 1.0,
+    "random": patch_margin(RANDOM_SCALE_LIMIT, RANDOM_ROTATION_LIMIT),
+    "scale": patch_margin(BIN_MEANS["scale"][-1], 0.0),
+    "rotation": patch_margin(0.0, BIN_MEANS["rotation"][-1]),
+    "drawn": patch_margin(
+        BIN_MEANS["scale"][-1] + BIN_STD["scale"], BIN_MEANS["rotation"][-1] + BIN_STD["rotation"]
+    ),
+}
+"""The margin that each way of augmenting needs."""
+
+
+def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, out_res: int = 64) -> Sample:
+    """Warp people as the augmentation says.
+
+    Args:
+        people: N people. augmentation: N rows, or K * N rows for K crops of each, row k * N + j for person j.
+        in_res, out_res: sides of the image and of the heatmaps in px.
+
+    Returns:
+        A `Sample` of K * N crops, on the people's device.
+    """
+    augmentation = augmentation.to(people.patch.device)
+    crops = len(augmentation) // len(people)
+    flip, width = augmentation.flip, people.width.repeat(crops)
+    center, points = people.center.repeat(crops, 1), people.points.repeat(crops, 1, 1)
+    scale = people.scale.repeat(crops) * 2**augmentation.log2_scale
+
+    mirrored_center = torch.stack((width - center[:, 0], center[:, 1]), dim=1)
+    center = torch.where(flip[:, None], mirrored_center, center)
+    points = torch.where(flip[:, None, None], mirror_points(points, width), points)
+
+    image = _warp(people, augmentation, in_res)
+    image = (image * augmentation.color[:, :, None, None]).clamp(0, 1)
+
+    cells = transform_points(points, center, scale, augmentation.rotation, out_res)
+    heatmap = render_heatmaps(cells * annotated(points)[..., None], out_res)
+    return Sample(
+        image,
+        heatmap,
+        center,
+        scale,
+        augmentation.rotation,
+        points,
+        people.normalizer.repeat(crops),
+    )
+
+
+def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
+    """The crops, f32 [K * N, 3, res, res] in 0..1, sampled from the patches.
+
+    The K crops of a person are laid one above another in its sampling grid, so that no patch is copied.
+    """
+    n, crops = len(people), len(augmentation) // len(people)
+    angle = torch.deg2rad(-augmentation.rotation)
+    zoom = 2**augmentation.log2_scale / people.margin
+    cos, sin, zero = zoom * angle.cos(), zoom * angle.sin(), torch.zeros_like(zoom)
+    sign = 1 - 2 * augmentation.flip.float()
+    theta = torch.stack((sign * cos, sign * sin, zero, -sin, cos, zero), dim=1).view(-1, 2, 3)
+
+    fine = SUPERSAMPLING * res
+    grid = F.affine_grid(theta, [crops * n, 1, fine, fine], align_corners=False)
+    grid = grid.view(crops, n, fine, fine, 2).transpose(0, 1).reshape(n, crops * fine, fine, 2)
+    patch = people.patch.float() / 255
+    image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    image = F.avg_pool2d(image, SUPERSAMPLING)
+    return image.view(n, 3, crops, res, res).permute(2, 0, 1, 3, 4).reshape(crops * n, 3, res, res)

@@ -1,0 +1,57 @@
+"""The crop transform: between the photograph and a person's square box.
+
+Coordinates are continuous: x = 0 is the left edge of a photograph's first pixel column, so the middle of
+pixel i lies at i + 0.5. A box has a `center` (px of the photograph), a `scale` (its side is 200 * scale px)
+and a `rotation` (degrees; the crop shows the photograph turned counter-clockwise by it). A crop of `res` px
+covers the box exactly: 0 and `res` are its edges. This is the convention of the MPII annotations' `scale`
+and of the stacked-hourglass training code that introduced the 200 px unit (Newell et al., ECCV 2016).
+"""
+
+import torch
+from torch import Tensor
+
+from data.annotations import MIRROR
+
+PIXELS_PER_SCALE = 200.0
+
+
+def transform_points(
+    points: Tensor, center: Tensor, scale: Tensor, rotation: Tensor, res: int, inverse: bool = False
+) -> Tensor:
+    """Carry points from the photograph into the crop, or back; nothing is rounded.
+
+    Args:
+        points: [N, K, 2] (x, y) in px of the photograph (of the crop, if `inverse`).
+        center: [N, 2] px. scale: [N], box side / 200 px. rotation: [N] degrees.
+        res: side of the crop in px (256 for the image, 64 for heatmaps).
+
+    Returns:
+        [N, K, 2] float64.
+    """
+    points, center = points.double(), center.double().unsqueeze(1)
+    zoom = (res / (PIXELS_PER_SCALE * scale.double())).view(-1, 1, 1)
+    angle = torch.deg2rad(-rotation.double()).view(-1, 1)
+    if inverse:
+        return _rotate(points - res / 2, -angle) / zoom + center
+    return _rotate((points - center) * zoom, angle) + res / 2
+
+
+def _rotate(points: Tensor, angle: Tensor) -> Tensor:
+    """[N, K, 2] turned about the origin by `angle` [N, 1] (radians, from x towards y)."""
+    x, y = points.unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
+
+
+def mirror_points(points: Tensor, width: Tensor) -> Tensor:
+    """The joints of the mirrored photograph.
+
+    Args:
+        points: [N, 16, 2] px, MPII order. width: [N] px of the photograph.
+
+    Returns:
+        [N, 16, 2]: x becomes width - x, left and right joints change places. A joint that is not annotated,
+        (0, 0), becomes (width, 0): still not annotated.
+    """
+    x, y = points.unbind(-1)
+    return torch.stack((width.view(-1, 1) - x, y), dim=-1)[:, MIRROR]

@@ -1,0 +1,180 @@
+"""Photographs -> patches: the only place that reads images.
+
+A patch is the square round a person's box with margin for the augmentations in use, resampled once, with
+anti-aliasing, to a fixed size. `PatchLoader` hands out batches of them from worker processes.
+"""
+
+import math
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.annotations import People
+from data.augment import PersonBatch
+from data.errors import DataError
+from data.geometry import PIXELS_PER_SCALE
+
+DENSITY = 1.25  # patch px per px of the un-augmented crop: what zooming in can still resolve
+FILTER_REACH = 4  # px of the decoded photograph that the resampling filter sees beyond the patch, at most
+
+
+def patch_res(in_res: int, margin: float) -> int:
+    """Side of a patch in px for crops of `in_res` px, a multiple of 8."""
+    return 8 * math.ceil(DENSITY * margin * in_res / 8)
+
+
+def read_patch(
+    path: Path, center: np.ndarray, scale: float, margin: float, res: int
+) -> tuple[np.ndarray, int]:
+    """One person's patch.
+
+    Args:
+        path: the photograph; its EXIF orientation is ignored, as annotations do.
+        center: [2] px. scale: box side / 200 px. margin: patch side / box side. res: patch side in px.
+
+    Returns:
+        (u8 [res, res, 3] RGB, black beyond the photograph; the photograph's width in px).
+
+    Raises:
+        OSError, ValueError, SyntaxError: the file is missing or is not a whole image.
+    """
+    side = margin * PIXELS_PER_SCALE * float(scale)
+    with Image.open(path) as photo:
+        width, height = photo.size
+        zoom = 1.0  # decoded px per px of the photograph
+        # A JPEG decodes straight to a half, quarter or eighth: never to less than the patch needs.
+        draft = photo.draft("RGB", (math.ceil(width * res / side), math.ceil(height * res / side)))
+        if draft is not None:
+            zoom = draft[1][2] / width
+        photo = photo.convert("RGB")
+    shrink = int(side * zoom / res)
+    if shrink >= 2:
+        photo, zoom = photo.reduce(shrink), zoom / shrink
+
+    left, top = (float(middle) * zoom - side * zoom / 2 for middle in center)
+    right, bottom = left + side * zoom, top + side * zoom
+    x, y = math.floor(left) - FILTER_REACH, math.floor(top) - FILTER_REACH
+    window = photo.crop((x, y, math.ceil(right) + FILTER_REACH, math.ceil(bottom) + FILTER_REACH))
+    patch = window.resize(
+        (res, res), Image.Resampling.BICUBIC, box=(left - x, top - y, right - x, bottom - y)
+    )
+    return np.asarray(patch), width
+
+
+class Patches(Dataset):
+    """The patches of a table of people, a whole batch at an index.
+
+    An index is a list of rows and the item a `PersonBatch`, or the `DataError` that says which photograph
+    does not decode: returned, since a worker process would bury it in a traceback; `PatchLoader` raises it.
+    """
+
+    def __init__(self, people: People, root: Path, in_res: int, margin: float) -> None:
+        self.people, self.root, self.margin = people, root, margin
+        self.res = patch_res(in_res, margin)
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __getitem__(self, rows: list[int]) -> PersonBatch | DataError:
+        people = self.people[np.asarray(rows)]
+        patch = np.empty((len(rows), self.res, self.res, 3), dtype=np.uint8)
+        width = np.empty(len(rows), dtype=np.float32)
+        for k, row in enumerate(rows):
+            path = self.root / people.image[k]
+            try:
+                patch[k], width[k] = read_patch(
+                    path, people.center[k], people.scale[k], self.margin, self.res
+                )
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                reason = " ".join(str(error).split())
+                return DataError(
+                    f"{path}: the photograph of person {row} does not decode: wanted a whole image file ({reason})"
+                )
+        return PersonBatch(
+            patch=torch.from_numpy(patch).permute(0, 3, 1, 2),
+            center=torch.from_numpy(people.center),
+            scale=torch.from_numpy(people.scale),
+            points=torch.from_numpy(people.points),
+            normalizer=torch.from_numpy(people.normalizer),
+            width=torch.from_numpy(width),
+            index=torch.tensor(rows),
+            margin=self.margin,
+        )
+
+
+class BatchRows(Sampler[list[int]]):
+    """Rows of each batch: in order, or in the order that a generator draws anew for each epoch.
+
+    Drawn in the main process, so that it does not depend on the number of workers. A shuffled epoch leaves out
+    a last batch of one person: batch statistics need two.
+    """
+
+    def __init__(self, people: int, batch_size: int, generator: Generator | None) -> None:
+        self.people, self.batch_size, self.generator = people, batch_size, generator
+        self.alone = generator is not None and batch_size > 1 and people % batch_size == 1
+
+    def __len__(self) -> int:
+        return math.ceil(self.people / self.batch_size) - self.alone
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.generator is None:
+            order = torch.arange(self.people)
+        else:
+            order = torch.randperm(self.people, generator=self.generator)
+        for rows in order.split(self.batch_size)[: len(self)]:
+            yield rows.tolist()
+
+
+class PatchLoader:
+    """Batches of people on the training device.
+
+    Args:
+        people, root: the table, and the folder its photographs' paths start from.
+        in_res: side of the crops in px. margin: see `data.augment.MARGINS`.
+        batch_size: people a batch. workers: processes that decode; 0 decodes in this one.
+        device: where batches go. generator: shuffles each epoch; without one people come in order.
+
+    Iterating raises `DataError` for a photograph that does not decode.
+    """
+
+    def __init__(
+        self,
+        people: People,
+        root: Path,
+        in_res: int,
+        margin: float,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        generator: Generator | None = None,
+    ) -> None:
+        self.device, self.people = device, len(people)
+        self.loader = DataLoader(
+            Patches(people, root, in_res, margin),
+            sampler=BatchRows(len(people), batch_size, generator),
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_main_process,
+        )
+
+    def __len__(self) -> int:
+        return len(self.loader.sampler)
+
+    def __iter__(self) -> Iterator[PersonBatch]:
+        for batch in self.loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch.to(self.device)
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,145 @@
+"""The pose network: hourglasses in a row, each followed by heatmaps of all joints."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import Residual, initialize, pool, residuals, upsample
+
+STRIDE = 64  # the input is 64 times as large as the neck: 4 in the stem, 16 in the hourglass
+
+Features = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+class Hourglass(nn.Module):
+    """One hourglass: four levels down to the neck and up again, with a skip at each.
+
+    Args:
+        num_modules: residual blocks at every position.
+        chan: channels throughout, an even number.
+
+    Source: Newell et al., ECCV 2016, arXiv:1603.06937.
+    """
+
+    def __init__(self, num_modules: int, chan: int):
+        super().__init__()
+        self.down1 = residuals(num_modules, chan)
+        self.down2 = residuals(num_modules, chan)
+        self.down3 = residuals(num_modules, chan)
+        self.down4 = residuals(num_modules, chan)
+        self.up1 = residuals(num_modules, chan)
+        self.up2 = residuals(num_modules, chan)
+        self.up3 = residuals(num_modules, chan)
+        self.up4 = residuals(num_modules, chan)
+        self.skip1 = residuals(num_modules, chan)
+        self.skip2 = residuals(num_modules, chan)
+        self.skip3 = residuals(num_modules, chan)
+        self.skip4 = residuals(num_modules, chan)
+        self.neck = residuals(num_modules, chan)
+
+    def encode(self, x: Tensor) -> Features:
+        """The way down: [N, chan, H, W] -> skip1..skip4 and neck, at 1, 1/2, 1/4, 1/8, 1/16."""
+        skip1 = self.skip1(x)
+        x = self.down1(pool(x))
+        skip2 = self.skip2(x)
+        x = self.down2(pool(x))
+        skip3 = self.skip3(x)
+        x = self.down3(pool(x))
+        skip4 = self.skip4(x)
+        neck = self.neck(self.down4(pool(x)))
+        return skip1, skip2, skip3, skip4, neck
+
+    def decode(self, features: Features) -> Tensor:
+        """The way up: what `encode` returned -> [N, chan, H, W]."""
+        skip1, skip2, skip3, skip4, x = features
+        x = upsample(self.up4(x)) + skip4
+        x = upsample(self.up3(x)) + skip3
+        x = upsample(self.up2(x)) + skip2
+        return upsample(self.up1(x)) + skip1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, chan, H, W] -> same; H and W are multiples of 16."""
+        return self.decode(self.encode(x))
+
+
+class StackedHourglass(nn.Module):
+    """The pose network; it maps an image to one set of heatmaps a stack.
+
+    Parameters have the names and the order of the networks released with the paper.
+
+    Args:
+        num_stacks: hourglasses in a row.
+        num_modules: residual blocks at every position of an hourglass, and after it.
+        num_classes: heatmaps a stack, one a joint.
+        chan: channels of the hourglasses, an even number.
+
+    Source: Newell et al., ECCV 2016, arXiv:1603.06937, in the form of Peng, Tang et al., CVPR 2018,
+    arXiv:1805.09707.
+    """
+
+    def __init__(self, num_stacks: int = 2, num_modules: int = 1, num_classes: int = 16, chan: int = 256):
+        super().__init__()
+        stacks, gaps = range(num_stacks), range(num_stacks - 1)
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.residual1 = Residual(64, 128)
+        self.residual2 = Residual(128, 128)
+        self.residual3 = Residual(128, chan)
+        self.hg = nn.ModuleList(Hourglass(num_modules, chan) for _ in stacks)
+        self.post_res = nn.ModuleList(residuals(num_modules, chan) for _ in stacks)
+        self.linear = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(chan, chan, 1), nn.BatchNorm2d(chan), nn.ReLU(inplace=True))
+            for _ in stacks
+        )
+        self.out_conv = nn.ModuleList(nn.Conv2d(chan, num_classes, 1) for _ in stacks)
+        self.forth_conv = nn.ModuleList(nn.Conv2d(chan, chan, 1) for _ in gaps)
+        self.in_conv = nn.ModuleList(nn.Conv2d(num_classes, chan, 1) for _ in gaps)
+        initialize(self)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Heatmaps of every stack; the last are the prediction, all of them are trained.
+
+        Args:
+            image: [N, 3, H, W] float, RGB in 0..1; H and W are multiples of 64.
+
+        Returns:
+            `num_stacks` tensors [N, num_classes, H/4, W/4].
+
+        Raises:
+            ValueError: H or W is no multiple of 64; or, in training mode, one single image of
+                64 x 64 px, whose neck is one value a channel and cannot be normalised.
+        """
+        x = self._stem(image)
+        heatmaps = []
+        for i, hourglass in enumerate(self.hg):
+            y = self.linear[i](self.post_res[i](hourglass(x)))
+            heatmaps.append(self.out_conv[i](y))
+            if i < len(self.forth_conv):
+                x = x + self.forth_conv[i](y) + self.in_conv[i](heatmaps[i])
+        return heatmaps
+
+    def features(self, image: Tensor) -> Features:
+        """The half pass: the network run only up to the first neck, for the agent.
+
+        It neither changes the mode nor stops gradients: where only the agent is to learn, the
+        caller puts the network in `eval()` (in training mode a half pass updates the running
+        statistics of the layers it runs) and calls under `torch.no_grad()`.
+
+        Args:
+            image: as for `forward`.
+
+        Returns:
+            skip1, skip2, skip3, skip4 and neck of the first hourglass: [N, chan, h, w] with
+            (h, w) = (H, W) / 4, 8, 16, 32 and 64.
+
+        Raises:
+            ValueError: as for `forward`.
+        """
+        return self.hg[0].encode(self._stem(image))
+
+    def _stem(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        if height % STRIDE or width % STRIDE:
+            raise ValueError(f"the image is {width} x {height} px; both sides must be multiples of {STRIDE}")
+        x = F.relu(self.bn1(self.conv1(image)), inplace=True)
+        x = pool(self.residual1(x))
+        return self.residual3(self.residual2(x))

@@ -1,0 +1,107 @@
+"""Losses of the pose network and of the agent, and the distributions the agent learns from."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REWARD = 0.2  # share by which a drawn bin grows where the agent's choice was the harder one
+PENALTY = 0.5  # share that a drawn bin loses elsewhere
+
+
+def pose_loss(outputs: Sequence[Tensor], heatmap: Tensor) -> Tensor:
+    """Sum over the stacks of the mean squared error to the target heatmaps.
+
+    Args:
+        outputs: heatmaps of every stack, [N, K, H, W] float.
+        heatmap: the target, [N, K, H, W] float.
+
+    Returns:
+        the loss, a scalar.
+
+    Source: Newell et al., ECCV 2016, arXiv:1603.06937.
+    """
+    return sum(F.mse_loss(output, heatmap) for output in outputs)
+
+
+def distribution_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """KL(target || softmax(logits)) of one head of the agent, averaged over people.
+
+    Bins whose target is 0 contribute 0.
+
+    Args:
+        logits: [N, K] float.
+        target: [N, K] float, rows are distributions.
+
+    Returns:
+        the loss in nats, a scalar.
+
+    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+    """
+    return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="batchmean")
+
+
+def hardness_distribution(pckh: Tensor) -> Tensor:
+    """How hard each bin is for a person: the PCKh lost under it, as a distribution.
+
+    Args:
+        pckh: [N, K] float, PCKh in 0..1 of each person under the augmentation of each bin.
+
+    Returns:
+        [N, K], rows are distributions; uniform where no bin loses anything.
+
+    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+    """
+    lost = 1 - pckh
+    lost = torch.where(lost.sum(dim=1, keepdim=True) == 0, 1.0, lost)
+    return lost / lost.sum(dim=1, keepdim=True)
+
+
+def rewarded_distribution(
+    predicted: Tensor, drawn: Tensor, pckh_random: Tensor, pckh_agent: Tensor
+) -> Tensor:
+    """The agent's target: its own prediction after the reward or penalty of what it drew.
+
+    Where PCKh is strictly higher under the random augmentation, the agent's was the harder one and
+    the drawn bin grows by `REWARD` of itself; otherwise it loses `PENALTY` of itself. The others
+    pay or receive the change in equal parts. Bins are then limited to 0..2/K once, and what that
+    leaves over or short is shared by the bins that it did not cut (or not raise to 0).
+
+    Args:
+        predicted: [N, K] float, rows are distributions, K >= 2; it is detached.
+        drawn: [N] int64, the bin drawn for each person; or [N, M], M < K of them, each of which
+            grows or loses by its own share.
+        pckh_random: [N] float, PCKh under the random augmentation.
+        pckh_agent: [N] float, PCKh under the agent's augmentation.
+
+    Returns:
+        [N, K] of predicted's dtype, rows are distributions.
+
+    Raises:
+        RuntimeError: a drawn bin is not in 0..K-1.
+
+    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+    """
+    bins = predicted.detach().double()
+    tried = torch.zeros_like(bins, dtype=torch.bool)
+    tried.scatter_(1, drawn.reshape(len(drawn), -1), True)
+    harder = (pckh_random > pckh_agent)[:, None]
+    change = torch.where(harder, REWARD * bins, -PENALTY * bins) * tried
+    bins = bins + change - _share(change.sum(dim=1, keepdim=True), ~tried)
+    # rounding to the stored precision decides which bins lie above the limit
+    return _limit(bins.to(predicted.dtype).double()).to(predicted.dtype)
+
+
+def _limit(bins: Tensor) -> Tensor:
+    """Rows limited to 0..2/K in a single pass; sharing the rest can lift a bin above 2/K again."""
+    limited = bins.clamp(0, 2 / bins.shape[1])
+    gap = (bins - limited).sum(dim=1, keepdim=True)
+    sharing = torch.where(gap > 0, bins <= limited, bins >= limited)
+    limited = (limited + _share(gap, sharing)).clamp(min=0)
+    return limited / limited.sum(dim=1, keepdim=True)
+
+
+def _share(total: Tensor, among: Tensor) -> Tensor:
+    """Equal parts of each row's total [N, 1] for the bins marked in among [N, K], else 0."""
+    return total / among.sum(dim=1, keepdim=True) * among

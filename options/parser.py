@@ -1,0 +1,165 @@
+"""Every flag of the five stages, once: its help, type, choices and checks."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+STRIDE = 64  # the network halves its input six times
+
+
+def boolean(text: str) -> bool:
+    """true/false, 1/0, yes/no, in any case."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is no boolean: wanted true or false")
+    return values[text.lower()]
+
+
+def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
+    """A parser of whole numbers of at least `low`, multiples of `multiple_of`."""
+    wanted = f"a whole number of at least {low}" + (
+        f", a multiple of {multiple_of}" if multiple_of > 1 else ""
+    )
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or value % multiple_of:
+            raise argparse.ArgumentTypeError(f"{text!r}: wanted {wanted}")
+        return value
+
+    return parse
+
+
+def learning_rate(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted a number above 0")
+    return value
+
+
+class StageParser(argparse.ArgumentParser):
+    """The command line of a stage: the flags all stages share, and groups that a stage asks for by name.
+
+    Groups: "checkpoint" (--load_prefix_pose), "train", "agent", "collect", "joint".
+    """
+
+    def __init__(self, description: str, *groups: str) -> None:
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        self._experiment()
+        self._data()
+        self._network()
+        self._display()
+        for group in groups:
+            getattr(self, f"_{group}")()
+
+    def parse(self, arguments: list[str] | None = None) -> argparse.Namespace:
+        """The options, with `defaults` (name -> default) beside them; a wrong one ends the process with code 2."""
+        opt = self.parse_args(arguments)
+        folder = (opt.exp_dir / opt.exp_id).resolve()
+        if opt.exp_dir.resolve() not in folder.parents:
+            self.error(f"--exp_id {opt.exp_id}: wanted the name of a folder inside {opt.exp_dir}")
+        if opt.bs == 1 and opt.in_res == STRIDE:
+            self.error("--bs 1: at --in_res 64 batch statistics need at least 2 people")
+        opt.exp_folder = opt.exp_dir / opt.exp_id
+        opt.out_res = opt.in_res // 4
+        opt.defaults = {action.dest: action.default for action in self._actions}
+        return opt
+
+    def error(self, message: str) -> None:
+        """One line instead of the usage."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+    def _experiment(self) -> None:
+        add = self.add_argument_group("experiment").add_argument
+        add("--exp_id", required=True, help="name of the experiment and of its folder")
+        add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
+        add("--gpu_id", type=whole_number(-1), default=0, help="CUDA GPU; -1, or no CUDA: the CPU")
+        add(
+            "--precision",
+            choices=("fp32", "tf32", "bf16"),
+            default="fp32",
+            help="of the networks' arithmetic; weights, losses and metrics are always fp32",
+        )
+        add("--seed", type=whole_number(0), default=0, help="of initial weights and all draws")
+
+    def _data(self) -> None:
+        add = self.add_argument_group("data").add_argument
+        add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")
+        add(
+            "--dataset",
+            choices=("mpii", "lsp", "demo"),
+            default="mpii",
+            help="demo is drawn, not loaded",
+        )
+        add("--annotations", type=Path, help="annotation file, instead of the one found by its name")
+        add("--limit", type=whole_number(1), help="only the first so many people of each split")
+        add("--skip_missing", type=boolean, default=False, help="go on without absent photographs")
+        add("--skip_bad", type=boolean, default=False, help="go on without bad rows of annotations")
+        add("--bs", type=whole_number(1), default=24, help="people a batch")
+        add(
+            "--nThreads",
+            type=whole_number(0),
+            default=4,
+            help="processes that load, at most one a CPU",
+        )
+
+    def _network(self) -> None:
+        add = self.add_argument_group("pose network (the defaults are the paper's)").add_argument
+        add("--num_stacks", type=whole_number(1), default=2, help="hourglasses in a row")
+        add("--num_modules", type=whole_number(1), default=1, help="residual blocks a position")
+        add("--chan", type=whole_number(2, multiple_of=2), default=256, help="channels")
+        add(
+            "--in_res",
+            type=whole_number(STRIDE, multiple_of=STRIDE),
+            default=256,
+            help="side of the crops in px; heatmaps are a quarter of it",
+        )
+
+    def _display(self) -> None:
+        add = self.add_argument_group("display").add_argument
+        add("--print_freq", type=whole_number(1), default=10, help="batches between log lines")
+
+    def _checkpoint(self) -> None:
+        self.add_argument_group("checkpoint").add_argument(
+            "--load_prefix_pose",
+            required=True,
+            help="the pose network, such as lr-0.00025-10.pth.tar",
+        )
+
+    def _train(self) -> None:
+        add = self.add_argument_group("training").add_argument
+        add(
+            "--is_train",
+            type=boolean,
+            default=False,
+            help="true: train; false: evaluate the loaded checkpoint and write its predictions",
+        )
+        add(
+            "--load_prefix_pose",
+            help="checkpoint to go on from, or to evaluate: lr-0.00025-10.pth.tar",
+        )
+        add("--lr", type=learning_rate, default=2.5e-4, help="of the pose network")
+        add(
+            "--nEpochs",
+            type=whole_number(1),
+            default=100,
+            help="epochs in all, the resumed ones included",
+        )
+        add(
+            "--overwrite",
+            type=boolean,
+            default=False,
+            help="start again where there are checkpoints",
+        )

@@ -1,0 +1,193 @@
+"""The table of people, the checks of its rows, and JSON files, good and bad."""
+
+import gzip
+
+import numpy as np
+import pytest
+import scipy.io
+from annotation_files import (
+    assert_same_people,
+    entry,
+    joints_with,
+    person,
+    write_h5,
+    write_json,
+    write_official,
+)
+
+from data.annotations import JOINT_NAMES, MIRROR, People
+from data.errors import DataError
+from data.lsp import read_lsp, read_lspet
+from data.mpii import read_h5, read_json, read_official
+
+IMAGES = "mpii/images"
+
+
+def test_mirror_exchanges_left_and_right_names():
+    swap = {"right": "left", "left": "right"}
+    for name, other in zip(JOINT_NAMES, MIRROR, strict=True):
+        mirrored = " ".join(swap.get(word, word) for word in name.split())
+        assert JOINT_NAMES[other] == mirrored
+
+
+def test_json_mpii_row(tmp_path):
+    joints = joints_with(0, 0.0, 300.0)
+    rows = entry(joint_self=joints), entry(isValidation=1.0, dataset="MPI", img_paths="b/c.jpg")
+    del rows[1]["normalizer"]
+    people = read_json(write_json(tmp_path, *rows), IMAGES)
+    assert people.image.tolist() == ["mpii/images/a.jpg", "mpii/images/b/c.jpg"]
+    assert people.valid.tolist() == [False, True]
+    np.testing.assert_allclose(people.center, [[120, 260]] * 2)
+    np.testing.assert_allclose(people.scale, [2.5, 2.5])
+    np.testing.assert_allclose(people.points[0, 1:, 0], 100 + np.arange(1, 16))
+    np.testing.assert_array_equal(people.points[0, 0], [0, 0])
+    np.testing.assert_allclose(people.normalizer, [30, 0.75 * np.hypot(1, 2)], rtol=1e-6)
+    dtypes = {people.center.dtype, people.scale.dtype, people.points.dtype, people.normalizer.dtype}
+    assert dtypes == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("joint", [8, 9])
+def test_head_size_is_unknown_without_neck_or_head_top(tmp_path, joint):
+    row = entry(joint_self=joints_with(joint, 0.0, 0.0), normalizer=0.0)
+    assert read_json(write_json(tmp_path, row), IMAGES).normalizer.tolist() == [0]
+
+
+def test_json_lsp_rows_and_mpii_rows_are_kept_apart(tmp_path, caplog):
+    path = write_json(tmp_path, entry(dataset="LEEDS", img_paths="im0001.jpg"), entry())
+    lsp = read_json(path, "lsp/images", "lsp")
+    assert "left out 1 of 2 rows of data set MPI or MPII" in caplog.text
+    assert lsp.image.tolist() == ["lsp/images/im0001.jpg"]
+    np.testing.assert_allclose(lsp.center, [[120, 230]])
+    np.testing.assert_allclose(lsp.scale, [2 * 1.4375])
+    np.testing.assert_allclose(lsp.normalizer, [np.hypot(11, 22)], rtol=1e-6)
+    assert read_json(path, IMAGES).image.tolist() == ["mpii/images/a.jpg"]
+    assert "left out 1 of 2 rows of data set LEEDS" in caplog.text
+
+
+def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
+    plain = write_json(tmp_path, entry())
+    packed = tmp_path / "packed.json"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert_same_people(read_json(packed, IMAGES), read_json(plain, IMAGES), rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        ("joint_self", entry()["joint_self"][:15], "15 x 3 numbers"),
+        ("joint_self", joints_with(3, "left", 2.0), "'left'"),
+        ("joint_self", joints_with(3, float("nan"), 2.0), "nan at [3, 0]"),
+        ("joint_self", joints_with(3, 2.0, float("inf")), "inf at [3, 1]"),
+        ("joint_self", None, "None"),
+        ("objpos", [1.0, float("-inf")], "-inf at [1]"),
+        ("objpos", [1.0, 1e300], "1e+300 at [1]"),
+        ("objpos", {}, "{}"),
+        ("scale_provided", float("nan"), "nan"),
+        ("scale_provided", 0.0, "0.0"),
+        ("scale_provided", 1e-60, "1e-60"),
+        ("scale_provided", -2.0, "-2.0"),
+        ("scale_provided", [], "0 numbers"),
+        ("normalizer", -1.0, "-1.0"),
+        ("normalizer", float("nan"), "nan"),
+        ("img_paths", "", "''"),
+        ("img_paths", "/etc/a.jpg", "'/etc/a.jpg'"),
+        ("img_paths", "C:\\a.jpg", "a.jpg"),
+        ("img_paths", "b/../../a.jpg", "'b/../../a.jpg'"),
+        ("img_paths", 7, "7"),
+        ("isValidation", 2, "2"),
+        ("dataset", "COCO", "'COCO'"),
+    ],
+)
+def test_bad_row_is_named_or_skipped(tmp_path, caplog, field, value, found):
+    bad = entry(**{field: value})
+    path = write_json(tmp_path, entry(dataset="LEEDS"), entry(), bad, bad, entry(img_paths="z.jpg"))
+    with pytest.raises(DataError) as caught:
+        read_json(path, IMAGES)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: row 2 (counted from 0), field {field}: found ")
+    assert found in message.split("found ")[1].split(", wanted ")[0]
+    assert "\n" not in message
+
+    people = read_json(path, IMAGES, skip_bad=True)
+    assert people.image.tolist() == ["mpii/images/a.jpg", "mpii/images/z.jpg"]
+    assert "left out 2 of 4 people" in caplog.text
+    assert message in caplog.text
+
+
+def test_rows_that_are_no_objects_are_bad_rows(tmp_path):
+    path = write_json(tmp_path, entry(), 5)
+    with pytest.raises(DataError, match=r"row 1 .*field dataset: found None"):
+        read_json(path, IMAGES)
+    assert len(read_json(path, IMAGES, skip_bad=True)) == 1
+
+
+def test_a_center_off_the_photograph_is_good(tmp_path):
+    people = read_json(write_json(tmp_path, entry(objpos=[-40.0, 0.0])), IMAGES)
+    np.testing.assert_allclose(people.center, [[-40, 30]])
+
+
+def test_a_matlab_file_of_something_else(tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"joints": np.zeros((3, 13, 5))})
+    for read, wanted in (
+        (read_official, "RELEASE"),
+        (read_lsp, "3 x 14 x N"),
+        (read_lspet, "14 x 3 x N"),
+    ):
+        with pytest.raises(DataError, match=wanted):
+            read(path, IMAGES)
+
+
+@pytest.mark.parametrize("damage", ["half", "random", "absent"])
+@pytest.mark.parametrize("kind", ["json", "gz", "h5", "lsp", "official"])
+def test_damaged_file_is_named(tmp_path, kind, damage):
+    lsp = tmp_path / "joints.mat"
+    scipy.io.savemat(lsp, {"joints": np.random.default_rng(0).random((3, 14, 50))})
+    plain = write_json(tmp_path, entry(), entry())
+    packed = tmp_path / "people.json.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    path, read, called = {
+        "json": (plain, read_json, "JSON"),
+        "gz": (packed, read_json, "JSON"),
+        "h5": (write_h5(tmp_path, "valid"), read_h5, "HDF5"),
+        "lsp": (lsp, read_lsp, "a MATLAB file"),
+        "official": (write_official(tmp_path, [person()]), read_official, "a MATLAB file"),
+    }[kind]
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "absent":
+        noise = np.random.default_rng(1).bytes(999)
+        path.write_bytes(noise if damage == "random" else content[: len(content) // 2])
+    with pytest.raises(DataError) as caught:
+        read(path, IMAGES)
+    assert str(caught.value).startswith(f"{path} cannot be read as {called} (")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_rows_of_a_table_stay_together(tmp_path):
+    rows = [entry(img_paths=f"{i}.jpg", scale_provided=1.0 + i) for i in range(4)]
+    people = read_json(write_json(tmp_path, *rows), IMAGES)
+    for chosen, wanted in (
+        (slice(1, 3), [1, 2]),
+        (np.array([3, 0]), [3, 0]),
+        (people.scale > 3, [2, 3]),
+    ):
+        some = people[chosen]
+        assert some.image.tolist() == [f"{IMAGES}/{i}.jpg" for i in wanted]
+        np.testing.assert_allclose(some.scale, 1.25 * (1 + np.array(wanted)))
+    assert_same_people(People.concatenate([people[:1], people[1:]]), people, rtol=0)
+    assert len(people[:0]) == 0
+
+
+def test_real_authors_json_has_exact_head_sizes(real_data):
+    people = read_json(real_data / "mpii" / "mpii-hr-lsp-normalizer.sample.json", IMAGES)
+    exact = read_h5(real_data / "mpii" / "valid.h5", IMAGES)
+    valid = people[people.valid]
+    rows = [
+        int(np.argmin(np.abs(exact.center - center).sum(axis=1) + 1e6 * (exact.image != image)))
+        for image, center in zip(valid.image, valid.center, strict=True)
+    ]
+    assert len(rows) == 6
+    np.testing.assert_allclose(valid.normalizer, exact.normalizer[rows], rtol=1e-4)
+    np.testing.assert_allclose(valid.scale, exact.scale[rows], atol=1e-3)

@@ -1,0 +1,190 @@
+"""Data sets by name: which files are read, and what happens when some are not there."""
+
+import gzip
+import json
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+from annotation_files import write_h5
+
+from data import datasets
+from data.datasets import load_dataset
+from data.errors import DataError
+
+
+def rows(splits, dataset="MPII", **changes):
+    """JSON rows, one photograph each: `splits` is a letter a person, t for train, v for valid."""
+    return [
+        {
+            "dataset": dataset,
+            "isValidation": split == "v",
+            "img_paths": f"{i}.jpg",
+            "objpos": [50.0, 50.0],
+            "joint_self": [[10.0 + k, 20.0 + k, 1.0] for k in range(16)],
+            "scale_provided": 1.0,
+            **changes,
+        }
+        for i, split in enumerate(splits)
+    ]
+
+
+def write_set(root, name, people, file="mpii-hr-lsp-normalizer.json"):
+    images = root / name / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for row in people:
+        (images / row["img_paths"]).touch()
+    (root / name / file).write_text(json.dumps(people))
+
+
+def numbers(people):
+    return [int(image.rpartition("/")[2].removesuffix(".jpg")) for image in people.image]
+
+
+def test_mpii_splits_and_measure(tmp_path):
+    write_set(tmp_path, "mpii", rows("tvvt"))
+    dataset = load_dataset("mpii", tmp_path)
+    assert (dataset.name, dataset.measure, dataset.threshold) == ("mpii", "PCKh", 0.5)
+    assert numbers(dataset.train) == [0, 3]
+    assert numbers(dataset.valid) == [1, 2]
+    assert all((dataset.root / image).exists() for image in dataset.people.image)
+
+
+def test_limit_counts_in_each_split(tmp_path):
+    write_set(tmp_path, "mpii", rows("tvvtt"))
+    dataset = load_dataset("mpii", tmp_path, limit=2)
+    assert numbers(dataset.train) == [0, 3]
+    assert numbers(dataset.valid) == [1, 2]
+    assert numbers(load_dataset("mpii", tmp_path, limit=1).people) == [0, 1]
+
+
+def test_missing_photographs(tmp_path, caplog):
+    write_set(tmp_path, "mpii", rows("tttvv"))
+    for gone in (1, 3):
+        (tmp_path / "mpii" / "images" / f"{gone}.jpg").unlink()
+    with pytest.raises(DataError, match=r"^2 of 5 photographs are missing.*/mpii/images/1\.jpg$"):
+        load_dataset("mpii", tmp_path)
+    dataset = load_dataset("mpii", tmp_path, skip_missing=True)
+    assert numbers(dataset.people) == [0, 2, 4]
+    assert "3 of 5 people have a photograph" in caplog.text
+    assert numbers(load_dataset("mpii", tmp_path, limit=2, skip_missing=True).people) == [0, 2, 4]
+
+    shutil.rmtree(tmp_path / "mpii" / "images")
+    with pytest.raises(DataError, match="5 of 5 photographs are missing"):
+        load_dataset("mpii", tmp_path)
+    with pytest.raises(DataError, match="no photograph of any annotated person"):
+        load_dataset("mpii", tmp_path, skip_missing=True)
+
+
+def test_a_split_may_be_empty(tmp_path):
+    write_set(tmp_path, "mpii", rows("vv"))
+    dataset = load_dataset("mpii", tmp_path)
+    assert (len(dataset.train), len(dataset.valid)) == (0, 2)
+
+
+def test_bad_rows_are_an_error_or_skipped(tmp_path):
+    people = rows("tv")
+    people[1]["scale_provided"] = 0
+    write_set(tmp_path, "mpii", people)
+    with pytest.raises(DataError, match="row 1"):
+        load_dataset("mpii", tmp_path)
+    assert numbers(load_dataset("mpii", tmp_path, skip_bad=True).people) == [0]
+
+
+def test_absent_data_set_says_what_was_looked_for(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_dataset("mpii", tmp_path / "nowhere")
+    for part in (str(tmp_path / "nowhere" / "mpii"), "train.h5", "mpii_annotations.json", ".mat"):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"lsp: looked for joints\.mat$"):
+        load_dataset("lsp", tmp_path)
+    with pytest.raises(DataError, match="'coco'; there are mpii, lsp, demo"):
+        load_dataset("coco", tmp_path)
+
+
+def test_preference_among_mpii_files(tmp_path):
+    folder = tmp_path / "mpii"
+
+    def head_sizes():
+        return load_dataset("mpii", tmp_path).people.normalizer.round().tolist()
+
+    folder.mkdir()
+    write_h5(folder, "valid", 1, imgname=[b"0.jpg"], normalize=[78.0])
+    (folder / "images").mkdir()
+    (folder / "images" / "0.jpg").touch()
+    assert head_sizes() == [78]
+    write_set(tmp_path, "mpii", rows("t", normalizer=100.0), "mpii_annotations.json")
+    assert head_sizes() == [60]
+    write_h5(folder, "train", 1, imgname=[b"0.jpg"], normalize=[77.0])
+    assert head_sizes() == [77, 78]
+    authors = json.dumps(rows("t", normalizer=200.0)).encode()
+    (folder / "mpii-hr-lsp-normalizer.json.gz").write_bytes(gzip.compress(authors))
+    assert head_sizes() == [120]
+
+
+def test_annotations_given_by_the_caller(tmp_path):
+    write_set(tmp_path, "mpii", rows("tv"))
+    other = tmp_path / "mine.json"
+    other.write_text(json.dumps(rows("v")))
+    assert numbers(load_dataset("mpii", tmp_path, other).valid) == [0]
+    write_h5(tmp_path, "valid", 1, imgname=[b"0.jpg"])
+    assert load_dataset("mpii", tmp_path, tmp_path / "valid.h5").people.normalizer.tolist() == [20]
+    with pytest.raises(DataError, match=r"mine\.txt: .* are \.json"):
+        load_dataset("mpii", tmp_path, tmp_path / "mine.txt")
+    with pytest.raises(DataError, match=r"valid\.h5: .* are \.json, \.json\.gz, \.mat files"):
+        load_dataset("lsp", tmp_path, tmp_path / "valid.h5")
+
+
+def test_lsp_from_the_authors_json(tmp_path):
+    write_set(tmp_path, "lsp", [*rows("tv", "LEEDS"), *rows("t")], "people.json")
+    dataset = load_dataset("lsp", tmp_path, tmp_path / "lsp" / "people.json")
+    assert dataset.people.image.tolist() == ["lsp/images/0.jpg", "lsp/images/1.jpg"]
+    (tmp_path / "none.json").write_text(json.dumps(rows("t")))
+    with pytest.raises(DataError, match=r"none\.json has no people of data set lsp"):
+        load_dataset("lsp", tmp_path, tmp_path / "none.json")
+
+
+def test_lsp_extended_joins_the_training_people(tmp_path):
+    joints = np.random.default_rng(0).uniform(1, 99, (3, 14, 2))
+    for name, image, stored in (
+        ("lsp", "im000{}.jpg", joints),
+        ("lspet", "im0000{}.jpg", np.concatenate([joints[:2], np.ones((1, 14, 2))])),
+    ):
+        (tmp_path / name / "images").mkdir(parents=True)
+        for i in (1, 2):
+            (tmp_path / name / "images" / image.format(i)).touch()
+        stored = stored.transpose(1, 0, 2) if name == "lspet" else stored
+        scipy.io.savemat(tmp_path / name / "joints.mat", {"joints": stored})
+    dataset = load_dataset("lsp", tmp_path)
+    assert (dataset.measure, dataset.threshold) == ("PCK", 0.2)
+    assert dataset.train.image.tolist() == [
+        *("lsp/images/im0001.jpg", "lsp/images/im0002.jpg"),
+        *("lspet/images/im00001.jpg", "lspet/images/im00002.jpg"),
+    ]
+    np.testing.assert_array_equal(dataset.people.points[:2], dataset.people.points[2:])
+    assert len(load_dataset("lsp", tmp_path, tmp_path / "lsp" / "joints.mat").people) == 2
+
+
+def test_demo_is_drawn_once(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(folder):
+        drawn.append(folder)
+        write_set(folder.parent, folder.name, rows("tv"))
+
+    monkeypatch.setattr(datasets, "write_demo", draw)
+    for _ in range(2):
+        dataset = load_dataset("demo", tmp_path)
+        assert dataset.measure == "PCKh"
+        assert dataset.people.image.tolist() == ["demo/images/0.jpg", "demo/images/1.jpg"]
+    assert drawn == [tmp_path / "demo"]
+
+
+def test_real_data_sets(real_data):
+    mpii = load_dataset("mpii", real_data, skip_missing=True)
+    assert (len(mpii.train), len(mpii.valid)) == (12, 6)
+    sample = real_data / "mpii" / "mpii-hr-lsp-normalizer.sample.json"
+    assert len(load_dataset("mpii", real_data, sample).people) == 18
+    lsp = load_dataset("lsp", real_data)
+    assert (len(lsp.train), len(lsp.valid)) == (1093, 1000)

@@ -1,0 +1,121 @@
+"""The demo data set: complete rows, figures with a left and a right, whole or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import demo, figures
+
+RIGHT_BONES = [(2, 1), (1, 0), (12, 11), (11, 10)]
+LEFT_BONES = [(3, 4), (4, 5), (13, 14), (14, 15)]
+
+
+def _rows(folder):
+    return json.loads((folder / demo.ANNOTATIONS).read_text())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "a" / "set"
+    demo.write_demo(folder, train=10, valid=4)
+    return folder
+
+
+def test_rows_describe_their_photographs(written):
+    rows = _rows(written)
+    assert [row["isValidation"] for row in rows] == [False] * 10 + [True] * 4
+    assert len(list((written / "images").iterdir())) == len({row["img_paths"] for row in rows}) == 14
+    for row in rows:
+        with Image.open(written / "images" / row["img_paths"]) as photo:
+            assert (photo.format, photo.mode) == ("JPEG", "RGB")
+            assert photo.size == (row["img_width"], row["img_height"])
+        assert row["dataset"] == "MPII" and row["normalizer"] > 0
+        joints = np.array(row["joint_self"])
+        assert joints.shape == (16, 3)
+        inside = joints[joints[:, :2].any(axis=1)]
+        assert (joints[~joints[:, :2].any(axis=1)] == 0).all() and len(inside) >= 10
+        assert (inside[:, :2] > 0).all() and (inside[:, :2] < np.array(photo.size) - 1).all()
+
+
+def test_the_readers_square_is_centred_on_the_person(written):
+    for row in _rows(written):
+        joints = np.array(row["joint_self"])
+        if not joints[:, :2].any(axis=1).all():
+            continue
+        low, high = joints[:, :2].min(axis=0), joints[:, :2].max(axis=0)
+        centre = np.add(row["objpos"], [0, 15 * row["scale_provided"]])
+        assert centre == pytest.approx((low + high) / 2, abs=0.1)
+        assert 200 * row["scale_provided"] == pytest.approx((high - low).max(), abs=0.1)
+        head = np.linalg.norm(joints[8, :2] - joints[9, :2])
+        assert 0.6 * row["normalizer"] == pytest.approx(0.75 * head, abs=0.05)
+
+
+def test_the_same_bytes_every_time_whatever_the_counts(written, tmp_path):
+    demo.write_demo(tmp_path / "again", train=2, valid=1)
+    for row in _rows(tmp_path / "again"):
+        name = row["img_paths"]
+        again, before = ((f / "images" / name).read_bytes() for f in (tmp_path / "again", written))
+        assert again == before
+    train, valid = ((written / "images" / f"{s}-0000.jpg").read_bytes() for s in ("train", "valid"))
+    assert train != valid
+
+
+def test_a_body_is_symmetric_and_its_right_is_on_the_left_from_the_front():
+    for seed in range(30):
+        points = figures.sample_pose(np.random.default_rng(seed))
+        assert points[12, 0] < points[13, 0] and points[2, 0] < points[3, 0]
+        right, left = (
+            np.linalg.norm(points[start] - points[end], axis=1)
+            for start, end in (np.transpose(RIGHT_BONES), np.transpose(LEFT_BONES))
+        )
+        assert right == pytest.approx(left)
+
+
+def test_joints_lie_on_the_drawn_limbs():
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        points = figures.sample_pose(rng) * 150 + (150, 150, 0)
+        canvas = figures.Canvas(300, 320, np.array([0, 0, -1.0]))
+        for solid in figures.figure_solids(points, figures.sample_outfit(rng), 150):
+            canvas.draw(solid)
+        drawn = np.asarray(canvas.image())[..., 3]
+        x, y = points[[*range(9), *range(10, 16)], :2].round().astype(int).T
+        assert (drawn[y, x] == 255).all()
+
+
+def test_a_face_shows_from_the_front_and_hair_from_behind():
+    rng = np.random.default_rng(0)
+    points, outfit = figures.sample_pose(rng) * 200, figures.sample_outfit(rng)
+    heads = []
+    for yaw in (0, 180):
+        canvas = figures.Canvas(200, 200, np.array([0, 0, -1.0]))
+        turned = (points - points[9]) @ figures.turn(1, yaw).T + (100, 60, 0)
+        for solid in figures.figure_solids(turned, outfit, 200):
+            canvas.draw(solid)
+        heads.append(np.asarray(canvas.image(), float)[70:84, 94:107, :3].mean(axis=(0, 1)))
+    front, behind = heads
+    assert np.abs(front - outfit.skin).sum() < np.abs(front - outfit.hair).sum()
+    assert np.abs(behind - outfit.hair).sum() < np.abs(behind - outfit.skin).sum()
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    with pytest.raises(FileExistsError):
+        demo.write_demo(tmp_path, train=1, valid=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_a_set_that_failed_in_the_middle(tmp_path, monkeypatch):
+    paint, painted = demo.paint_person, []
+
+    def fail_at_the_third(rng):
+        painted.append(rng)
+        if len(painted) == 3:
+            raise OSError("disk full")
+        return paint(rng)
+
+    monkeypatch.setattr(demo, "paint_person", fail_at_the_third)
+    with pytest.raises(OSError, match="disk full"):
+        demo.write_demo(tmp_path / "set", train=5, valid=0)
+    assert len(painted) == 3 and not list(tmp_path.iterdir())

@@ -1,0 +1,150 @@
+"""Checkpoints: everything that continuing a run exactly needs, in one file that is never half written.
+
+A checkpoint is a dict of
+    state_dict      the network's weights and statistics
+    optimizer       the optimiser's state
+    train_history   rows of `utils.history.History`
+    epoch           the last finished epoch, from 0
+    generator       state of the run's random generator, u8 [...]
+    network         the sizes the network was built with, and the data set it learned from
+Files of the 2018 release load too: they lack the last three, and their names carry the epoch.
+"""
+
+import io
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import scipy.io
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+from utils.files import write_file
+
+SUFFIX = ".pth.tar"
+
+
+def learning_rate_text(lr: float) -> str:
+    """A learning rate as file names show it: 0.00025, never 2.5e-04."""
+    return np.format_float_positional(lr, trim="-")
+
+
+def checkpoint_name(lr: float, epoch: int) -> str:
+    """`lr-0.00025-10` for epoch 10 of a run that started with --lr 0.00025."""
+    return f"lr-{learning_rate_text(lr)}-{epoch}"
+
+
+def save_epoch(folder: Path, name: str, checkpoint: dict, preds: Tensor, best: bool) -> None:
+    """Write an epoch's `<name>-preds.mat` and then `<name>.pth.tar`; the best so far also as `-preds-best`, `-model-best`.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    for kind in ("", "-best") if best else ("",):
+        write_predictions(folder / f"{name}-preds{kind}.mat", preds)
+        write_file(folder / f"{name}{kind and '-model-best'}{SUFFIX}", buffer.getvalue())
+
+
+def write_predictions(path: Path, preds: Tensor) -> None:
+    """`preds` [N, 16, 2], px of the photographs, as a MATLAB file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"preds": preds.double().numpy()})
+    write_file(path, buffer.getvalue())
+
+
+def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
+    """The file that `flag` names by its prefix, with or without `.pth.tar`.
+
+    Raises:
+        UserError: it is not there; the message lists the checkpoints that are.
+    """
+    path = folder / (prefix if prefix.endswith(SUFFIX) else prefix + SUFFIX)
+    if path.is_file() and path.parent == folder:
+        return path
+    there = sorted((file.name for file in folder.glob(f"*{SUFFIX}")), key=_natural)
+    listing = ", ".join(there) if there else "no checkpoints"
+    raise UserError(f"{flag} {prefix}: {path} is not there; {folder} has {listing}")
+
+
+def _natural(name: str) -> list:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint onto the CPU. Only tensors and plain values are read: code in the file is never run.
+
+    Raises:
+        UserError: the file is cut off, is no checkpoint, or holds anything else than tensors and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is no checkpoint of tensors and plain values; nothing of it was run or loaded"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, BadZipFile, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: it is cut off or damaged") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{path} is no checkpoint: wanted a dict with a state_dict")
+    checkpoint["state_dict"] = {
+        name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()
+    }
+    checkpoint.setdefault("epoch", _epoch_of(path))
+    return checkpoint
+
+
+def _epoch_of(path: Path) -> int:
+    found = re.search(r"-(\d+)(-model-best)?\.pth\.tar$", path.name)
+    if found is None:
+        raise UserError(f"{path} does not say its epoch, neither inside nor in its name (…-10{SUFFIX})")
+    return int(found[1])
+
+
+def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dict) -> None:
+    """Put a checkpoint's weights into a network of the same size.
+
+    Args:
+        expected: the flags that size the network, with this run's values; what the checkpoint recorded must agree.
+
+    Raises:
+        UserError: the checkpoint is of a network of another size; the message says which flags differ.
+    """
+    recorded = checkpoint.get("network", {})
+    differing = [name for name in expected if recorded.get(name, expected[name]) != expected[name]]
+    if differing:
+        theirs = " ".join(f"--{name} {recorded[name]}" for name in differing)
+        ours = " ".join(f"--{name} {expected[name]}" for name in differing)
+        raise UserError(f"{path} is of a network with {theirs}, this run has {ours}: add {theirs}")
+    own = network.state_dict()
+    state = dict(checkpoint["state_dict"])
+    for name in own:
+        if name.endswith("num_batches_tracked"):  # younger than the released files
+            state.setdefault(name, torch.tensor(0))
+    wrong = _misfits(own, state)
+    if wrong:
+        raise UserError(
+            f"{path} is of another network ({len(wrong)} of its tensors do not fit, first {wrong[0]})"
+        )
+    network.load_state_dict(state)
+
+
+def _misfits(own: dict, state: dict) -> list[str]:
+    def shape(tensors: dict, name: str) -> tuple | None:
+        return tuple(tensors[name].shape) if name in tensors else None
+
+    names: Iterable[str] = dict.fromkeys([*own, *state])
+    return [
+        f"{name}: wanted {shape(own, name)}, found {shape(state, name)}"
+        for name in names
+        if shape(own, name) != shape(state, name)
+    ]

@@ -1,0 +1,50 @@
+"""What a run reports of each epoch: kept in its checkpoints, its log and its summary file."""
+
+import math
+
+
+class History:
+    """One row an epoch: a dict of numbers, or of short lists of numbers, by name.
+
+    The rows travel in checkpoints as `train_history`, so that a resumed run continues its curves.
+    """
+
+    def __init__(self, rows: list[dict] | None = None) -> None:
+        self.rows = list(rows or [])
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: dict) -> "History":
+        """The history in a checkpoint; empty where its file has one of another form (the 2018 release)."""
+        rows = checkpoint.get("train_history")
+        known = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+        return cls(rows if known else None)
+
+    def append(self, row: dict) -> None:
+        self.rows.append(row)
+
+    def improved(self, name: str, largest: bool = True) -> bool:
+        """Whether the last row's value is better than all earlier ones; NaN never is."""
+        *earlier, last = [row.get(name, math.nan) for row in self.rows]
+        earlier = [value for value in earlier if not math.isnan(value)]
+        if math.isnan(last) or not earlier:
+            return not math.isnan(last)
+        return last > max(earlier) if largest else last < min(earlier)
+
+    def table(self) -> str:
+        """The rows as text, a column a name."""
+        if not self.rows:
+            return ""
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        cells = [names] + [[format_value(row.get(name, "")) for name in names] for row in self.rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def format_value(value: object) -> str:
+    """A number with six significant digits; lists of numbers with commas and no blanks."""
+    if isinstance(value, list):
+        return ",".join(f"{item:.4f}" for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""A stage as a process: its log, and how it ends on errors and signals."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.errors import DataError
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to end."""
+
+
+def run_stage(stage: Callable[[], None]) -> None:
+    """Run a script's `main` and end the process as users expect.
+
+    An error of theirs is one line and exit code 2; Ctrl-C and SIGTERM are one line and 128 + the signal's number;
+    an error of ours keeps its traceback.
+    """
+    name = Path(sys.argv[0]).name
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        stage()
+    except (UserError, DataError) as error:
+        log.error("%s: error: %s", name, error)
+        sys.exit(2)
+    except Interrupted as stop:
+        number = signal.Signals(stop.args[0])
+        log.error(
+            "%s: stopped by %s: what was finished is on disk, nothing is half written",
+            name,
+            number.name,
+        )
+        sys.exit(128 + number)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(number)
+
+
+class _Terminal(logging.Handler):
+    """Log lines on the terminal, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        failed = record.levelno >= logging.ERROR
+        tqdm.write(self.format(record), file=sys.stderr if failed else sys.stdout)
+
+
+def start_log(folder: Path) -> None:
+    """Send the log to the terminal and, with times, to `log.txt` in the folder.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[_Terminal(), file], format="%(message)s", force=True)
+    logging.captureWarnings(True)

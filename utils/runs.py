@@ -1,0 +1,143 @@
+"""A run: its options, folder, device, random numbers, data set and pose network."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from data.annotations import People
+from data.augment import MARGINS
+from data.datasets import load_dataset
+from data.patches import PatchLoader
+from models.hourglass import StackedHourglass
+from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from utils.errors import UserError
+from utils.files import write_file
+from utils.history import History
+from utils.process import start_log
+
+log = logging.getLogger(__name__)
+
+NETWORK_FLAGS = ("num_stacks", "num_modules", "chan", "in_res")
+
+
+class Run:
+    """What every stage starts with.
+
+    opt: its options. folder: where its files go. device, generator: where it computes, and its one source of
+    draws. dataset: its people. network_size: the flags that size the pose network, with their values.
+
+    Raises:
+        UserError, DataError: the folder, the device or the data set is not to be had.
+    """
+
+    def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
+        self.opt, self.folder = opt, folder
+        start_log(folder)
+        write_options(opt, folder)
+        self.device = choose_device(opt.gpu_id)
+        set_precision(opt.precision)
+        self.generator = seeded_generator(opt.seed)
+        self.network_size = {name: getattr(opt, name) for name in NETWORK_FLAGS}
+        self.dataset = load_dataset(
+            opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad
+        )
+
+    def loader(self, people: People, augmentation: str, generator: Generator | None = None) -> PatchLoader:
+        """Batches of people with the margin that an augmentation of `data.augment.MARGINS` needs; shuffled with a generator.
+
+        Raises:
+            UserError: there is nobody in this split of the data set.
+        """
+        if not len(people):
+            raise UserError(f"--dataset {self.opt.dataset} has nobody in a split that this stage needs")
+        workers = min(self.opt.nThreads, os.cpu_count() or 1)
+        margin, in_res = MARGINS[augmentation], self.opt.in_res
+        return PatchLoader(
+            people, self.dataset.root, in_res, margin, self.opt.bs, workers, self.device, generator
+        )
+
+    def pose_network(self) -> StackedHourglass:
+        """A pose network of the size asked for, with initial weights, on the device."""
+        opt = self.opt
+        network = StackedHourglass(opt.num_stacks, opt.num_modules, chan=opt.chan)
+        return self.place(network)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """A network on the device, in the memory format in which convolutions are fast."""
+        return network.to(self.device, memory_format=torch.channels_last)
+
+    def load_pose(self, network: StackedHourglass) -> dict:
+        """Load the checkpoint of `--load_prefix_pose` into the network, and return it.
+
+        Raises:
+            UserError: it is missing, damaged or of another network.
+        """
+        path = find_checkpoint(self.opt.exp_folder, self.opt.load_prefix_pose, "--load_prefix_pose")
+        checkpoint = load_checkpoint(path)
+        load_weights(network, checkpoint, path, self.network_size)
+        log.info("pose network: %s", path)
+        return checkpoint
+
+    def checkpoint(self, network: nn.Module, optimizer: Optimizer, history: History, epoch: int) -> dict:
+        """What `utils.checkpoint` describes, after an epoch of training this network."""
+        return {
+            "state_dict": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "train_history": history.rows,
+            "epoch": epoch,
+            "generator": self.generator.get_state(),
+            "network": self.network_size,
+        }
+
+    def forward(self, network: StackedHourglass, image: Tensor) -> list[Tensor]:
+        """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W]."""
+        image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16"):
+            outputs = network(image)
+        return [heatmaps.float() for heatmaps in outputs]
+
+
+def write_options(opt: argparse.Namespace, folder: Path) -> None:
+    """Keep the options in `opt.txt`, and log them with a star at those that differ from their defaults."""
+    lines = [
+        f"{'*' if value != opt.defaults.get(name) else ' '} {name}: {value}"
+        for name, value in sorted(vars(opt).items())
+        if name != "defaults"
+    ]
+    write_file(folder / "opt.txt", "\n".join(lines) + "\n")
+    log.info("options (* differs from its default):\n%s", "\n".join(lines))
+
+
+def choose_device(gpu_id: int) -> torch.device:
+    """The GPU of that number; the CPU for -1 or where there is no CUDA, saying so once.
+
+    Raises:
+        UserError: there is CUDA, but no such GPU.
+    """
+    if gpu_id < 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        log.info("no CUDA GPU here: running on the CPU")
+        return torch.device("cpu")
+    if gpu_id >= torch.cuda.device_count():
+        raise UserError(f"--gpu_id {gpu_id}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
+    torch.backends.cudnn.benchmark = True
+    return torch.device("cuda", gpu_id)
+
+
+def set_precision(precision: str) -> None:
+    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is `autocast`'s matter."""
+    multiply = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = multiply
+    torch.backends.cudnn.conv.fp32_precision = multiply
+
+
+def seeded_generator(seed: int) -> torch.Generator:
+    """The run's one source of draws; also seeds what initial weights are drawn from."""
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
