@@ -1,4 +1,4 @@
-"""Stage 1: train the stacked-hourglass pose network with random augmentation, or evaluate a checkpoint of it."""
+"""Stage 1: train the stacked-hourglass pose network with random augmentation, or evaluate it."""
 
 import logging
 import time
@@ -61,7 +61,7 @@ def train(run: Run, network: StackedHourglass) -> None:
         history, start = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
-    report = Report(run, history)
+    report = Report(run, "stack-hg", history, start)
 
     for epoch in range(start, opt.nEpochs):
         began = time.monotonic()
@@ -84,7 +84,7 @@ def train(run: Run, network: StackedHourglass) -> None:
         checkpoint = run.checkpoint(network, optimizer, history, epoch)
         name = checkpoint_name(opt.lr, epoch)
         save_epoch(run.folder, name, checkpoint, valid.preds, best=history.improved("valid_pck"))
-        report.epoch(valid.table)
+        report.epoch(valid)
     report.close()
 
 

@@ -82,10 +82,10 @@ class People:
 
 
 def annotated(points: Points) -> Points:
-    """Bool [..., K] of points [..., K, 2] px, an array or a tensor: a joint with x <= 0 or y <= 0 is not annotated.
+    """Bool [..., K] of points [..., K, 2] px, an array or a tensor.
 
-    The rule is that of the training code published for MPII Human Pose; it also leaves out the few
-    joints that were annotated beyond the left or the upper edge of their photograph.
+    A joint with x <= 0 or y <= 0 is not annotated. The rule is that of the training code published for MPII
+    Human Pose; it also leaves out the few joints that were annotated beyond the left or the upper edge.
     """
     return (points > 0).all(-1)
 

@@ -1,8 +1,9 @@
 """Augmentation as a function on a batch that is already in memory, on its device.
 
-`augment` warps patches of people into network inputs and target heatmaps. Which warp is an `Augmentation`, and
-its constructors make every stage: random in training, the identity in validation, fixed bins when collecting,
-the agent's draws in joint training. A new augmentation is a field of `Augmentation` and a line in `augment`.
+`augment` warps patches of people into network inputs and target heatmaps. Which warp is an `Augmentation`,
+and its constructors make every stage: random in training, the identity in validation, fixed bins when
+collecting, the agent's draws in joint training. A new augmentation is a field of `Augmentation` and a line
+in `augment`.
 Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that came with it).
 """
 
@@ -38,10 +39,15 @@ SUPERSAMPLING = 2  # samples per crop pixel and axis: keeps the shrinking crops 
 class PersonBatch:
     """People as the loader hands them out; N people.
 
-    patch: u8 [N, 3, P, P], RGB, the square round the person's centre whose side is `margin` times the person's
-    box, black beyond the photograph. center: f32 [N, 2] px. scale: f32 [N], box side / 200 px. points:
-    f32 [N, 16, 2] px, (0, 0) where not annotated. normalizer: f32 [N] px. width: f32 [N] px of the photograph.
-    index: int64 [N], row in the table of people. margin: patch side / box side.
+    patch       u8 [N, 3, P, P]     RGB, the square round the centre whose side is `margin` times the box's;
+                                    black beyond the photograph
+    center      f32 [N, 2] px       middle of the person's box
+    scale       f32 [N]             side of the box / 200 px
+    points      f32 [N, 16, 2] px   (0, 0) where not annotated
+    normalizer  f32 [N] px          reference length of PCK
+    width       f32 [N] px          of the photograph
+    index       int64 [N]           row in the table of people
+    margin      float               side of the patch / side of the box
     """
 
     patch: Tensor
@@ -101,8 +107,8 @@ class Augmentation:
     def random(n: int, generator: Generator) -> "Augmentation":
         """The random augmentation that the adversarial one is compared with.
 
-        log2 scale: N(0, 0.25) clipped to +-0.5; rotation: N(0, 30) clipped to +-60 degrees with probability 0.4,
-        else 0; mirrored with probability 0.5; each colour channel times U(0.6, 1.4).
+        log2 scale: N(0, 0.25) clipped to +-0.5; rotation: N(0, 30) clipped to +-60 degrees with probability
+        0.4, else 0; mirrored with probability 0.5; each colour channel times U(0.6, 1.4).
         """
         log2_scale = (RANDOM_SCALE_STD * torch.randn(n, generator=generator)).clamp(
             -RANDOM_SCALE_LIMIT, RANDOM_SCALE_LIMIT
@@ -118,7 +124,10 @@ class Augmentation:
 
     @staticmethod
     def bins(kind: str, n: int) -> "Augmentation":
-        """All bin means of `kind` ("scale" or "rotation") for n people: 7 * n rows, entry k * n + j is bin k of person j."""
+        """All bin means of `kind` ("scale" or "rotation") for n people.
+
+        7 * n rows; row k * n + j is bin k of person j.
+        """
         identity = Augmentation.identity(NUM_BINS * n)
         means = torch.tensor(BIN_MEANS[kind]).repeat_interleave(n)
         if kind == "scale":
@@ -127,9 +136,9 @@ class Augmentation:
 
     @staticmethod
     def drawn(scale_bin: Tensor, rotation_bin: Tensor, generator: Generator) -> "Augmentation":
-        """The agent's choice: each person's bins [N] (int64), with a Gaussian of the bin's width around its mean.
+        """The agent's choice: each person's bins [N] (int64), with the bins' Gaussians around their means.
 
-        The Gaussian is limited to one standard deviation. Neither flip nor colour is changed.
+        A Gaussian is limited to one standard deviation. Neither flip nor colour is changed.
         """
         identity = Augmentation.identity(len(scale_bin))
         log2_scale = _around_bin("scale", scale_bin, generator)
@@ -184,7 +193,7 @@ class Sample:
 
 
 def patch_margin(max_log2_scale: float, max_rotation: float) -> float:
-    """Patch side / box side that holds every crop zoomed out to 2^max_log2_scale and turned up to max_rotation degrees."""
+    """Patch side / box side that holds all crops up to 2^max_log2_scale and max_rotation degrees."""
     angle = math.radians(min(max_rotation, 45.0))  # a turned square is widest at 45 degrees
     return 2**max_log2_scale * (math.cos(angle) + math.sin(angle))
 

@@ -34,7 +34,7 @@ def render_heatmaps(points: Tensor, res: int = 64) -> Tensor:
 
 
 def mirror_heatmaps(heatmaps: Tensor) -> Tensor:
-    """Maps [N, 16, H, W] of the mirrored image as maps of the image: columns reversed, left and right exchanged."""
+    """Maps [N, 16, H, W] of the mirrored image as maps of the image: left and right change places."""
     return heatmaps.flip(-1)[:, MIRROR]
 
 
@@ -70,7 +70,7 @@ def predict_points(heatmaps: Tensor, center: Tensor, scale: Tensor, rotation: Te
 
 
 def _slope_sign(heatmaps: Tensor, peak: Tensor) -> Tensor:
-    """[N, K, 2]: sign of right minus left and of lower minus upper neighbour of `peak` (1-based); 0 at borders."""
+    """[N, K, 2]: sign of right minus left and of lower minus upper neighbour of `peak` (1-based)."""
     res = heatmaps.shape[-1]
     interior = ((peak > 1) & (peak < res)).all(dim=-1, keepdim=True)
     x, y = (peak - 1).clamp(1, res - 2).unbind(-1)

@@ -93,9 +93,8 @@ class Patches(Dataset):
                 )
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 reason = " ".join(str(error).split())
-                return DataError(
-                    f"{path}: the photograph of person {row} does not decode: wanted a whole image file ({reason})"
-                )
+                wanted = f"wanted a whole image file ({reason})"
+                return DataError(f"{path}: the photograph of person {row} does not decode: {wanted}")
         return PersonBatch(
             patch=torch.from_numpy(patch).permute(0, 3, 1, 2),
             center=torch.from_numpy(people.center),
@@ -111,8 +110,8 @@ class Patches(Dataset):
 class BatchRows(Sampler[list[int]]):
     """Rows of each batch: in order, or in the order that a generator draws anew for each epoch.
 
-    Drawn in the main process, so that it does not depend on the number of workers. A shuffled epoch leaves out
-    a last batch of one person: batch statistics need two.
+    Drawn in the main process, so that it does not depend on the number of workers. A shuffled epoch leaves
+    out a last batch of one person: batch statistics need two.
     """
 
     def __init__(self, people: int, batch_size: int, generator: Generator | None) -> None:

@@ -65,7 +65,7 @@ class StageParser(argparse.ArgumentParser):
             getattr(self, f"_{group}")()
 
     def parse(self, arguments: list[str] | None = None) -> argparse.Namespace:
-        """The options, with `defaults` (name -> default) beside them; a wrong one ends the process with code 2."""
+        """The options, with `defaults` (name -> default); a wrong one ends the process with code 2."""
         opt = self.parse_args(arguments)
         folder = (opt.exp_dir / opt.exp_id).resolve()
         if opt.exp_dir.resolve() not in folder.parents:
@@ -129,7 +129,14 @@ class StageParser(argparse.ArgumentParser):
 
     def _display(self) -> None:
         add = self.add_argument_group("display").add_argument
-        add("--print_freq", type=whole_number(1), default=10, help="batches between log lines")
+        add("--print_freq", type=whole_number(1), default=10, help="batches between lines of the log file")
+        add("--use_visdom", type=boolean, default=True, help="draw curves in a visdom server")
+        add("--vis_env", help="visdom environment; default: the experiment's id")
+        add("--vis_server", default="http://localhost", help="visdom server")
+        add("--vis_port", type=whole_number(1), default=8097, help="its port")
+        add("--use_html", type=boolean, default=True, help="write HTML pages of results")
+        add("--display_winsize", type=whole_number(64), default=256, help="side of pictures on the pages, px")
+        add("--display_freq", type=whole_number(1), default=10, help="batches between points of the curves")
 
     def _checkpoint(self) -> None:
         self.add_argument_group("checkpoint").add_argument(

@@ -39,7 +39,7 @@ def checkpoint_name(lr: float, epoch: int) -> str:
 
 
 def save_epoch(folder: Path, name: str, checkpoint: dict, preds: Tensor, best: bool) -> None:
-    """Write an epoch's `<name>-preds.mat` and then `<name>.pth.tar`; the best so far also as `-preds-best`, `-model-best`.
+    """Write an epoch's `<name>-preds.mat` and `<name>.pth.tar`; the best as `-preds-best`, `-model-best` too.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint onto the CPU. Only tensors and plain values are read: code in the file is never run.
 
     Raises:
-        UserError: the file is cut off, is no checkpoint, or holds anything else than tensors and plain values.
+        UserError: the file is cut off, is no checkpoint, or holds more than tensors and plain values.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -114,7 +114,7 @@ def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dic
     """Put a checkpoint's weights into a network of the same size.
 
     Args:
-        expected: the flags that size the network, with this run's values; what the checkpoint recorded must agree.
+        expected: the flags that size the network, with this run's values; the checkpoint's must agree.
 
     Raises:
         UserError: the checkpoint is of a network of another size; the message says which flags differ.

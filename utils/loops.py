@@ -49,7 +49,7 @@ def require_finite(loss: float, place: str) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a pose network does on people. preds: f32 [N, 16, 2] px of the photographs, in the people's order."""
+    """How a pose network does on people; preds: f32 [N, 16, 2] px of the photographs, in their order."""
 
     loss: float
     table: PckTable
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Outputs of every stack for images [M, 3, H, W], and the last one averaged with that of the mirrored image."""
+    """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's."""
     outputs = run.forward(network, image)
     mirrored = run.forward(network, image.flip(-1))[-1]
     return outputs, (outputs[-1] + mirror_heatmaps(mirrored)) / 2

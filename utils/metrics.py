@@ -1,8 +1,8 @@
 """PCK: the share of joints found within a fraction of a person's reference length.
 
-PCKh takes the head size as reference (Andriluka et al., CVPR 2014), at 0.5; PCK on Leeds Sports Pose the torso
-(Yang and Ramanan, TPAMI 2013), at 0.2. A distance exactly at the threshold counts as correct. Everything is
-counted over people and joints, so that no figure depends on the batch size.
+PCKh takes the head size as reference (Andriluka et al., CVPR 2014), at 0.5; PCK on Leeds Sports Pose the
+torso (Yang and Ramanan, TPAMI 2013), at 0.2. A distance exactly at the threshold counts as correct.
+Everything is counted over people and joints, so that no figure depends on the batch size.
 """
 
 import math
@@ -133,8 +133,9 @@ class PckCounter:
 class PckTable:
     """Per-joint results over a data set, as papers print them.
 
-    pck: share correct at `threshold`, by column of `TABLE_COLUMNS`; auc: mean of the shares at thresholds from
-    0 to `threshold` in equal steps; NaN where no joint of the column is annotated. people: how many were scored.
+    pck: share correct at `threshold`, by column of `TABLE_COLUMNS`. auc: mean of the shares at thresholds
+    from 0 to `threshold` in equal steps. Both are NaN where no joint of the column is annotated. people: how
+    many were scored.
     """
 
     measure: str
@@ -157,7 +158,7 @@ class PckTable:
 
 
 def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, measure: str, threshold: float) -> PckTable:
-    """Score predictions [N, 16, 2] against joints [N, 16, 2] (px), normalizer [N] px, over all people at once."""
+    """Score predictions [N, 16, 2] against joints [N, 16, 2], both px, with normalizer [N] px."""
     distance = normalized_distances(pred, points, normalizer)
     steps = torch.linspace(0, threshold, AUC_STEPS + 1, dtype=torch.float64)
     steps[-1] = threshold

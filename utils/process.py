@@ -12,6 +12,8 @@ from data.errors import DataError
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
+batch_log = logging.getLogger("batches")
+"""For lines about single batches: they go to the file alone, a terminal has the progress bar."""
 
 
 class Interrupted(BaseException):
@@ -21,8 +23,8 @@ class Interrupted(BaseException):
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a script's `main` and end the process as users expect.
 
-    An error of theirs is one line and exit code 2; Ctrl-C and SIGTERM are one line and 128 + the signal's number;
-    an error of ours keeps its traceback.
+    An error of theirs is one line and exit code 2; Ctrl-C and SIGTERM are one line and 128 + the signal's
+    number; an error of ours keeps its traceback.
     """
     name = Path(sys.argv[0]).name
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -66,5 +68,7 @@ def start_log(folder: Path) -> None:
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[_Terminal(), file], format="%(message)s", force=True)
+    terminal = _Terminal()
+    terminal.addFilter(lambda record: record.name != batch_log.name)
+    logging.basicConfig(level=logging.INFO, handlers=[terminal, file], format="%(message)s", force=True)
     logging.captureWarnings(True)

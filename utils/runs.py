@@ -48,7 +48,7 @@ class Run:
         )
 
     def loader(self, people: People, augmentation: str, generator: Generator | None = None) -> PatchLoader:
-        """Batches of people with the margin that an augmentation of `data.augment.MARGINS` needs; shuffled with a generator.
+        """Batches of people, shuffled with a generator, for an augmentation of `data.augment.MARGINS`.
 
         Raises:
             UserError: there is nobody in this split of the data set.
