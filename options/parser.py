@@ -75,6 +75,7 @@ class StageParser(argparse.ArgumentParser):
         opt.exp_folder = opt.exp_dir / opt.exp_id
         opt.out_res = opt.in_res // 4
         opt.defaults = {action.dest: action.default for action in self._actions}
+        opt.defaults |= {"exp_folder": opt.exp_folder, "out_res": opt.out_res}
         return opt
 
     def error(self, message: str) -> None:

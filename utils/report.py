@@ -32,6 +32,7 @@ class Report:
 
     def __init__(self, run: Run, stage: str, history: History, epoch: int) -> None:
         self.run, self.history = run, history
+        write_file(run.folder / "opt.txt", run.options_text() + "\n")
         self._file = (run.folder / EVENTS).open("a", encoding="utf-8")
         self._event(
             kind="start",

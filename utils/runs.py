@@ -16,7 +16,6 @@ from data.patches import PatchLoader
 from models.hourglass import StackedHourglass
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.errors import UserError
-from utils.files import write_file
 from utils.history import History
 from utils.process import start_log
 
@@ -38,13 +37,21 @@ class Run:
     def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
         self.opt, self.folder = opt, folder
         start_log(folder)
-        write_options(opt, folder)
+        log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
         set_precision(opt.precision)
         self.generator = seeded_generator(opt.seed)
         self.network_size = {name: getattr(opt, name) for name in NETWORK_FLAGS}
         self.dataset = load_dataset(
             opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad
+        )
+
+    def options_text(self) -> str:
+        """The options, a line each, with a star at those that differ from their defaults."""
+        return "\n".join(
+            f"{'*' if value != self.opt.defaults.get(name) else ' '} {name}: {value}"
+            for name, value in sorted(vars(self.opt).items())
+            if name != "defaults"
         )
 
     def loader(self, people: People, augmentation: str, generator: Generator | None = None) -> PatchLoader:
@@ -100,17 +107,6 @@ class Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16"):
             outputs = network(image)
         return [heatmaps.float() for heatmaps in outputs]
-
-
-def write_options(opt: argparse.Namespace, folder: Path) -> None:
-    """Keep the options in `opt.txt`, and log them with a star at those that differ from their defaults."""
-    lines = [
-        f"{'*' if value != opt.defaults.get(name) else ' '} {name}: {value}"
-        for name, value in sorted(vars(opt).items())
-        if name != "defaults"
-    ]
-    write_file(folder / "opt.txt", "\n".join(lines) + "\n")
-    log.info("options (* differs from its default):\n%s", "\n".join(lines))
 
 
 def choose_device(gpu_id: int) -> torch.device:
