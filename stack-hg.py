@@ -24,7 +24,7 @@ log = logging.getLogger("stack-hg")
 
 
 def main() -> None:
-    opt = StageParser(__doc__, "train").parse()
+    opt = StageParser(__doc__, "train_or_evaluate", "resume_pose", "rate", "epochs", "overwrite").parse()
     run = Run(opt, opt.exp_folder)
     network = run.pose_network()
     if opt.is_train:
@@ -83,7 +83,7 @@ def train(run: Run, network: StackedHourglass) -> None:
         )
         checkpoint = run.checkpoint(network, optimizer, history, epoch)
         name = checkpoint_name(opt.lr, epoch)
-        save_epoch(run.folder, name, checkpoint, valid.preds, best=history.improved("valid_pck"))
+        save_epoch(run.folder, name, checkpoint, history.improved("valid_pck"), valid.preds)
         report.epoch(valid)
     report.close()
 

@@ -231,7 +231,7 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     points = torch.where(flip[:, None, None], mirror_points(points, width), points)
 
     image = _warp(people, augmentation, in_res)
-    image = (image * augmentation.color[:, :, None, None]).clamp(0, 1)
+    image.mul_(augmentation.color[:, :, None, None]).clamp_(0, 1)
 
     cells = transform_points(points, center, scale, augmentation.rotation, out_res)
     heatmap = render_heatmaps(cells * annotated(points)[..., None], out_res)
@@ -254,14 +254,17 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
     n, crops = len(people), len(augmentation) // len(people)
     angle = torch.deg2rad(-augmentation.rotation)
     zoom = 2**augmentation.log2_scale / people.margin
-    cos, sin, zero = zoom * angle.cos(), zoom * angle.sin(), torch.zeros_like(zoom)
-    sign = 1 - 2 * augmentation.flip.float()
-    theta = torch.stack((sign * cos, sign * sin, zero, -sin, cos, zero), dim=1).view(-1, 2, 3)
+    cos, sin, sign = zoom * angle.cos(), zoom * angle.sin(), 1 - 2 * augmentation.flip.float()
 
     fine = SUPERSAMPLING * res
-    grid = F.affine_grid(theta, [crops * n, 1, fine, fine], align_corners=False)
-    grid = grid.view(crops, n, fine, fine, 2).transpose(0, 1).reshape(n, crops * fine, fine, 2)
+    steps = (2 * torch.arange(fine, device=zoom.device) + 1) / fine - 1  # middles, from edge to edge in -1..1
+    grid = zoom.new_empty(n, crops, fine, fine, 2)
+    for axis, (along_x, along_y) in enumerate(((sign * cos, sign * sin), (-sin, cos))):
+        along_x, along_y = (slope.view(crops, n).T[:, :, None, None] for slope in (along_x, along_y))
+        torch.add(along_x * steps, along_y * steps[:, None], out=grid[..., axis])
+
     patch = people.patch.float() / 255
+    grid = grid.view(n, crops * fine, fine, 2)
     image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     image = F.avg_pool2d(image, SUPERSAMPLING)
     return image.view(n, 3, crops, res, res).permute(2, 0, 1, 3, 4).reshape(crops * n, 3, res, res)

@@ -175,5 +175,6 @@ class PatchLoader:
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Terminals and job systems signal the whole process group; a worker that died of it would raise there.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

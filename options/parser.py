@@ -48,7 +48,7 @@ def learning_rate(text: str) -> float:
 class StageParser(argparse.ArgumentParser):
     """The command line of a stage: the flags all stages share, and groups that a stage asks for by name.
 
-    Groups: "checkpoint" (--load_prefix_pose), "train", "agent", "collect", "joint".
+    A group is the name of one of the methods below, without its underscore.
     """
 
     def __init__(self, description: str, *groups: str) -> None:
@@ -74,8 +74,11 @@ class StageParser(argparse.ArgumentParser):
             self.error("--bs 1: at --in_res 64 batch statistics need at least 2 people")
         opt.exp_folder = opt.exp_dir / opt.exp_id
         opt.out_res = opt.in_res // 4
+        if "sr_dir" in opt:
+            opt.agent_folder = (
+                opt.exp_folder / f"{opt.sr_dir}-{opt.load_prefix_pose.removesuffix('.pth.tar')}"
+            )
         opt.defaults = {action.dest: action.default for action in self._actions}
-        opt.defaults |= {"exp_folder": opt.exp_folder, "out_res": opt.out_res}
         return opt
 
     def error(self, message: str) -> None:
@@ -139,35 +142,35 @@ class StageParser(argparse.ArgumentParser):
         add("--display_winsize", type=whole_number(64), default=256, help="side of pictures on the pages, px")
         add("--display_freq", type=whole_number(1), default=10, help="batches between points of the curves")
 
-    def _checkpoint(self) -> None:
-        self.add_argument_group("checkpoint").add_argument(
-            "--load_prefix_pose",
-            required=True,
-            help="the pose network, such as lr-0.00025-10.pth.tar",
-        )
+    def _pose(self) -> None:
+        add = self.add_argument_group("stage 1's result").add_argument
+        add("--load_prefix_pose", required=True, help="the pose network, such as lr-0.00025-10.pth.tar")
 
-    def _train(self) -> None:
-        add = self.add_argument_group("training").add_argument
-        add(
-            "--is_train",
-            type=boolean,
-            default=False,
-            help="true: train; false: evaluate the loaded checkpoint and write its predictions",
-        )
-        add(
-            "--load_prefix_pose",
-            help="checkpoint to go on from, or to evaluate: lr-0.00025-10.pth.tar",
-        )
-        add("--lr", type=learning_rate, default=2.5e-4, help="of the pose network")
-        add(
-            "--nEpochs",
-            type=whole_number(1),
-            default=100,
-            help="epochs in all, the resumed ones included",
-        )
-        add(
-            "--overwrite",
-            type=boolean,
-            default=False,
-            help="start again where there are checkpoints",
-        )
+    def _agent_folder(self) -> None:
+        add = self.add_argument_group("the agent's folder").add_argument
+        add("--sr_dir", default="sr-dir", help="its name's start; the pose network's prefix follows")
+
+    def _overwrite(self) -> None:
+        add = self.add_argument_group("earlier results").add_argument
+        add("--overwrite", type=boolean, default=False, help="replace what an earlier run has written")
+
+    def _epochs(self) -> None:
+        add = self.add_argument_group("epochs").add_argument
+        add("--nEpochs", type=whole_number(1), default=100, help="epochs in all, the resumed ones included")
+
+    def _rate(self) -> None:
+        add = self.add_argument_group("learning rate").add_argument
+        add("--lr", type=learning_rate, default=2.5e-4, help="of the network that this stage trains")
+
+    def _train_or_evaluate(self) -> None:
+        add = self.add_argument_group("train or evaluate").add_argument
+        what = "true: train; false: evaluate the loaded checkpoint and write its predictions"
+        add("--is_train", type=boolean, default=False, help=what)
+
+    def _resume_pose(self) -> None:
+        add = self.add_argument_group("checkpoint").add_argument
+        add("--load_prefix_pose", help="go on from it, or evaluate it: lr-0.00025-10.pth.tar")
+
+    def _resume_agent(self) -> None:
+        add = self.add_argument_group("checkpoint").add_argument
+        add("--load_prefix_sr", help="the agent to go on from: lr-0.00025-1.pth.tar")

@@ -15,7 +15,6 @@ import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.io
@@ -38,8 +37,10 @@ def checkpoint_name(lr: float, epoch: int) -> str:
     return f"lr-{learning_rate_text(lr)}-{epoch}"
 
 
-def save_epoch(folder: Path, name: str, checkpoint: dict, preds: Tensor, best: bool) -> None:
+def save_epoch(folder: Path, name: str, checkpoint: dict, best: bool, preds: Tensor | None = None) -> None:
     """Write an epoch's `<name>-preds.mat` and `<name>.pth.tar`; the best as `-preds-best`, `-model-best` too.
+
+    An agent has no predictions [N, 16, 2].
 
     Raises:
         UserError: the folder cannot be written to.
@@ -47,7 +48,8 @@ def save_epoch(folder: Path, name: str, checkpoint: dict, preds: Tensor, best: b
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     for kind in ("", "-best") if best else ("",):
-        write_predictions(folder / f"{name}-preds{kind}.mat", preds)
+        if preds is not None:
+            write_predictions(folder / f"{name}-preds{kind}.mat", preds)
         write_file(folder / f"{name}{kind and '-model-best'}{SUFFIX}", buffer.getvalue())
 
 
@@ -92,13 +94,12 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(
             f"{path} is no checkpoint of tensors and plain values; nothing of it was run or loaded"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, BadZipFile, KeyError, TypeError) as error:
+    except Exception as error:  # the reader raises nearly any kind on damaged bytes
         raise UserError(f"{path} cannot be read as a checkpoint: it is cut off or damaged") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path} is no checkpoint: wanted a dict with a state_dict")
-    checkpoint["state_dict"] = {
-        name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()
-    }
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is no checkpoint: wanted a dict with a state_dict of tensors")
+    checkpoint["state_dict"] = {name.removeprefix("module."): value for name, value in state.items()}
     checkpoint.setdefault("epoch", _epoch_of(path))
     return checkpoint
 

@@ -1,6 +1,7 @@
 """A stage as a process: its log, and how it ends on errors and signals."""
 
 import logging
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
@@ -42,10 +43,25 @@ def run_stage(stage: Callable[[], None]) -> None:
             number.name,
         )
         sys.exit(128 + number)
+    finally:
+        _end_quietly()
 
 
 def _interrupt(number: int, frame: object) -> None:
+    _end_quietly()
     raise Interrupted(number)
+
+
+def _end_quietly() -> None:
+    """From here on neither a second signal nor the end of a worker process disturbs this one's end.
+
+    Workers leave signals to this process, and are of no more use.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the loader's handler would raise
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 class _Terminal(logging.Handler):

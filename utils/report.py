@@ -41,7 +41,7 @@ class Report:
             measure=f"{run.dataset.measure}@{run.dataset.threshold:g}",
             epoch=epoch,
             epochs=run.opt.nEpochs,
-            options={name: str(value) for name, value in vars(run.opt).items() if name != "defaults"},
+            options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
 
     def batch(self, epoch: int, batch: int, batches: int, **means: float) -> None:

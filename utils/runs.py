@@ -1,6 +1,7 @@
 """A run: its options, folder, device, random numbers, data set and pose network."""
 
 import argparse
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -27,8 +28,9 @@ NETWORK_FLAGS = ("num_stacks", "num_modules", "chan", "in_res")
 class Run:
     """What every stage starts with.
 
-    opt: its options. folder: where its files go. device, generator: where it computes, and its one source of
-    draws. dataset: its people. network_size: the flags that size the pose network, with their values.
+    opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
+    device, generator: where it computes, and its one source of draws. dataset: its people. network_size: the
+    flags that size the pose network, with their values.
 
     Raises:
         UserError, DataError: the folder, the device or the data set is not to be had.
@@ -36,6 +38,10 @@ class Run:
 
     def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
         self.opt, self.folder = opt, folder
+        self.pose_path = None
+        if opt.load_prefix_pose is not None:
+            flag = "--load_prefix_pose"
+            self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
         start_log(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
@@ -51,7 +57,7 @@ class Run:
         return "\n".join(
             f"{'*' if value != self.opt.defaults.get(name) else ' '} {name}: {value}"
             for name, value in sorted(vars(self.opt).items())
-            if name != "defaults"
+            if name in self.opt.defaults
         )
 
     def loader(self, people: People, augmentation: str, generator: Generator | None = None) -> PatchLoader:
@@ -84,11 +90,26 @@ class Run:
         Raises:
             UserError: it is missing, damaged or of another network.
         """
-        path = find_checkpoint(self.opt.exp_folder, self.opt.load_prefix_pose, "--load_prefix_pose")
-        checkpoint = load_checkpoint(path)
-        load_weights(network, checkpoint, path, self.network_size)
-        log.info("pose network: %s", path)
+        checkpoint = load_checkpoint(self.pose_path)
+        load_weights(network, checkpoint, self.pose_path, self.network_size)
+        log.info("pose network: %s", self.pose_path)
         return checkpoint
+
+    def pose_identity(self) -> dict:
+        """Name and contents' hash of the loaded pose network's file."""
+        digest = hashlib.sha256(self.pose_path.read_bytes()).hexdigest()
+        return {"checkpoint": self.pose_path.name, "sha256": digest[:16]}
+
+    def distribution_source(self, split: str, kind: str, people: int) -> dict:
+        """What a file of collected distributions is of, to the checkpoint's last bit."""
+        return {
+            "kind": kind,
+            "split": split,
+            "dataset": self.dataset.name,
+            "people": people,
+            **self.pose_identity(),
+            "in_res": self.opt.in_res,
+        }
 
     def checkpoint(self, network: nn.Module, optimizer: Optimizer, history: History, epoch: int) -> dict:
         """What `utils.checkpoint` describes, after an epoch of training this network."""
@@ -101,10 +122,14 @@ class Run:
             "network": self.network_size,
         }
 
+    def autocast(self) -> torch.autocast:
+        """The context of networks' forward passes: bf16 with --precision bf16, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
+
     def forward(self, network: StackedHourglass, image: Tensor) -> list[Tensor]:
         """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W]."""
         image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16"):
+        with self.autocast():
             outputs = network(image)
         return [heatmaps.float() for heatmaps in outputs]
 

@@ -1,0 +1,8 @@
+"""Stage 2: collect, for every person, how hard each scale bin is for the pose network of stage 1."""
+
+from options.parser import StageParser
+from utils.collect import collect
+from utils.process import run_stage
+
+if __name__ == "__main__":
+    run_stage(lambda: collect(StageParser(__doc__, "pose", "agent_folder", "overwrite").parse(), "scale"))

@@ -1,0 +1,95 @@
+"""The collected distributions: text files of one row a person, seven numbers each.
+
+The first line is `#` and a JSON object that says what the rows are of; files of the 2018 release lack it.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.augment import NUM_BINS
+from utils.errors import UserError
+from utils.files import write_file
+
+SUM_TOLERANCE = 0.05  # the release's rows are rounded to two digits
+
+
+def distribution_path(folder: Path, split: str, kind: str) -> Path:
+    """`train_scales.txt` and so on; split is "train" or "val", kind "scale" or "rotation"."""
+    return folder / f"{split}_{kind}s.txt"
+
+
+def write_distributions(path: Path, rows: Tensor, source: dict) -> None:
+    """Write rows [N, 7] with six decimals below a line that says their source.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = io.StringIO()
+    np.savetxt(text, rows.numpy(), fmt="%.6f", header=json.dumps(source))
+    write_file(path, text.getvalue())
+
+
+def read_distributions(path: Path, source: dict) -> Tensor:
+    """The rows of a file, each divided by its sum.
+
+    Args:
+        source: what the rows have to be of, as `write_distributions` got it; its "people" is their number.
+
+    Returns:
+        f32 [N, 7].
+
+    Raises:
+        UserError: the file is missing, cut off, damaged, or of another source.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        script = f"collect-{source['kind']}-distri.py"
+        raise UserError(f"{path} is not there: {script} makes it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text") from error
+    if text.startswith("#"):
+        _check_source(path, text.splitlines()[0], source)
+    rows = _parse(path, text)
+    if len(rows) != source["people"]:
+        raise UserError(f"{path} has {len(rows)} rows, wanted one for each of {source['people']} people")
+    sums = rows.sum(axis=1)
+    bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(f"{path}: row {row} (from 0) is {rows[row].tolist()}, wanted shares that sum to 1")
+    return torch.from_numpy(rows / sums[:, None]).float()
+
+
+def _check_source(path: Path, header: str, source: dict) -> None:
+    try:
+        found = dict(json.loads(header[1:]))
+    except ValueError as error:
+        raise UserError(f"{path}: its first line is damaged: {header[:60]}") from error
+    differing = [name for name in source if found.get(name) != source[name]]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"{path} is of {name} {found.get(name)}, this run has {source[name]}: "
+            "--overwrite true of the collecting script collects again"
+        )
+
+
+def _parse(path: Path, text: str) -> np.ndarray:
+    """Numbers f64 [N, 7] of the lines that are not comments."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    if lines and not text.endswith("\n"):
+        raise UserError(f"{path} is cut off: its last line does not end")
+    rows = np.empty((len(lines), NUM_BINS))
+    for row, line in enumerate(lines):
+        try:
+            rows[row] = [float(number) for number in line.split(" ")]
+        except ValueError as error:
+            wanted = f"wanted {NUM_BINS} numbers"
+            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, {wanted}") from error
+    return rows
