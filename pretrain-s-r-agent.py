@@ -5,7 +5,6 @@ import time
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from data.augment import Augmentation, augment
 from data.patches import PatchLoader
@@ -15,12 +14,12 @@ from options.parser import StageParser
 from utils.agents import KINDS, agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import checkpoint_name, find_checkpoint, save_epoch
 from utils.distributions import distribution_path, read_distributions
-from utils.history import History
-from utils.loops import Means, progress, require_finite
+from utils.loops import progress
+from utils.means import Means
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import refuse_to_overwrite, resume, rmsprop, set_lr
+from utils.training import Learner, refuse_to_overwrite, restore_draws
 
 log = logging.getLogger("pretrain-s-r-agent")
 
@@ -32,45 +31,42 @@ def main() -> None:
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
-    agent = build_agent(run)
-    optimizer = rmsprop(agent, opt.lr)
-    history, start = History(), 0
+    agent = Learner(build_agent(run), opt.lr)
     if opt.load_prefix_sr is None:
         refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
     else:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
-        checkpoint = load_agent(run, agent, path)
-        resume(checkpoint, optimizer, run.generator)
-        history, start = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
+        checkpoint = load_agent(run, agent.network, path)
+        agent.restore(checkpoint)
+        restore_draws(run, checkpoint)
 
     train_rows = collected_rows(run, "train", len(run.dataset.train))
     valid_rows = collected_rows(run, "val", len(run.dataset.valid))
     train_loader = run.loader(run.dataset.train, "identity", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
-    report = Report(run, "pretrain-s-r-agent", history, start)
-
-    for epoch in range(start, opt.nEpochs):
-        began = time.monotonic()
-        set_lr(optimizer, opt.lr)
-        train_loss = train_epoch(run, network, agent, optimizer, train_loader, train_rows, epoch, report)
-        trained = time.monotonic()
-        history.append(
-            {
-                "epoch": epoch,
-                "lr": opt.lr,
-                "train_loss": train_loss,
-                "valid_loss": mean_loss(run, network, agent, valid_loader, valid_rows),
-                **yardsticks("train", train_rows),
-                **yardsticks("valid", valid_rows),
-                "train_seconds": trained - began,
-                "valid_seconds": time.monotonic() - trained,
-            }
-        )
-        checkpoint = run.checkpoint(agent, optimizer, history, epoch) | {"pose": run.pose_identity()}
-        best = history.improved("valid_loss", largest=False)
-        save_epoch(run.folder, checkpoint_name(opt.lr, epoch), checkpoint, best)
-        report.epoch()
-    report.close()
+    with Report(run, "pretrain-s-r-agent", agent) as report:
+        while agent.epoch < opt.nEpochs:
+            began = time.monotonic()
+            agent.set_lr(opt.lr)
+            train_loss = train_epoch(run, network, agent, train_loader, train_rows, report)
+            train_seconds = time.monotonic() - began
+            agent.history.append(
+                {
+                    "epoch": agent.epoch,
+                    "lr": opt.lr,
+                    "train_loss": train_loss,
+                    "valid_loss": mean_loss(run, network, agent.network, valid_loader, valid_rows),
+                    **yardsticks("train", train_rows),
+                    **yardsticks("valid", valid_rows),
+                    "train_seconds": train_seconds,
+                    "valid_seconds": time.monotonic() - began - train_seconds,
+                }
+            )
+            best = agent.history.improved("valid_loss", largest=False)
+            checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity()}
+            save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best)
+            report.epoch()
+            agent.epoch += 1
 
 
 def collected_rows(run: Run, split: str, people: int) -> tuple[Tensor, Tensor]:
@@ -96,26 +92,20 @@ def yardsticks(split: str, rows: tuple[Tensor, Tensor]) -> dict[str, float]:
 def train_epoch(
     run: Run,
     network: StackedHourglass,
-    agent: ScaleRotationAgent,
-    optimizer: Optimizer,
+    agent: Learner,
     loader: PatchLoader,
     rows: tuple[Tensor, Tensor],
-    epoch: int,
     report: Report,
 ) -> float:
     """One pass over the training people, un-augmented; the mean loss."""
-    agent.train()
+    agent.network.train()
     means = Means()
-    for batch, people in enumerate(progress(loader, f"epoch {epoch}")):
+    for batch, people in enumerate(progress(loader, f"epoch {agent.epoch}")):
         sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
-        logits = agent_logits(run, network, agent, sample.image)
-        loss = agent_loss(logits, tuple(row[people.index] for row in rows))
-        require_finite(loss.item(), f"epoch {epoch}, batch {batch}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        means.add(len(people), loss=loss.item())
-        report.batch(epoch, batch, len(loader), agent_loss=means["loss"])
+        logits = agent_logits(run, network, agent.network, sample.image)
+        loss = agent.step(agent_loss(logits, tuple(row[people.index] for row in rows)))
+        means.add(len(people), loss=loss)
+        report.batch(agent.epoch, batch, len(loader), agent_loss=means["loss"])
     return means["loss"]
 
 

@@ -8,7 +8,7 @@ Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that c
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ BIN_MEANS = {
 BIN_STD = {"scale": 0.05, "rotation": 5.0}
 """Each bin is a Gaussian of this width, limited to one standard deviation around its mean."""
 NUM_BINS = 7
+BIN_FIELD = {"scale": "log2_scale", "rotation": "rotation"}
+"""The field of `Augmentation` that bins of each kind set."""
 
 SUPERSAMPLING = 2  # samples per crop pixel and axis: keeps the shrinking crops free of aliasing
 
@@ -123,16 +125,21 @@ class Augmentation:
         return Augmentation(log2_scale, rotation * rotated, flip, color)
 
     @staticmethod
+    def fixed(n: int, log2_scale: float, rotation: float) -> "Augmentation":
+        """The same change of scale (log2) and the same rotation (degrees) for n people."""
+        identity = Augmentation.identity(n)
+        return replace(
+            identity, log2_scale=identity.log2_scale + log2_scale, rotation=identity.rotation + rotation
+        )
+
+    @staticmethod
     def bins(kind: str, n: int) -> "Augmentation":
         """All bin means of `kind` ("scale" or "rotation") for n people.
 
         7 * n rows; row k * n + j is bin k of person j.
         """
-        identity = Augmentation.identity(NUM_BINS * n)
         means = torch.tensor(BIN_MEANS[kind]).repeat_interleave(n)
-        if kind == "scale":
-            return Augmentation(means, identity.rotation, identity.flip, identity.color)
-        return Augmentation(identity.log2_scale, means, identity.flip, identity.color)
+        return replace(Augmentation.identity(NUM_BINS * n), **{BIN_FIELD[kind]: means})
 
     @staticmethod
     def drawn(scale_bin: Tensor, rotation_bin: Tensor, generator: Generator) -> "Augmentation":
@@ -140,10 +147,9 @@ class Augmentation:
 
         A Gaussian is limited to one standard deviation. Neither flip nor colour is changed.
         """
-        identity = Augmentation.identity(len(scale_bin))
         log2_scale = _around_bin("scale", scale_bin, generator)
         rotation = _around_bin("rotation", rotation_bin, generator)
-        return Augmentation(log2_scale, rotation, identity.flip, identity.color)
+        return replace(Augmentation.identity(len(scale_bin)), log2_scale=log2_scale, rotation=rotation)
 
     @staticmethod
     def cat(augmentations: list["Augmentation"]) -> "Augmentation":

@@ -74,10 +74,13 @@ class StageParser(argparse.ArgumentParser):
             self.error("--bs 1: at --in_res 64 batch statistics need at least 2 people")
         opt.exp_folder = opt.exp_dir / opt.exp_id
         opt.out_res = opt.in_res // 4
+        prefix = (opt.load_prefix_pose or "").removesuffix(".pth.tar")
+        if "image" in opt:
+            self._check_image(opt)
         if "sr_dir" in opt:
-            opt.agent_folder = (
-                opt.exp_folder / f"{opt.sr_dir}-{opt.load_prefix_pose.removesuffix('.pth.tar')}"
-            )
+            opt.agent_folder = opt.exp_folder / f"{opt.sr_dir}-{prefix}"
+        if "joint_dir" in opt:
+            opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{prefix}"
         opt.defaults = {action.dest: action.default for action in self._actions}
         return opt
 
@@ -170,6 +173,38 @@ class StageParser(argparse.ArgumentParser):
     def _resume_pose(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument
         add("--load_prefix_pose", help="go on from it, or evaluate it: lr-0.00025-10.pth.tar")
+
+    def _evaluation(self) -> None:
+        add = self.add_argument_group("evaluation").add_argument
+        grid = "also PCK under each of the 7 x 7 means of scale and rotation bins"
+        add("--eval_grid", type=boolean, default=False, help=grid)
+
+    def _image(self) -> None:
+        add = self.add_argument_group("one picture").add_argument
+        add("--image", type=Path, help="a photograph to predict the pose in, with --load_prefix_pose")
+        add(
+            "--center",
+            type=float,
+            nargs=2,
+            metavar=("X", "Y"),
+            help="px of the photograph: the middle of the person's square; default: of the whole image",
+        )
+        add("--scale", type=learning_rate, help="side of that square / 200 px; default: the whole image's")
+
+    def _check_image(self, opt: argparse.Namespace) -> None:
+        if opt.image is None and (opt.center is not None or opt.scale is not None):
+            self.error("--center and --scale are of an --image")
+        if opt.image is not None and opt.is_train:
+            self.error("--image predicts with --load_prefix_pose: it does not go with --is_train true")
+
+    def _joint(self) -> None:
+        add = self.add_argument_group("joint training").add_argument
+        add("--joint_dir", default="joint", help="its folder's start; the pose network's prefix follows")
+        add(
+            "--load_checkpoint", type=boolean, default=False, help="go on from, or evaluate, its newest epoch"
+        )
+        add("--agent_lr", type=learning_rate, default=5e-5, help="of the agent")
+        add("--agent_iters", type=whole_number(1), help="batches of the agent an epoch; default: all")
 
     def _resume_agent(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument

@@ -11,6 +11,8 @@ from models.hourglass import StackedHourglass
 from models.losses import distribution_loss
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UserError
+from utils.history import History
+from utils.means import Means
 from utils.runs import Run
 
 log = logging.getLogger(__name__)
@@ -69,3 +71,51 @@ def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
         )
     log.info("agent: %s", path)
     return checkpoint
+
+
+class AgentRecord:
+    """What a researcher in augmentation wants to know of an epoch of the agent."""
+
+    def __init__(self) -> None:
+        self.means = Means()
+        self._distributions = dict.fromkeys(KINDS, 0.0)
+
+    def add(self, loss: float, predicted: list[Tensor], pckh: Tensor) -> None:
+        """A batch: its loss, the predicted distributions ([N, 7] each), and PCKh [2, 2, N].
+
+        PCKh is indexed by who drew (random, agent), what was drawn (scale, rotation) and person.
+        """
+        people = pckh.shape[-1]
+        gap = pckh[0] - pckh[1]
+        entropy = [torch.special.entr(shares).sum(dim=1).mean().item() for shares in predicted]
+        self.means.add(
+            people,
+            agent_loss=loss,
+            pck_random=pckh[0].mean().item(),
+            pck_agent=pckh[1].mean().item(),
+            pck_gap=gap.mean().item(),
+            scale_gap=gap[0].mean().item(),
+            rotation_gap=gap[1].mean().item(),
+            reward_share=(gap > 0).float().mean().item(),
+            scale_entropy=entropy[0],
+            rotation_entropy=entropy[1],
+        )
+        for kind, shares in zip(KINDS, predicted, strict=True):
+            self._distributions[kind] += shares.sum(dim=0).cpu()
+
+    def row(self, history: History) -> dict[str, float | list[float]]:
+        """The epoch's means.
+
+        pck_gap is PCKh under random draws minus PCKh under the agent's: above 0, the agent is harder.
+        Entropies are means over people, in nats; a change is the total variation distance between the mean
+        distribution and that of the history's last epoch, where it has one.
+        """
+        row = dict(self.means.items())
+        last = history.rows[-1] if history.rows else {}
+        for kind, total in self._distributions.items():
+            mean = total / self.means.people
+            row[f"{kind}_distribution"] = mean.tolist()
+            if f"{kind}_distribution" in last:
+                before = torch.tensor(last[f"{kind}_distribution"])
+                row[f"{kind}_change"] = 0.5 * (mean - before).abs().sum().item()
+        return row

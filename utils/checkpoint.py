@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.files import write_file
 
 SUFFIX = ".pth.tar"
+_EPOCH = re.compile(r"-(\d+)(-model-best)?\.pth\.tar$")
 
 
 def learning_rate_text(lr: float) -> str:
@@ -78,6 +79,19 @@ def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
     raise UserError(f"{flag} {prefix}: {path} is not there; {folder} has {listing}")
 
 
+def newest_checkpoint(folder: Path, prefix: str) -> Path:
+    """The checkpoint of the latest epoch among the files `<prefix>lr-*-<epoch>.pth.tar`.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = {path: _EPOCH.search(path.name) for path in folder.glob(f"{prefix}lr-*{SUFFIX}")}
+    epochs = {path: int(match[1]) for path, match in found.items() if match and not match[2]}
+    if not epochs:
+        raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to go on from")
+    return max(epochs, key=epochs.get)
+
+
 def _natural(name: str) -> list:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
@@ -105,7 +119,7 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def _epoch_of(path: Path) -> int:
-    found = re.search(r"-(\d+)(-model-best)?\.pth\.tar$", path.name)
+    found = _EPOCH.search(path.name)
     if found is None:
         raise UserError(f"{path} does not say its epoch, neither inside nor in its name (…-10{SUFFIX})")
     return int(found[1])

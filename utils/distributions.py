@@ -69,7 +69,7 @@ def read_distributions(path: Path, source: dict) -> Tensor:
 def _check_source(path: Path, header: str, source: dict) -> None:
     try:
         found = dict(json.loads(header[1:]))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: its first line is damaged: {header[:60]}") from error
     differing = [name for name in source if found.get(name) != source[name]]
     if differing:
@@ -88,8 +88,10 @@ def _parse(path: Path, text: str) -> np.ndarray:
     rows = np.empty((len(lines), NUM_BINS))
     for row, line in enumerate(lines):
         try:
-            rows[row] = [float(number) for number in line.split(" ")]
-        except ValueError as error:
-            wanted = f"wanted {NUM_BINS} numbers"
-            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, {wanted}") from error
+            numbers = [float(number) for number in line.split(" ")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != NUM_BINS:
+            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, wanted {NUM_BINS} numbers")
+        rows[row] = numbers
     return rows

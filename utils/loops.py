@@ -1,8 +1,9 @@
 """Loops that several stages share: predicting with the flip test, and scoring a data set."""
 
-import math
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,39 +13,18 @@ from data.augment import Augmentation, augment
 from data.heatmap import mirror_heatmaps, predict_points
 from data.patches import PatchLoader
 from models.losses import pose_loss
-from utils.errors import UserError
+from utils.checkpoint import write_predictions
+from utils.grid import report_grid
+from utils.means import Means
 from utils.metrics import PckTable, pck_table
 from utils.runs import Run
+
+log = logging.getLogger(__name__)
 
 
 def progress(batches: Iterable, title: str) -> tqdm:
     """The batches, with a bar where there is a terminal."""
     return tqdm(batches, desc=title, disable=None, leave=False, unit="batch")
-
-
-class Means:
-    """Means of named values over an epoch; each batch counts with its number of people."""
-
-    def __init__(self) -> None:
-        self.people, self._sums = 0, {}
-
-    def add(self, people: int, **values: float) -> None:
-        self.people += people
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + people * value
-
-    def __getitem__(self, name: str) -> float:
-        return self._sums[name] / self.people if self.people else math.nan
-
-
-def require_finite(loss: float, place: str) -> None:
-    """Stop a training that has diverged.
-
-    Raises:
-        UserError: the loss is infinite or NaN.
-    """
-    if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} in {place}: training stops; try a smaller --lr")
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,14 @@ class Evaluation:
     loss: float
     table: PckTable
     preds: Tensor
+
+    def row(self) -> dict[str, float]:
+        """Its part of an epoch's row in the history."""
+        return {
+            "valid_loss": self.loss,
+            "valid_pck": self.table.mean,
+            "valid_auc": self.table.auc["Mean"],
+        }
 
 
 def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -80,3 +68,20 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
         preds, torch.cat(points), torch.cat(normalizer), run.dataset.measure, run.dataset.threshold
     )
     return Evaluation(means["loss"], table, preds)
+
+
+def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
+    """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
+
+    With --eval_grid true also `<stem>-grid.txt` and `.png`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
+    log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
+    path = stem.with_name(f"{stem.name}-preds.mat")
+    write_predictions(path, result.preds)
+    log.info("predictions: %s", path)
+    if run.opt.eval_grid:
+        report_grid(run, network, stem)

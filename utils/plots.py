@@ -3,9 +3,11 @@
 import io
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from data.augment import BIN_MEANS
 from utils.files import write_file
 
 
@@ -37,5 +39,41 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], bins: tuple[float, .
     axes.axhline(1 / len(bins), color="0.5", linestyle="--", linewidth=1, label="uniform")
     axes.set(xlabel=label, ylabel="share of lost PCK", xticks=bins, ylim=(0, None))
     axes.set_title("Mean over people; whiskers: one standard deviation", fontsize="medium")
+    axes.legend()
+    save_figure(figure, path)
+
+
+def plot_grid(path: Path, grid: Tensor, measure: str) -> None:
+    """PCK [7, 7] by scale (rows) and rotation (columns) as a heat map with numbers."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(100 * grid, cmap="viridis", vmin=0, vmax=100, origin="lower")
+    for i, row in enumerate(grid):
+        for j, value in enumerate(row):
+            color = "white" if value < 0.6 else "black"
+            axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=color, fontsize="small")
+    ticks = range(len(grid))
+    axes.set_xticks(ticks, [f"{mean:g}°" for mean in BIN_MEANS["rotation"]])
+    axes.set_yticks(ticks, [f"{mean:g}" for mean in BIN_MEANS["scale"]])
+    axes.set(xlabel="rotation", ylabel="scale, log2 (above 0: zoomed out)", title=f"{measure}, %")
+    figure.colorbar(image, label="%")
+    save_figure(figure, path)
+
+
+def plot_arms(path: Path, arms: dict[str, tuple[list[int], np.ndarray]], measure: str) -> None:
+    """Mean PCK by epoch of each arm, with every run as a thin line.
+
+    arms: epochs, and shares [runs, epochs], by name.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for k, (name, (epochs, shares)) in enumerate(arms.items()):
+        for run in shares:
+            axes.plot(epochs, 100 * run, color=f"C{k}", linewidth=0.8, alpha=0.5)
+        label = f"{name}, mean of {len(shares)}"
+        axes.plot(epochs, 100 * shares.mean(axis=0), color=f"C{k}", linewidth=2.2, marker="o", label=label)
+    axes.set(xlabel="epoch", ylabel=f"validation {measure}, %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)

@@ -1,48 +1,56 @@
 """What a training run tells while it goes on: log lines, `log.jsonl`, the summary file."""
 
-import json
 import logging
 import time
+from collections.abc import Callable
 
+from utils.events import EVENTS, EventLog
 from utils.files import write_file
-from utils.history import History, format_value
+from utils.history import format_value
 from utils.loops import Evaluation
+from utils.markup import Section
+from utils.pages import Pages
 from utils.process import batch_log
 from utils.runs import Run
+from utils.training import Learner
+from utils.visdom_display import VisdomDisplay, default_environment
 
 log = logging.getLogger(__name__)
 
-EVENTS = "log.jsonl"
-"""One JSON object a line. `kind` is
-"start": stage, time, measure, epoch (the first one to come), epochs (all in all), options (name -> text);
-"batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
-"epoch": a row of the history, and for the pose network pck and auc (column -> share);
-"end": time.
-A run that was resumed has several starts: what comes after a start replaces earlier events of its epochs.
-"""
-
 
 class Report:
-    """Reports the batches and epochs of one training run.
+    """Reports the batches and epochs of one training run; a context that closes it however the run ends.
 
     Args:
-        run, stage: the run, and its stage's name. history: whose last row `epoch` reports.
-        epoch: the first one to come.
+        run, stage: the run, and its stage's name.
+        learner: the network in training, whose history's last row `epoch` reports.
+        summary: the file that gets the history as a table.
     """
 
-    def __init__(self, run: Run, stage: str, history: History, epoch: int) -> None:
-        self.run, self.history = run, history
+    def __init__(self, run: Run, stage: str, learner: Learner, summary: str = "training-summary.txt") -> None:
+        self.run, self.history, self.summary = run, learner.history, run.folder / summary
         write_file(run.folder / "opt.txt", run.options_text() + "\n")
-        self._file = (run.folder / EVENTS).open("a", encoding="utf-8")
+        self._log = EventLog(run.folder / EVENTS)
+        self._visdom, opt = None, run.opt
+        if opt.use_visdom:
+            env = opt.vis_env or default_environment(opt.exp_id, run.folder)
+            self._visdom = VisdomDisplay(run.folder / EVENTS, env, opt.vis_server, opt.vis_port)
         self._event(
             kind="start",
             time=time.time(),
             stage=stage,
             measure=f"{run.dataset.measure}@{run.dataset.threshold:g}",
-            epoch=epoch,
+            epoch=learner.epoch,
             epochs=run.opt.nEpochs,
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
+        self.pages = self._pages(stage, learner.epoch) if run.opt.use_html else None
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        self.close(done=kind is None)
 
     def batch(self, epoch: int, batch: int, batches: int, **means: float) -> None:
         """The means of an epoch up to a batch (from 0): logged and drawn every so many batches."""
@@ -52,8 +60,13 @@ class Report:
         if done % opt.display_freq == 0:
             self._event(kind="batch", epoch=epoch, batch=done, batches=batches, **means)
 
-    def epoch(self, evaluation: Evaluation | None = None) -> None:
-        """The history's last row and, of a stage that trains the pose network, its evaluation."""
+    def epoch(
+        self, evaluation: Evaluation | None = None, gallery: Callable[[], list[Section]] = list
+    ) -> None:
+        """The history's last row and, of a stage that trains the pose network, its evaluation.
+
+        gallery: makes the pictures of the epoch's HTML page; called if there are pages.
+        """
         row = self.history.rows[-1]
         log.info("%s", listed(row))
         table = {}
@@ -61,17 +74,37 @@ class Report:
             log.info("%s", evaluation.table)
             table = {"pck": evaluation.table.pck, "auc": evaluation.table.auc}
         self._event(kind="epoch", **row, **table)
-        write_file(self.run.folder / "training-summary.txt", self.history.table())
+        write_file(self.summary, self.history.table())
+        if self.pages:
+            self.pages.epoch(self.history.rows, evaluation and evaluation.table, gallery)
 
-    def close(self) -> None:
-        """The run has ended."""
+    def close(self, done: bool = True) -> None:
+        """The run has ended: done, or not."""
         self._event(kind="end", time=time.time())
-        self._file.close()
-        log.info("done: %s", self.run.folder)
+        self._log.close()
+        if self._visdom is not None:
+            self._visdom.close()
+        if self.pages:
+            self.pages.close()
+            if self.pages.index.exists():
+                log.info("pages: %s", self.pages.index)
+        if done:
+            log.info("done: %s", self.run.folder)
+
+    def _pages(self, stage: str, epoch: int) -> Pages:
+        run, opt = self.run, self.run.opt
+        options = {
+            name: (str(getattr(opt, name)), getattr(opt, name) != opt.defaults[name])
+            for name in opt.defaults
+            if hasattr(opt, name)
+        }
+        measure = f"{run.dataset.measure}@{run.dataset.threshold:g}"
+        return Pages(run.folder, opt.exp_id, stage, measure, options, epoch, opt.nEpochs, self.history.rows)
 
     def _event(self, **event: object) -> None:
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        self._log.add(event)
+        if self._visdom is not None:
+            self._visdom.add(event)
 
 
 def listed(values: dict) -> str:

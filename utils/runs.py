@@ -4,20 +4,19 @@ import argparse
 import hashlib
 import logging
 import os
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
 
 from data.annotations import People
 from data.augment import MARGINS
-from data.datasets import load_dataset
+from data.datasets import Dataset, load_dataset
 from data.patches import PatchLoader
 from models.hourglass import StackedHourglass
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.errors import UserError
-from utils.history import History
 from utils.process import start_log
 
 log = logging.getLogger(__name__)
@@ -29,11 +28,11 @@ class Run:
     """What every stage starts with.
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
-    device, generator: where it computes, and its one source of draws. dataset: its people. network_size: the
-    flags that size the pose network, with their values.
+    device, generator: where it computes, and its one source of draws. network_size: the flags that size the
+    pose network, with their values.
 
     Raises:
-        UserError, DataError: the folder, the device or the data set is not to be had.
+        UserError: the folder, the device or the checkpoint is not to be had.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
@@ -48,7 +47,16 @@ class Run:
         set_precision(opt.precision)
         self.generator = seeded_generator(opt.seed)
         self.network_size = {name: getattr(opt, name) for name in NETWORK_FLAGS}
-        self.dataset = load_dataset(
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The people of --dataset, read when they are first needed.
+
+        Raises:
+            DataError: the data set is not to be had.
+        """
+        opt = self.opt
+        return load_dataset(
             opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad
         )
 
@@ -109,17 +117,6 @@ class Run:
             "people": people,
             **self.pose_identity(),
             "in_res": self.opt.in_res,
-        }
-
-    def checkpoint(self, network: nn.Module, optimizer: Optimizer, history: History, epoch: int) -> dict:
-        """What `utils.checkpoint` describes, after an epoch of training this network."""
-        return {
-            "state_dict": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "train_history": history.rows,
-            "epoch": epoch,
-            "generator": self.generator.get_state(),
-            "network": self.network_size,
         }
 
     def autocast(self) -> torch.autocast:

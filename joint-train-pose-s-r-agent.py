@@ -1,0 +1,187 @@
+"""Stage 3: train the pose network against the agent, which learns to draw what is hard; or evaluate."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.augment import Augmentation, PersonBatch, augment
+from data.patches import PatchLoader
+from models.losses import pose_loss, rewarded_distribution
+from options.parser import StageParser
+from utils.agents import AgentRecord, agent_logits, agent_loss, build_agent, load_agent
+from utils.checkpoint import (
+    SUFFIX,
+    checkpoint_name,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    save_epoch,
+)
+from utils.collect import crop_pckh
+from utils.errors import UserError
+from utils.gallery import agent_gallery, pose_gallery
+from utils.loops import Evaluation, evaluate, progress, report_evaluation
+from utils.markup import Section
+from utils.means import Means
+from utils.metrics import PckCounter
+from utils.process import run_stage
+from utils.report import Report
+from utils.runs import Run
+from utils.training import Learner, refuse_to_overwrite, restore_draws, scheduled_lr
+
+POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
+
+
+def main() -> None:
+    groups = ("train_or_evaluate", "pose", "resume_agent", "agent_folder", "joint", "rate", "epochs")
+    opt = StageParser(__doc__, *groups, "overwrite", "evaluation").parse()
+    resumed = newest_checkpoint(opt.joint_folder, POSE) if opt.load_checkpoint else None
+    if opt.is_train and resumed is None and opt.load_prefix_sr is None:
+        raise UserError("--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar")
+    run = Run(opt, opt.joint_folder)
+    if opt.is_train:
+        train(run, resumed)
+    else:
+        network, path = run.pose_network(), resumed or run.pose_path
+        load_weights(network, load_checkpoint(path), path, run.network_size)
+        report_evaluation(run, network, path.with_name(path.name.removesuffix(SUFFIX)))
+
+
+def train(run: Run, resumed: Path | None) -> None:
+    """Alternate between the pose network and the agent, an epoch each; each epoch is scored and saved."""
+    opt = run.opt
+    pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
+    if resumed is None:
+        refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
+        pose.restore(run.load_pose(pose.network))
+        agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
+    else:
+        checkpoint = load_checkpoint(resumed)
+        load_weights(pose.network, checkpoint, resumed, run.network_size)
+        pose.restore(checkpoint)
+        restore_draws(run, checkpoint)
+        agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_checkpoint true")
+    agent.restore(load_agent(run, agent.network, agent_path))
+    train_loader = run.loader(run.dataset.train, "drawn", run.generator)
+    valid_loader = run.loader(run.dataset.valid, "identity")
+
+    with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
+        while pose.epoch < opt.nEpochs:
+            began = time.monotonic()
+            lr = scheduled_lr(opt.lr, pose.epoch)
+            pose.set_lr(lr)
+            agent.set_lr(opt.agent_lr)
+            pose_row = train_pose(run, pose, agent, train_loader, report)
+            pose_seconds = time.monotonic() - began
+            agent_row = train_agent(run, pose, agent, train_loader, report)
+            train_seconds = time.monotonic() - began
+            valid = evaluate(run, pose.network, valid_loader)
+            agent.history.append(
+                {"epoch": agent.epoch, "lr": opt.agent_lr, "train_loss": agent_row["agent_loss"]}
+            )
+            pose.history.append(
+                {
+                    "epoch": pose.epoch,
+                    "lr": lr,
+                    **pose_row,
+                    **valid.row(),
+                    "agent_epoch": agent.epoch,
+                    "agent_lr": opt.agent_lr,
+                    **agent_row,
+                    "train_seconds": train_seconds,
+                    "agent_seconds": train_seconds - pose_seconds,
+                    "valid_seconds": time.monotonic() - began - train_seconds,
+                }
+            )
+            save(run, pose, agent, valid.preds)
+            report.epoch(valid, partial(gallery, run, pose, agent, valid))
+            pose.epoch += 1
+            agent.epoch += 1
+
+
+def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation) -> list[Section]:
+    """The pictures of an epoch's page."""
+    return [
+        *pose_gallery(run, pose.network, valid),
+        *agent_gallery(run, pose.network, agent.network, pose.epoch),
+    ]
+
+
+def save(run: Run, pose: Learner, agent: Learner, preds: Tensor) -> None:
+    """Both networks' checkpoints; the agent's comes first, so that the pose network's never lacks it."""
+    agent_name = AGENT + checkpoint_name(run.opt.agent_lr, agent.epoch)
+    save_epoch(run.folder, agent_name, agent.checkpoint(run) | {"pose": run.pose_identity()}, best=False)
+    pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
+    best = pose.history.improved("valid_pck")
+    save_epoch(run.folder, pose_name, pose.checkpoint(run) | {"agent": agent_name}, best, preds)
+
+
+def train_pose(
+    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report
+) -> dict[str, float]:
+    """One pass over the training people: even batches augmented at random, odd ones as the agent draws."""
+    pose.network.train()
+    agent.network.eval()
+    means = Means()
+    pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("random", "agent")}
+    for batch, people in enumerate(progress(loader, f"epoch {pose.epoch}, pose")):
+        augmentation = Augmentation.random(len(people), run.generator)
+        if batch % 2:
+            drawn, _, _ = draw(run, pose, agent, people)
+            augmentation = replace(augmentation, log2_scale=drawn.log2_scale, rotation=drawn.rotation)
+        sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
+        outputs = run.forward(pose.network, sample.image)
+        loss = pose.step(pose_loss(outputs, sample.heatmap))
+        means.add(len(people), loss=loss)
+        pck["agent" if batch % 2 else "random"].add(outputs[-1].detach(), sample)
+        report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
+    counts = {f"train_pck_{name}": counter.mean for name, counter in pck.items()}
+    return {"train_loss": means["loss"], "train_pck": sum(counts.values()) / len(counts), **counts}
+
+
+def train_agent(
+    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report
+) -> dict[str, float | list[float]]:
+    """One pass over the training people, or --agent_iters batches of it; what the agent did and learned.
+
+    Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
+    agent's rotation alone. A draw that was harder than the random one is rewarded, any other penalised.
+    """
+    pose.network.eval()
+    agent.network.train()
+    record = AgentRecord()
+    batches = islice(loader, run.opt.agent_iters)
+    for batch, people in enumerate(progress(batches, f"epoch {pose.epoch}, agent")):
+        drawn, bins, logits = draw(run, pose, agent, people)
+        chance = Augmentation.random(len(people), run.generator)
+        trials = [drawer.only(field) for drawer in (chance, drawn) for field in ("log2_scale", "rotation")]
+        pckh = crop_pckh(run, pose.network, people, Augmentation.cat(trials)).view(2, 2, -1)
+        predicted = [logit.detach().softmax(dim=1) for logit in logits]
+        targets = tuple(map(rewarded_distribution, predicted, bins, *pckh))
+        loss = agent.step(agent_loss(logits, targets))
+        record.add(loss, predicted, pckh)
+        report.batch(pose.epoch, batch, len(loader), agent_loss=record.means["agent_loss"])
+    return record.row(pose.history)
+
+
+def draw(
+    run: Run, pose: Learner, agent: Learner, people: PersonBatch
+) -> tuple[Augmentation, list[Tensor], tuple[Tensor, Tensor]]:
+    """The agent looks at un-augmented people: what it draws for them, the bins [N] and the logits [N, 7]."""
+    sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
+    logits = agent_logits(run, pose.network, agent.network, sample.image)
+    bins = [
+        torch.multinomial(logit.detach().softmax(dim=1).cpu(), 1, generator=run.generator)[:, 0]
+        for logit in logits
+    ]
+    return Augmentation.drawn(*bins, run.generator), [drawn.to(run.device) for drawn in bins], logits
+
+
+if __name__ == "__main__":
+    run_stage(main)

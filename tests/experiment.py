@@ -1,0 +1,168 @@
+"""A tiny experiment that tests of the later stages share, and stages run in the tests' own process."""
+
+import functools
+import importlib.util
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from stages import QUIET, REPOSITORY, SMALL, command, demo_data, run_stage
+
+from data.demo import ANNOTATIONS
+from options.parser import StageParser
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.runs import Run
+
+POSE = "lr-0.00025-0"  # stage 1's only epoch
+KINDS = ("scale", "rotation")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A demo set and the folder of its experiment; printed: what each stage wrote to the terminal."""
+
+    data: Path
+    checkpoints: Path
+    printed: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        return self.checkpoints / "tiny"
+
+    @property
+    def agent_folder(self) -> Path:
+        return self.folder / f"sr-dir-{POSE}"
+
+    @property
+    def joint_folder(self) -> Path:
+        return self.folder / f"joint-{POSE}"
+
+    @property
+    def place(self) -> tuple:
+        """Flags that name the data set and the experiment."""
+        return ("--data_dir", self.data, "--exp_dir", self.checkpoints, "--exp_id", "tiny")
+
+    @property
+    def flags(self) -> tuple:
+        """Flags of a stage that starts from stage 1's result."""
+        return (*self.place, "--load_prefix_pose", f"{POSE}.pth.tar")
+
+    def copy(self, checkpoints: Path) -> "Experiment":
+        """The same experiment in another folder, to be changed."""
+        shutil.copytree(self.checkpoints, checkpoints)
+        return replace(self, checkpoints=checkpoints)
+
+    def run(self, *flags) -> Run:
+        """A `Run` of stage 2 or 3 in this process."""
+        flags = (*SMALL, *QUIET, *self.flags, *flags)
+        with kept_logging():
+            opt = StageParser("test", "pose", "agent_folder", "joint").parse([str(flag) for flag in flags])
+            return Run(opt, self.agent_folder)
+
+
+@functools.cache
+def tiny_experiment(root: Path) -> Experiment:
+    """Stage 1 for an epoch, both collections, and two epochs of the agent, made once; not to be changed."""
+    made = Experiment(demo_data(root / "data"), root / "checkpoints", {})
+    enlarge_heads(made.data / "demo" / ANNOTATIONS)
+    stages = {
+        "stack-hg.py": (*made.place, "--is_train", "true", "--nEpochs", 1),
+        "collect-scale-distri.py": made.flags,
+        "collect-rotation-distri.py": made.flags,
+        "pretrain-s-r-agent.py": (*made.flags, "--nEpochs", 2),
+    }
+    for script, flags in stages.items():
+        made.printed[script] = run_stage(script, *flags).stdout
+    return made
+
+
+def enlarge_heads(annotations: Path) -> None:
+    """With heads this large, even a network that has learned next to nothing finds some joints."""
+    rows = json.loads(annotations.read_text())
+    for row in rows:
+        row["normalizer"] *= 5
+    annotations.write_text(json.dumps(rows))
+
+
+@contextmanager
+def kept_logging() -> Iterator[None]:
+    """A stage's log goes to its own files; afterwards logging is as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def load_script(name: str):
+    """A stage's script as a module, in spite of its name's hyphens."""
+    spec = importlib.util.spec_from_file_location(
+        name.removesuffix(".py").replace("-", "_"), REPOSITORY / name
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_here(script: str, *flags) -> None:
+    """Run a stage's `main` in this process, which is quicker than `run_stage`; its errors are raised."""
+    with mock.patch.object(sys, "argv", command(script, *flags)[1:]), kept_logging():
+        load_script(script).main()
+
+
+def refusal(script: str, *flags) -> str:
+    """The one-line error that ends a stage, run in this process."""
+    with pytest.raises(UserError) as error:
+        run_here(script, *flags)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def change_weights(path: Path) -> None:
+    """Make a checkpoint that of another network of the same size."""
+    checkpoint = load_checkpoint(path)
+    for value in checkpoint["state_dict"].values():
+        if value.is_floating_point():
+            value.mul_(1.01)
+    torch.save(checkpoint, path)
+
+
+def assert_same_state(path: Path, other: Path) -> None:
+    """Both checkpoints go on in the same way, bit for bit; only times may differ."""
+    left, right = (torch.load(file, weights_only=True) for file in (path, other))
+    for checkpoint in (left, right):
+        checkpoint["train_history"] = [
+            {name: value for name, value in row.items() if not name.endswith("_seconds")}
+            for row in checkpoint["train_history"]
+        ]
+    assert differences(left, right) == []
+
+
+def differences(left, right, name: str = "") -> list[str]:
+    """Where two nests of dicts, lists, tensors and plain values differ."""
+    if type(left) is not type(right):
+        return [name]
+    if isinstance(left, torch.Tensor):
+        return [] if torch.equal(left, right) else [name]
+    if isinstance(left, (list, tuple)):
+        left, right = dict(enumerate(left)), dict(enumerate(right))
+    if not isinstance(left, dict):
+        return [] if left == right else [name]
+    if left.keys() != right.keys():
+        return [f"{name}: keys"]
+    return [found for key in left for found in differences(left[key], right[key], f"{name}/{key}")]

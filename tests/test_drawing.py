@@ -1,0 +1,119 @@
+"""Skeletons and heat maps on pictures."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.annotations import MIRROR
+from utils.drawing import (
+    COLOURS,
+    PELVIS,
+    SIDES,
+    THORAX,
+    WEAK,
+    bones,
+    clear_peaks,
+    draw_skeleton,
+    encode_jpeg,
+    enlarge,
+    overlay_heatmaps,
+)
+
+ALL = np.ones(16, dtype=bool)
+
+
+@pytest.fixture
+def joints() -> np.ndarray:
+    """Sixteen places, far from one another, in a picture of 200 px."""
+    return np.array([(25 + 50 * (k % 4), 25 + 50 * (k // 4)) for k in range(16)], dtype=np.float32)
+
+
+def without(*missing: int) -> np.ndarray:
+    return np.array([joint not in missing for joint in range(16)])
+
+
+def connected(pairs: list[tuple[int, int]], joints: set[int]) -> bool:
+    reached = {next(iter(joints))}
+    for _ in pairs:
+        reached |= {joint for pair in pairs if reached & set(pair) for joint in pair}
+    return reached == joints
+
+
+@pytest.mark.parametrize("missing", [(), (PELVIS,), (THORAX,), (PELVIS, THORAX)])
+def test_bones_connect_the_whole_body(missing):
+    drawn = without(*missing)
+    pairs = bones(drawn)
+    assert connected(pairs, set(np.flatnonzero(drawn).tolist()))
+    assert len(pairs) == len(set(pairs)) == drawn.sum() - 1
+
+
+def test_bones_touch_only_joints_that_are_drawn():
+    assert bones(np.zeros(16, dtype=bool)) == []
+    for joint in range(16):
+        assert all(joint not in pair for pair in bones(without(joint)))
+
+
+def test_sides_are_each_others_mirror():
+    assert sorted(MIRROR[joint] for joint in SIDES["right"]) == sorted(SIDES["left"])
+    assert sorted(joint for side in SIDES.values() for joint in side) == list(range(16))
+
+
+@pytest.mark.parametrize("truth", [False, True])
+def test_every_joint_has_the_colour_of_its_side(joints, truth):
+    image = np.zeros((200, 200, 3), dtype=np.uint8)
+    drawn = draw_skeleton(image, joints, ALL, truth=truth)
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    for side, members in SIDES.items():
+        for joint in members:
+            x, y = joints[joint].astype(int)
+            near = drawn[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3).astype(int)
+            distance = np.abs(near - COLOURS[side]).sum(axis=1).min()
+            assert distance < (200 if truth else 60), (side, joint)
+
+
+def test_nothing_is_drawn_where_no_joint_is(joints):
+    image = np.full((200, 200, 3), 90, dtype=np.uint8)
+    np.testing.assert_array_equal(draw_skeleton(image, joints, np.zeros(16, dtype=bool)), image)
+
+
+def test_joints_may_lie_outside_and_absent_ones_anywhere(joints):
+    joints[0], joints[3] = (-500, 900), np.nan
+    drawn = draw_skeleton(np.zeros((120, 200, 3), dtype=np.uint8), joints, without(3))
+    assert drawn.shape == (120, 200, 3)
+
+
+def test_a_large_photograph_is_drawn_on_without_a_larger_copy(joints):
+    drawn = draw_skeleton(np.zeros((300, 2400, 3), dtype=np.uint8), joints, ALL, size=200)
+    assert drawn.shape == (300, 2400, 3) and drawn.any()
+
+
+def test_faint_maps_show_no_joint():
+    peaks = np.ones((2, 16), dtype=np.float32)
+    peaks[0, 6:8] = 0.001
+    peaks[1] = 0
+    assert clear_peaks(peaks).tolist() == [without(6, 7).tolist(), [False] * 16]
+
+
+def test_heat_maps_glow_in_their_sides_colour():
+    maps = np.zeros((16, 64, 64), dtype=np.float32)
+    maps[0, 10, 10] = maps[5, 50, 50] = 0.8
+    picture = overlay_heatmaps(np.full((64, 64, 3), 100, dtype=np.uint8), maps)
+    assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
+    assert tuple(picture[10, 10]) == COLOURS["right"]
+    assert tuple(picture[50, 50]) == COLOURS["left"]
+    assert (picture[30, 30] < 100).all()
+
+
+def test_maps_that_say_nothing_stay_dark():
+    image = np.full((64, 64, 3), 100, dtype=np.uint8)
+    for value in (0, -0.5, 0.01 * WEAK):
+        assert overlay_heatmaps(image, np.full((16, 64, 64), value, dtype=np.float32)).max() < 60
+
+
+def test_jpeg_keeps_size_and_colours():
+    image = enlarge(np.full((16, 16, 3), (200, 100, 30), dtype=np.uint8), 64)
+    decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(image))))
+    assert decoded.shape == (64, 64, 3)
+    assert np.abs(decoded.astype(int) - (200, 100, 30)).max() <= 4

@@ -1,0 +1,133 @@
+"""Command lines of the five stages: what they mean, and one line for what they cannot."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from stages import REPOSITORY
+
+from options.parser import StageParser
+
+PREFIX = ("--load_prefix_pose", "lr-0.00025-10.pth.tar")
+STAGE1, STAGE3 = "stack-hg.py", "joint-train-pose-s-r-agent.py"
+COLLECT = ("collect-scale-distri.py", "collect-rotation-distri.py")
+PRETRAIN = "pretrain-s-r-agent.py"
+
+
+class _Parsed(Exception):  # noqa: N818
+    """Ends a stage once its options are known."""
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """`parse(script, *flags)` -> the options that the stage would run with."""
+    original = StageParser.parse
+
+    def parse_and_stop(parser):
+        raise _Parsed(original(parser))
+
+    def run(script, *flags):
+        monkeypatch.setattr(StageParser, "parse", parse_and_stop)
+        monkeypatch.setattr("utils.process.run_stage", lambda stage: stage())
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        with pytest.raises(_Parsed) as stopped:
+            runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+        return stopped.value.args[0]
+
+    return run
+
+
+@pytest.fixture
+def refusal(parse, capsys):
+    """`refusal(*flags)` -> the one line with which stage 1 ends."""
+
+    def run(*flags):
+        with pytest.raises(SystemExit) as end:
+            parse(STAGE1, *flags)
+        assert end.value.code == 2
+        out, line = capsys.readouterr()
+        assert out == "" and line.startswith("stack-hg.py: error: ") and line.count("\n") == 1
+        return line
+
+    return run
+
+
+def _assert_options(opt, **expected):
+    assert {name: getattr(opt, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "bs"), [(STAGE1, 24), (PRETRAIN, 24), (STAGE3, 24), *[(s, 10) for s in COLLECT]]
+)
+def test_published_command_lines(parse, script, bs):
+    own = {
+        STAGE1: ("--vis_env", "stack-2-hgs", "--is_train", "true"),
+        PRETRAIN: PREFIX,
+        STAGE3: (
+            *PREFIX,
+            *("--load_prefix_sr", "lr-0.00025-1.pth.tar"),
+            *("--vis_env", "stack-2-hgs-joint", "--is_train", "true"),
+        ),
+    }
+    opt = parse(script, "--gpu_id", "0", "--exp_id", "stack-2-hgs", *own.get(script, PREFIX), "--bs", str(bs))
+    folder = Path("checkpoints/stack-2-hgs")
+    _assert_options(opt, bs=bs, gpu_id=0, exp_folder=folder, data_dir=Path("dataset"), dataset="mpii")
+    if script == STAGE3:
+        assert opt.joint_folder == folder / "joint-lr-0.00025-10"
+        _assert_options(opt, load_prefix_sr="lr-0.00025-1.pth.tar", agent_lr=5e-5, load_checkpoint=False)
+    if script not in (STAGE1, STAGE3):
+        assert opt.agent_folder == folder / "sr-dir-lr-0.00025-10"
+
+
+def test_defaults(parse):
+    opt = parse(STAGE1, "--exp_id", "a")
+    _assert_options(opt, is_train=False, lr=2.5e-4, nEpochs=100, bs=24, nThreads=4, load_prefix_pose=None)
+    _assert_options(opt, num_stacks=2, num_modules=1, chan=256, in_res=256, out_res=64, precision="fp32")
+    _assert_options(opt, use_visdom=True, use_html=True, display_winsize=256, print_freq=10, display_freq=10)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "false", "FALSE", "0", "no"])
+def test_booleans(parse, text):
+    assert parse(STAGE1, "--exp_id", "a", "--is_train", text).is_train is (
+        text.lower() in ("true", "1", "yes")
+    )
+
+
+def test_a_folder_below_a_folder_is_an_experiment(parse):
+    assert parse(STAGE1, "--exp_id", "a/b", "--exp_dir", "e").exp_folder == Path("e/a/b")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--is_train", "maybe"),
+        ("--is_train",),
+        ("--bs", "0"),
+        ("--bs", "2.5"),
+        ("--bs", "1", "--in_res", "64"),
+        ("--in_res", "100"),
+        ("--chan", "33"),
+        ("--nThreads", "-1"),
+        ("--lr", "0"),
+        ("--lr", "nan"),
+        ("--lr", "fast"),
+        ("--dataset", "coco"),
+        ("--wrong_flag", "1"),
+        ("--nEpoch", "3"),
+        ("--load_prefix", "lr-0.00025-10"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_flag_or_value_is_named(refusal, flags):
+    assert flags[0] in refusal("--exp_id", "a", *flags)
+
+
+@pytest.mark.parametrize("exp_id", ["../x", "/abs", ".", "", "a/..", "a/../.."])
+def test_an_experiment_stays_inside_its_folder(refusal, exp_id):
+    line = refusal("--exp_id", exp_id)
+    assert f"--exp_id {exp_id}:" in line and "checkpoints" in line
+
+
+def test_an_experiment_needs_a_name(refusal):
+    assert "--exp_id" in refusal("--is_train", "true")

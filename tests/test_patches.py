@@ -1,0 +1,167 @@
+"""Patches: every kind of photograph gives the same pixels, and batches come in the order that was drawn."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.annotations import People
+from data.errors import DataError
+from data.patches import PatchLoader, patch_res, read_patch
+
+
+def texture(width, height, cell=16, seed=0):
+    """A photograph of smooth random colours."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // cell, width // cell, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def people_of(names, **changes):
+    n = len(names)
+    table = {
+        "image": np.array(names),
+        "center": np.full((n, 2), 50, dtype=np.float32),
+        "scale": np.full(n, 0.4, dtype=np.float32),
+        "points": np.full((n, 16, 2), 40, dtype=np.float32),
+        "normalizer": np.arange(n, dtype=np.float32),
+        "valid": np.zeros(n, dtype=bool),
+    }
+    return People(**table | changes)
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """A folder with seven photographs, the grey level of each ten times its row, and their people."""
+    for k in range(7):
+        Image.new("RGB", (100, 90), (10 * k, 10 * k, 10 * k)).save(tmp_path / f"{k}.png")
+    return tmp_path, people_of([f"{k}.png" for k in range(7)])
+
+
+def loader(folder, people, batch_size=3, workers=0, seed=None):
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return PatchLoader(people, folder, 64, 1.0, batch_size, workers, torch.device("cpu"), generator)
+
+
+def rows(batches):
+    return [batch.index.tolist() for batch in batches]
+
+
+def assert_alike(patch, other, mean=1.5, worst=16):
+    difference = np.abs(patch.astype(int) - other.astype(int))
+    assert difference.mean() < mean and difference.max() <= worst
+
+
+@pytest.mark.parametrize("shrink", [1.2, 2.2, 4.4, 9.3, 20.0])
+def test_a_jpeg_that_is_decoded_small_gives_the_same_patch(tmp_path, shrink):
+    """A JPEG decodes straight to a fraction; the same pixels as a PNG are decoded in full."""
+    texture(1501, 1203, cell=80).save(tmp_path / "a.jpg", quality=95)
+    with Image.open(tmp_path / "a.jpg") as photo:
+        photo.save(tmp_path / "a.png")
+    res = 48
+    box = (np.array([700.3, 655.8]), shrink * res / 200, 1.0, res)
+    small, width = read_patch(tmp_path / "a.jpg", *box)
+    full, _ = read_patch(tmp_path / "a.png", *box)
+    assert width == 1501
+    assert_alike(small, full)
+    assert full.std() > 20
+
+
+def test_a_jpeg_is_never_decoded_coarser_than_the_patch(tmp_path):
+    """Stripes that a patch resolves are still there when the decoder could have shrunk them away."""
+    stripes = np.zeros((800, 800, 3), dtype=np.uint8)
+    stripes[:, np.arange(800) % 8 < 4] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.jpg", quality=95)
+    patch, _ = read_patch(tmp_path / "a.jpg", np.array([400, 400]), 3.0, 1.0, 300)  # 4 px a stripe pair
+    assert patch.astype(float).std() > 100
+
+
+def test_a_patch_is_the_middle_of_a_larger_one(tmp_path):
+    """The filter sees the photograph beyond the patch's border."""
+    texture(300, 300).save(tmp_path / "a.png")
+    center = np.array([150.4, 148.7])
+    for scale in (0.2, 0.6):
+        inner, _ = read_patch(tmp_path / "a.png", center, scale, 1.0, 40)
+        outer, _ = read_patch(tmp_path / "a.png", center, scale, 2.0, 80)
+        assert_alike(inner, outer[20:60, 20:60], mean=0.1, worst=1)
+
+
+def test_grey_and_cmyk_photographs_load_as_rgb(tmp_path):
+    colours = Image.new("RGB", (100, 100), (200, 120, 40))
+    colours.convert("L").save(tmp_path / "grey.jpg", quality=100)
+    colours.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    batch = next(iter(loader(tmp_path, people_of(["grey.jpg", "cmyk.jpg"]))))
+    grey, cmyk = batch.patch[:, :, 40, 40].int()
+    assert grey.tolist() == [135, 135, 135]
+    assert (cmyk - torch.tensor([200, 120, 40])).abs().max() <= 4
+
+
+def test_orientation_tags_are_ignored(tmp_path):
+    """Annotations are in px of the photograph as it is stored."""
+    photo, exif = texture(120, 80), Image.Exif()
+    exif[0x0112] = 6  # turn right
+    photo.save(tmp_path / "turned.png", exif=exif)
+    photo.save(tmp_path / "plain.png")
+    patches = [
+        read_patch(tmp_path / f"{name}.png", np.array([60, 40]), 0.3, 1.0, 32) for name in ("turned", "plain")
+    ]
+    np.testing.assert_array_equal(patches[0][0], patches[1][0])
+    assert patches[0][1] == 120
+
+
+def test_a_patch_is_black_beyond_the_photograph(tmp_path):
+    Image.new("RGB", (100, 80), "white").save(tmp_path / "a.png")
+    res = 64
+    patch, _ = read_patch(tmp_path / "a.png", np.array([100.0, 40.0]), 0.32, 1.0, res)  # a px a px
+    assert (patch[2:-2, : res // 2 - 2] == 255).all()
+    assert (patch[:, res // 2 + 2 :] == 0).all()
+    for center in ((300.0, 40.0), (50.0, -900.0), (-1e5, 1e5)):
+        patch, _ = read_patch(tmp_path / "a.png", np.array(center), 0.32, 1.0, res)
+        assert not patch.any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["cut off", "text", "gone"])
+def test_a_photograph_that_does_not_decode_is_named(seven, damage, workers):
+    folder, people = seven
+    bad = folder / "bad.jpg"
+    texture(100, 90).save(bad)
+    if damage == "gone":
+        bad.unlink()
+    else:
+        bad.write_bytes(bad.read_bytes()[:900] if damage == "cut off" else b"this is\nno photograph\n")
+    people.image[:] = [*people.image[:4], bad.name, *people.image[5:]]
+    with pytest.raises(DataError) as error:
+        list(loader(folder, people, workers=workers))
+    line = str(error.value)
+    assert str(bad) in line and "person 4 " in line and "\n" not in line
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_order_everyone_comes_once(seven, workers):
+    folder, people = seven
+    ordered = loader(folder, people, workers=workers)
+    for _ in range(2):
+        batches = list(ordered)
+        assert rows(batches) == [[0, 1, 2], [3, 4, 5], [6]] and len(ordered) == 3
+    last = batches[2]
+    side = patch_res(64, 1.0)
+    assert last.patch.shape == (1, 3, side, side) and last.patch.dtype == torch.uint8
+    assert (last.patch == 60).all() and last.normalizer.tolist() == [6] and last.width.tolist() == [100]
+    assert last.points.tolist() == people.points[6:].tolist() and last.margin == 1.0
+
+
+def test_the_order_depends_on_the_generator_alone(seven):
+    here, workers, other = (loader(*seven, 2, n, seed) for n, seed in ((0, 1), (2, 1), (0, 2)))
+    epochs = [rows(here), rows(here)]
+    assert epochs == [rows(workers), rows(workers)]
+    assert epochs[0] != epochs[1] and epochs != [rows(other), rows(other)]
+    torch.manual_seed(5)  # the global generator has no say
+    assert rows(loader(*seven, 2, seed=1)) == epochs[0]
+
+
+def test_a_single_last_person_is_left_out_of_training_alone(seven):
+    folder, people = seven
+    assert [len(batch) for batch in rows(loader(folder, people, 3, seed=1))] == [3, 3]
+    assert [len(batch) for batch in rows(loader(folder, people, 3))] == [3, 3, 1]
+    assert [len(batch) for batch in rows(loader(folder, people, 4, seed=1))] == [4, 3]
+    assert [len(batch) for batch in rows(loader(folder, people, 1, seed=1))] == 7 * [1]

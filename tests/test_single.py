@@ -1,0 +1,161 @@
+"""`stack-hg.py --image`: one photograph, from the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+
+from data.annotations import JOINT_NAMES
+from models.hourglass import StackedHourglass
+from options.parser import StageParser
+from utils.errors import UserError
+from utils.runs import Run
+from utils.single import open_photograph, person_square, predict_pose, report_photograph
+
+PREFIX = "lr-0.00025-0"
+SIZES = ["--num_stacks", "1", "--chan", "8", "--in_res", "64", "--gpu_id", "-1"]
+
+
+class OneSpot(torch.nn.Module):
+    """Answers with a spot a joint where the picture is brightest."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        bright = torch.nn.functional.avg_pool2d(image.mean(dim=1, keepdim=True), 4)
+        return [bright.expand(-1, 16, -1, -1)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment `one` with an untrained checkpoint, and photographs beside it."""
+    folder = tmp_path_factory.mktemp("single")
+    (folder / "one").mkdir()
+    torch.manual_seed(0)
+    network = StackedHourglass(num_stacks=1, num_modules=1, chan=8)
+    torch.save({"state_dict": network.state_dict(), "epoch": 0}, folder / "one" / f"{PREFIX}.pth.tar")
+    picture = np.zeros((90, 120, 3), dtype=np.uint8)
+    picture[40:50, 80:90] = 255
+    Image.fromarray(picture).save(folder / "spot.png")
+    return folder
+
+
+def options(folder: Path, *flags: object) -> list[str]:
+    place = ["--exp_id", "one", "--exp_dir", str(folder), "--load_prefix_pose", PREFIX]
+    return [*SIZES, *place, *map(str, flags)]
+
+
+def stack_hg(folder: Path, *flags: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(REPOSITORY / "stack-hg.py"), *options(folder, *flags)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+
+
+def run_of(folder: Path, *flags: object) -> Run:
+    opt = StageParser("", "train_or_evaluate", "resume_pose", "image").parse(options(folder, *flags))
+    return Run(opt, opt.exp_folder)
+
+
+def test_the_command_writes_picture_and_joints_without_a_data_set(folder):
+    done = stack_hg(folder, "--image", folder / "spot.png", "--data_dir", folder / "nowhere")
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "one" / "spot-pose.jpg") in done.stdout
+    result = json.loads((folder / "one" / "spot-pose.json").read_text())
+    assert result["size"] == [120, 90] and result["center"] == [60, 45] and result["scale"] == 0.6
+    assert tuple(result["joints"]) == JOINT_NAMES
+    assert all(set(joint) == {"x", "y", "confidence"} for joint in result["joints"].values())
+    with Image.open(folder / "one" / "spot-pose.jpg") as drawn:
+        assert drawn.size == (120, 90) and drawn.format == "JPEG"
+
+
+@pytest.mark.parametrize("square", [(), ("--center", 70, 45, "--scale", 0.5)])
+def test_joints_are_where_the_network_sees_them(folder, square):
+    run = run_of(folder, "--image", folder / "spot.png", *square)
+    report_photograph(run, OneSpot())
+    joints = json.loads((run.folder / "spot-pose.json").read_text())["joints"]
+    for joint in joints.values():
+        assert abs(joint["x"] - 85) <= 5 and abs(joint["y"] - 45) <= 5
+        assert joint["confidence"] > 0.4
+
+
+def test_a_joint_that_is_nowhere_has_no_place(folder):
+    Image.new("L", (50, 20)).save(folder / "black.png")
+    run = run_of(folder, "--image", folder / "black.png")
+    report_photograph(run, OneSpot())
+    joints = json.loads((run.folder / "black-pose.json").read_text())["joints"]
+    assert list(joints.values()) == [{"x": None, "y": None, "confidence": 0.0}] * 16
+
+
+def test_photographs_are_turned_as_their_camera_noted(folder):
+    with Image.open(folder / "spot.png") as picture:
+        turned = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    turned.save(folder / "turned.jpg", exif=exif, quality=95)
+    photo = open_photograph(folder / "turned.jpg")
+    assert photo.size == (120, 90)
+    run = run_of(folder, "--image", folder / "turned.jpg")
+    joints, _ = predict_pose(run, OneSpot(), photo, *person_square(photo.size, None, None))
+    assert (joints - torch.tensor([85.0, 45.0])).abs().max() <= 5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_photographs_of_any_mode(folder, mode):
+    path = folder / f"mode.{'tif' if mode == 'CMYK' else 'png'}"
+    Image.new(mode, (7, 5)).save(path)
+    photo = open_photograph(path)
+    assert photo.mode == "RGB" and photo.size == (7, 5)
+
+
+def test_bad_photographs(folder):
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "cut.png").write_bytes((folder / "spot.png").read_bytes()[:-60])
+    for name in ("absent.jpg", "text.jpg", "cut.png", "."):
+        with pytest.raises(UserError, match="--image") as error:
+            open_photograph(folder / name)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("center", "scale", "flag"),
+    [
+        ([10.0, 10.0], None, "--center"),
+        (None, 1.0, "--center"),
+        ([121.0, 10.0], 1.0, "--center"),
+        ([10.0, -1.0], 1.0, "--center"),
+        ([float("nan"), 10.0], 1.0, "--center"),
+        ([10.0, 10.0], 1e-6, "--scale"),
+        ([10.0, 10.0], 1e9, "--scale"),
+    ],
+)
+def test_bad_squares(center, scale, flag):
+    with pytest.raises(UserError, match=flag) as error:
+        person_square((120, 90), center, scale)
+    assert "\n" not in str(error.value)
+
+
+def test_extreme_squares_that_are_allowed(folder):
+    photo = open_photograph(folder / "spot.png")
+    run = run_of(folder, "--image", folder / "spot.png")
+    for scale in (0.005, 60.0):
+        center, scale = person_square(photo.size, [120.0, 90.0], scale)
+        assert predict_pose(run, OneSpot(), photo, center, scale)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--image", "absent.jpg"),
+        ("--image", "spot.png", "--center", 500, 10, "--scale", 1),
+        ("--image", "spot.png", "--scale", 0),
+        ("--image", "spot.png", "--is_train", "true"),
+        ("--center", 1, 2, "--scale", 1),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(folder, flags):
+    done = stack_hg(folder, *flags)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and "error:" in done.stderr

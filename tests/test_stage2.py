@@ -1,0 +1,297 @@
+"""Stage 2: the distributions collected for each person, and the agent pretrained on them."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from experiment import (
+    KINDS,
+    POSE,
+    assert_same_state,
+    change_weights,
+    load_script,
+    refusal,
+    run_here,
+    tiny_experiment,
+)
+from PIL import Image
+from stages import TRAIN, VALID, assert_user_error, run_stage
+from torch.testing import assert_close
+
+from data.augment import BIN_MEANS, MARGINS, Augmentation, augment
+from data.heatmap import decode_heatmaps, predict_points
+from data.patches import PatchLoader
+from models.agent import ScaleRotationAgent
+from utils.agents import agent_logits, agent_loss, constant_loss
+from utils.checkpoint import load_checkpoint
+from utils.collect import collect_rows
+from utils.distributions import distribution_path, read_distributions
+from utils.metrics import SCORED_JOINTS
+from utils.training import Learner
+
+SCRIPTS = {kind: f"collect-{kind}-distri.py" for kind in KINDS}
+PRETRAIN = "pretrain-s-r-agent.py"
+AGENT = "lr-0.00025-0.pth.tar"
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    return tiny_experiment(tmp_path_factory.getbasetemp() / "experiment")
+
+
+@pytest.fixture
+def changeable(experiment, tmp_path):
+    return experiment.copy(tmp_path / "checkpoints")
+
+
+def people_of(run, split):
+    return run.dataset.train if split == "train" else run.dataset.valid
+
+
+def rows_of(experiment, split, kind):
+    """A file's numbers, as numpy reads them."""
+    return np.loadtxt(distribution_path(experiment.agent_folder, split, kind), dtype=np.float32)
+
+
+def loaded_pose(run):
+    network = run.pose_network()
+    run.load_pose(network)
+    return network.eval()
+
+
+def copied_state(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def test_files_of_a_finished_stage(experiment):
+    folder = experiment.agent_folder
+    for kind in KINDS:
+        assert rows_of(experiment, "train", kind).shape == (TRAIN, 7)
+        assert rows_of(experiment, "val", kind).shape == (VALID, 7)
+        with Image.open(folder / f"{kind}-distributions.png") as plot:
+            plot.load()
+            assert min(plot.size) > 300
+            assert len(np.unique(np.asarray(plot.convert("L")))) > 10  # not blank
+        assert "mean row" in experiment.printed[SCRIPTS[kind]]
+    names = {file.name for file in folder.iterdir()}
+    assert {AGENT, "lr-0.00025-1.pth.tar", "training-summary.txt", "opt.txt", "log.txt"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+
+
+def hardness_by_hand(run, network, people, kind):
+    """One crop at a time: a person under a bin, joint by joint."""
+    rows = []
+    loader = PatchLoader(people, run.dataset.root, run.opt.in_res, MARGINS[kind], 1, 0, run.device)
+    for person in loader:
+        lost = []
+        for mean in BIN_MEANS[kind]:
+            fixed = Augmentation.fixed(1, *((mean, 0) if kind == "scale" else (0, mean)))
+            sample = augment(person, fixed, run.opt.in_res, run.opt.out_res)
+            with torch.no_grad():
+                heatmaps = network(sample.image)[-1]
+            pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)[0]
+            cells = decode_heatmaps(sample.heatmap)[0]
+            correct = []
+            for joint in SCORED_JOINTS:
+                x, y = person.points[0, joint].tolist()
+                if (x or y) and min(cells[joint].tolist()) > 1:
+                    error = math.dist((x, y), pred[joint].tolist()) / person.normalizer.item()
+                    correct.append(error <= run.dataset.threshold)
+            lost.append(1 - (sum(correct) / len(correct) if correct else 0))
+        rows.append([share / sum(lost) if sum(lost) else 1 / 7 for share in lost])
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_those_of_a_plain_loop(experiment, kind):
+    run = experiment.run()
+    network = loaded_pose(run)
+    for split in ("train", "val"):
+        by_hand = hardness_by_hand(run, network, people_of(run, split), kind)
+        assert by_hand.std(dim=1).max() > 0.005  # something is harder than something else
+        np.testing.assert_allclose(rows_of(experiment, split, kind), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("flags", [("--bs", 11), ("--bs", 5, "--nThreads", 2)])
+def test_rows_do_not_depend_on_batches_and_workers(experiment, flags):
+    run = experiment.run(*flags)
+    rows = collect_rows(run, loaded_pose(run), run.dataset.train, "scale")
+    np.testing.assert_allclose(rows_of(experiment, "train", "scale"), rows, atol=1e-6)
+
+
+def test_file_that_is_there_is_kept(changeable):
+    train, valid = (distribution_path(changeable.agent_folder, split, "scale") for split in ("train", "val"))
+    collected = train.read_bytes()
+    lines = train.read_text().splitlines(keepends=True)
+    lines[1] = "1 0 0 0 0 0 0\n"
+    train.write_text("".join(lines))
+    valid.unlink()
+    printed = run_stage(SCRIPTS["scale"], *changeable.flags).stdout
+    assert f"{train} is there already and fits: kept" in printed
+    assert f"{valid} is there already" not in printed
+    assert train.read_text() == "".join(lines)
+    assert valid.read_bytes() == distribution_path(valid.parent, "val", "scale").read_bytes()
+
+    printed = run_stage(SCRIPTS["scale"], *changeable.flags, "--overwrite", "true").stdout
+    assert "kept" not in printed
+    assert train.read_bytes() == collected
+
+
+def test_file_of_another_checkpoint_is_refused(changeable):
+    change_weights(changeable.folder / f"{POSE}.pth.tar")
+    path = distribution_path(changeable.agent_folder, "train", "rotation")
+    before = path.read_bytes()
+    assert_user_error(run_stage(SCRIPTS["rotation"], *changeable.flags, check=False), path, "sha256")
+    assert path.read_bytes() == before
+    assert "sha256" in refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_pose_network_is_untouched_by_the_agents_step(experiment, training):
+    run = experiment.run()
+    network = loaded_pose(run)
+    agent = Learner(ScaleRotationAgent(16, 16), 1e-2)
+    image = torch.rand(4, 3, 64, 64)
+    expected = agent_logits(run, network, agent.network.eval(), image)
+    network.train(training)
+    before = copied_state(network)
+    logits = agent_logits(run, network, agent.network, image)
+    assert_close(logits, expected, atol=0, rtol=0)  # it looks in eval mode
+    agent_before = copied_state(agent.network.train())
+    target = torch.eye(7)[:4]
+    agent.step(agent_loss(agent_logits(run, network, agent.network, image), (target, target)))
+    assert_close(copied_state(network), before, atol=0, rtol=0)
+    assert network.training == training
+    assert all(module.training == training for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    changed = copied_state(agent.network)
+    assert any(not torch.equal(changed[name], value) for name, value in agent_before.items())
+
+
+def test_agents_epochs_leave_the_pose_network_alone(experiment):
+    run, script = experiment.run("--bs", 5), load_script(PRETRAIN)
+    network = loaded_pose(run)
+    before = copied_state(network)
+    agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
+    rows = script.collected_rows(run, "train", TRAIN)
+    loader = run.loader(run.dataset.train, "identity", run.generator)
+
+    class Quiet:
+        def batch(self, *position, **means):
+            assert math.isfinite(means["agent_loss"])
+
+    losses = [script.train_epoch(run, network, agent, loader, rows, Quiet()) for _ in range(2)]
+    assert_close(copied_state(network), before, atol=0, rtol=0)
+    assert losses[0] != losses[1]
+    assert not network.training
+
+
+def test_resumed_run_equals_the_uninterrupted_one(experiment, changeable):
+    folder = changeable.agent_folder
+    for path in folder.glob("lr-0.00025-1*"):
+        path.unlink()
+    run_stage(PRETRAIN, *changeable.flags, "--nEpochs", 2, "--load_prefix_sr", AGENT)
+    name = "lr-0.00025-1.pth.tar"
+    assert_same_state(folder / name, experiment.agent_folder / name)
+    assert len(load_checkpoint(folder / name)["train_history"]) == 2
+
+
+def test_yardsticks_by_hand(experiment):
+    path = experiment.agent_folder / "training-summary.txt"
+    names, *values = (line.split() for line in path.read_text().splitlines())
+    table = [dict(zip(names, map(float, row), strict=True)) for row in values]
+    assert [row["epoch"] for row in table] == [0, 1]
+    for split, name in (("train", "train"), ("val", "valid")):
+        mean_row = uniform = 0.0
+        for kind in KINDS:
+            rows = rows_of(experiment, split, kind).astype(float)
+            mean = rows.mean(axis=0)
+            for row in rows:
+                for share, constant in zip(row, mean, strict=True):
+                    if share > 0:
+                        mean_row += share * math.log(share / constant) / len(rows)
+                        uniform += share * math.log(7 * share) / len(rows)
+        assert 0 < mean_row < uniform
+        for row in table:
+            assert row[f"{name}_mean_row"] == pytest.approx(mean_row, rel=1e-3, abs=1e-5)
+            assert row[f"{name}_uniform"] == pytest.approx(uniform, rel=1e-3, abs=1e-5)
+    assert all(math.isfinite(row[name]) for row in table for name in ("train_loss", "valid_loss"))
+
+
+def test_agent_can_beat_the_mean_row():
+    """What each person needs is in its features; the mean row, the best constant, cannot know it."""
+    draws = torch.Generator().manual_seed(0)
+    features = [torch.rand(16, 16, 16 >> level, 16 >> level, generator=draws) for level in range(5)]
+    rows = tuple((3 * torch.randn(16, 7, generator=draws)).softmax(dim=1) for _ in KINDS)
+    mean_row = tuple(row.mean(dim=0) for row in rows)
+    torch.manual_seed(0)
+    agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
+    losses = [agent.step(agent_loss(agent.network(features), rows)) for _ in range(60)]
+    assert losses[0] > 0.8 * constant_loss(rows, mean_row)
+    assert losses[-1] < 0.75 * constant_loss(rows, mean_row)
+
+
+def test_missing_flag_and_missing_checkpoint(experiment):
+    done = run_stage(PRETRAIN, *experiment.place, check=False)
+    assert_user_error(done, "--load_prefix_pose")
+    message = refusal(PRETRAIN, *experiment.flags, "--load_prefix_sr", "lr-0.00025-7")
+    assert "--load_prefix_sr" in message
+    assert "lr-0.00025-1.pth.tar" in message  # what there is
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_distributions_name_their_script(changeable, kind):
+    path = distribution_path(changeable.agent_folder, "val", kind)
+    path.unlink()
+    message = refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
+    assert str(path) in message
+    assert SCRIPTS[kind] in message
+
+
+def test_damaged_distributions_stop_the_agent(changeable):
+    path = distribution_path(changeable.agent_folder, "train", "scale")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert f"{path} is cut off" in refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
+
+
+def test_earlier_agents_are_not_replaced_unasked(changeable):
+    path = changeable.agent_folder / AGENT
+    before = path.read_bytes()
+    assert "--overwrite true" in refusal(PRETRAIN, *changeable.flags, "--nEpochs", 1)
+    assert path.read_bytes() == before
+    run_here(PRETRAIN, *changeable.flags, "--nEpochs", 1, "--overwrite", "true", "--seed", 5)
+    assert load_checkpoint(path)["seed"] == 5
+
+
+def test_agent_of_another_size_is_refused(changeable):
+    path = changeable.agent_folder / AGENT
+    checkpoint = load_checkpoint(path)
+    checkpoint["state_dict"] = ScaleRotationAgent(8, 8).state_dict()
+    checkpoint["network"] = checkpoint["network"] | {"chan": 8}
+    torch.save(checkpoint, path)
+    message = refusal(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT)
+    assert "--chan 8" in message
+    del checkpoint["network"]  # as in files of the release
+    torch.save(checkpoint, path)
+    assert "of another network" in refusal(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT)
+
+
+def test_agent_of_another_pose_network_is_refused(changeable):
+    other = changeable.folder / "lr-0.00025-9.pth.tar"
+    shutil.copy(changeable.folder / f"{POSE}.pth.tar", other)
+    change_weights(other)
+    shutil.copytree(changeable.agent_folder, changeable.folder / "sr-dir-lr-0.00025-9")
+    flags = (*changeable.flags, "--load_prefix_pose", other.name)
+    message = refusal(PRETRAIN, *flags, "--load_prefix_sr", AGENT)
+    assert f"{POSE}.pth.tar" in message
+    assert other.name in message
+
+
+def test_files_read_as_the_agent_reads_them(experiment):
+    """The reader gives what is in the file, as shares that sum to 1."""
+    run = experiment.run()
+    path = distribution_path(experiment.agent_folder, "val", "rotation")
+    rows = read_distributions(path, run.distribution_source("val", "rotation", VALID))
+    np.testing.assert_allclose(rows, rows_of(experiment, "val", "rotation"), atol=1e-5)

@@ -1,0 +1,292 @@
+"""A run's curves in the real visdom server, in none, and in a browser."""
+
+import json
+import logging
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from browser import browser, console_errors, failed_requests, skip_or_fail  # noqa: F401
+from install_visdom_scripts import missing_files
+from visdom_events import JOINT, epochs, start
+from visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProcess, free_port
+
+from data.demo import write_demo
+from utils import visdom_display
+from utils.errors import UserError
+from utils.events import read_events
+from utils.visdom_display import (
+    VisdomDisplay,
+    VisdomServer,
+    check_address,
+    default_environment,
+    environment_name,
+)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def positions(legend: str, epochs: int) -> list[float]:
+    """Where a curve's points stand after so many epochs of two batches."""
+    return [e + f for e in range(epochs) for f in (0.5, 1)] if "running" in legend else [*range(epochs)]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture
+def server(tmp_path):
+    with VisdomProcess(tmp_path / "server") as process:
+        yield process
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """Pauses and patience for a test."""
+    for name in ("PAUSE", "RETRY", "REQUEST_TIMEOUT"):
+        monkeypatch.setattr(visdom_display, name, 0.2)
+    monkeypatch.setattr(visdom_display, "PAUSE_SHARE", 1)
+    monkeypatch.setattr(visdom_display, "CLOSE_TIMEOUT", 1.0)
+
+
+def test_names_of_environments(tmp_path):
+    assert environment_name("a/b c+d'e\\é_1.5") == "a_b-c-d-e-é_1.5"
+    assert environment_name("x.json") == "x-json"
+    assert default_environment("group/run", tmp_path / "group" / "run") == "group/run"
+    assert default_environment("run", tmp_path / "run" / "agent") == "run/agent"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "ftp://host", "http://", "http://host:8097", "http://[", ""]
+)
+def test_a_malformed_address_is_refused_and_training_goes_on(address, tmp_path, caplog):
+    with pytest.raises(ValueError, match="wanted http://host"):
+        check_address(address)
+    display = VisdomDisplay(tmp_path / "log.jsonl", "run", address, 8097)
+    display.add(start())
+    display.close()
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("server", "port"),
+    [
+        ("http://.example.com", 80),
+        (f"http://{'a' * 80}.com", 80),
+        ("http://local host", 80),
+        ("http://localhost", 70000),
+    ],
+)
+def test_a_host_that_cannot_be_is_one_that_does_not_answer(server, port):
+    with pytest.raises(OSError, match="no server answers"):
+        VisdomServer("run", server, port).draw({})
+
+
+def test_without_the_package_training_goes_on(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "visdom", None)
+    display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", 8097)
+    display.add(start())
+    display.close()
+    assert len(warnings(caplog)) == 1 and "visdom" in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize("handler", [None, Hello, Unfriendly, Noise, Silence])
+def test_no_server_and_others_cost_one_warning(handler, tmp_path, caplog, capfd, hurried):
+    caplog.set_level(logging.INFO)
+    port = free_port()
+    if handler:
+        other = socketserver.ThreadingTCPServer(("127.0.0.1", port), handler)
+        other.daemon_threads, other.block_on_close = True, False
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+    display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://127.0.0.1", port)
+    slowest = 0.0
+    for event in [start(), *epochs(0, 5)]:
+        began = time.monotonic()
+        display.add(event)
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.06)
+    began = time.monotonic()
+    display.close()
+    assert time.monotonic() - began < 3
+    assert slowest < 0.05
+    (warning,) = warnings(caplog)
+    assert f":{port}" in warning and "\n" not in warning and str(tmp_path) in warning
+    assert len(caplog.records) == 1 and capfd.readouterr() == ("", "")
+    if handler:
+        other.shutdown()
+        other.server_close()
+
+
+def test_the_server_has_as_many_points_as_epochs(server, tmp_path):
+    display = VisdomDisplay(tmp_path / "log.jsonl", "a run/of é", "http://localhost", server.port)
+    for event in [start(), *epochs(0, 5)]:
+        display.add(event)
+    display.close()
+    assert "a-run_of-é" in server.environments()
+    curves = server.curves("a-run_of-é")
+    assert {window: list(traces) for window, traces in curves.items()} == JOINT
+    for traces in curves.values():
+        for legend, points in traces.items():
+            assert [x for x, _ in points] == positions(legend, 5)
+    assert curves["PCK"]["valid"] == [(epoch, 4 / (epoch + 2)) for epoch in range(5)]
+    assert set(server.windows("a-run_of-é")) == {"options", *JOINT}
+
+
+def test_points_arrive_during_the_epoch_and_a_resumed_run_goes_on(server, tmp_path, hurried):
+    log = tmp_path / "log.jsonl"
+    lines = [json.dumps(event) for event in [start(), *epochs(0, 3)]]
+    log.write_text("\n".join([*lines, '{"kind": "ba']))
+    assert len(read_events(log)) == len(lines)
+    display = VisdomDisplay(log, "run", "http://localhost", server.port)
+    for event in [start(2), *epochs(2, 4)[:1]]:
+        display.add(event)
+    wait_for(lambda: "pose loss" in server.windows("run"))
+    curves = server.curves("run")["pose loss"]
+    assert [x for x, _ in curves["train (running)"]] == [0.5, 1, 1.5, 2, 2.5]
+    assert [x for x, _ in curves["valid"]] == [0, 1]
+    for event in epochs(2, 4)[1:]:
+        display.add(event)
+    display.close()
+    assert [x for x, _ in server.curves("run")["pose loss"]["valid"]] == [0, 1, 2, 3]
+
+
+def test_a_server_that_comes_back_gets_everything(server, tmp_path, caplog, hurried):
+    caplog.set_level(logging.INFO, "utils.visdom_display")
+    display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", server.port)
+    for event in [start(), *epochs(0, 2)]:
+        display.add(event)
+    wait_for(lambda: "PCK" in server.windows("run"))
+    server.kill()
+    for event in epochs(2, 4):
+        display.add(event)
+    wait_for(lambda: warnings(caplog))
+    time.sleep(1)
+    server.start()
+    wait_for(lambda: {"options", *JOINT} == set(server.windows("run")))
+    server.kill()  # and unseen by the display
+    server.start()
+    for event in epochs(4, 5):
+        display.add(event)
+    display.close()
+    curves = server.curves("run")
+    assert {window: list(traces) for window, traces in curves.items()} == JOINT
+    assert all([x for x, _ in points] == list(range(5)) for points in curves["PCK"].values())
+    assert len(warnings(caplog)) == 1 and "is back" in caplog.messages[-1] and len(caplog.messages) == 2
+
+
+def run(*arguments: str) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_is_replayed_from_its_folder(server, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, [start(), *epochs(0, 3)])))
+    command = ("-m", "utils.visdom_display", str(folder), "--vis_port", str(server.port))
+    replay = run(*command)
+    out, err = replay.communicate(timeout=60)
+    assert replay.returncode == 0, err
+    assert len((out + err).splitlines()) == 1
+    assert set(server.windows("run")) == {"options", *JOINT}
+
+    monkeypatch.setattr(sys, "argv", [*command[1:], "--vis_env", "again"])
+    visdom_display.replay()
+    assert set(server.windows("again")) == {"options", *JOINT}
+
+    server.kill()
+    replay = run(*command)
+    out, err = replay.communicate(timeout=60)
+    assert (replay.returncode, out, len(err.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("folder", "log", "server_flag", "message"),
+    [
+        ("nowhere", "", "http://localhost", "is not there"),
+        (".", "no log\n", "http://localhost", "holds no training run"),
+        (".", json.dumps(start()), "http://127.0.0.1", "no server answers"),
+        (".", json.dumps(start()), "localhost", "wanted http://host"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_one_line(folder, log, server_flag, message, tmp_path, monkeypatch):
+    (tmp_path / "log.jsonl").write_text(log)
+    arguments = [str(tmp_path / folder), "--vis_server", server_flag, "--vis_port", str(free_port())]
+    monkeypatch.setattr(sys, "argv", ["visdom_display.py", *arguments])
+    with pytest.raises(UserError, match=message) as error:
+        visdom_display.replay()
+    assert "\n" not in str(error.value)
+
+
+def test_a_training_run_outlives_its_server(server, tmp_path):
+    write_demo(tmp_path / "data" / "demo", train=4, valid=2)
+    size = ["--in_res", "64", "--chan", "16", "--num_stacks", "1", "--bs", "2", "--nEpochs", "12"]
+    size += ["--nThreads", "0", "--display_freq", "1", "--gpu_id", "-1", "--use_html", "false"]
+    folders = ["--exp_dir", str(tmp_path), "--exp_id", "run", "--data_dir", str(tmp_path / "data")]
+    flags = ["--dataset", "demo", "--is_train", "true", "--vis_port", str(server.port)]
+    training, log = run("stack-hg.py", *folders, *flags, *size), tmp_path / "run" / "log.jsonl"
+    wait_for(lambda: "options" in server.windows("run"))
+    server.kill()
+    done = len(read_events(log))
+    wait_for(lambda: len(read_events(log)) > done)
+    training.send_signal(signal.SIGSTOP)  # or it might end before the server is there again
+    server.start()
+    training.send_signal(signal.SIGCONT)
+    out, err = training.communicate(timeout=120)
+    assert training.returncode == 0, out + err
+    curves = server.curves("run")
+    assert set(curves) == {"pose loss", "PCK", "learning rates"}
+    for traces in curves.values():
+        for legend, points in traces.items():
+            assert [x for x, _ in points] == positions(legend, 12)
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert text.count("WARNING") == text.count("WARNING visdom: no server answers") <= 1
+
+
+DRAWN = """return [...document.querySelectorAll('.js-plotly-plot')].map(plot => [
+    plot.layout.title.text,
+    [...plot.querySelectorAll('.legendtext')].map(text => text.textContent),
+    plot.querySelectorAll('.scatterlayer .trace').length,
+    plot.querySelectorAll('.scatterlayer .point').length])"""
+
+
+def test_the_page_shows_the_curves(server, browser, tmp_path):  # noqa: F811
+    if missing_files():
+        skip_or_fail("visdom's page lacks scripts: python tests/install_visdom_scripts.py fetches them")
+    display = VisdomDisplay(tmp_path / "log.jsonl", "page/1", "http://localhost", server.port)
+    for event in [start(exp_id="<b>page</b>/1"), *epochs(0, 5)]:
+        display.add(event)
+    display.close()
+    console_errors(browser), failed_requests(browser)
+    browser.get(f"{server.url}/env/page_1")
+    wait_for(lambda: len(browser.execute_script(DRAWN)) == len(JOINT))
+    time.sleep(1)
+    drawn = {title: facts for title, *facts in browser.execute_script(DRAWN)}
+    assert [legend for legend, *_ in drawn.values()] == list(JOINT.values())
+    assert drawn["pose loss"] == [JOINT["pose loss"], 3, 2 * 5]  # the running means are a line without points
+    assert drawn["PCKh@0.5"] == [["train", "valid"], 2, 2 * 5]
+    assert drawn["agent: mean distribution over rotation"][1:] == [7, 7 * 5]
+    assert "<b>page</b>/1" in browser.find_element("tag name", "table").text
+    assert console_errors(browser) == [] and failed_requests(browser) == []

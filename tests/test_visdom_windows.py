@@ -1,0 +1,58 @@
+"""Events of a run turned into visdom's windows."""
+
+from visdom_events import JOINT, POSE, epochs, start
+
+from utils.visdom_windows import draw_windows
+
+PRETRAINING = {
+    "agent loss": ["train (running)", "train", "valid", "mean row", "uniform"],
+    "learning rates": ["agent"],
+}
+
+
+def legends(events: list[dict]) -> dict[str, list[str]]:
+    windows = draw_windows(events)
+    return {n: [curve["name"] for curve in w["data"]] for n, w in windows.items() if "layout" in w}
+
+
+def test_the_joint_stage_has_every_window():
+    assert legends([start(), *epochs(0, 2)]) == JOINT
+    titles = [window["opts"]["title"] for window in draw_windows([start(), *epochs(0, 2)]).values()]
+    assert titles[:3] == ["options", "pose loss", "PCKh@0.5"]
+
+
+def test_a_stage_has_the_windows_of_its_fields():
+    rows = [{"kind": "epoch", "epoch": 0, **dict.fromkeys(POSE, 0.5)}]
+    assert legends([start(stage="stack-hg"), *rows]) == {
+        "pose loss": ["train", "valid"],
+        "PCK": ["train", "valid"],
+        "learning rates": ["pose"],
+    }
+    names = ("lr", "train_loss", "valid_loss", "train_mean_row", "valid_mean_row", "train_uniform")
+    rows = [
+        {"kind": "batch", "epoch": 0, "batch": 1, "batches": 2, "agent_loss": 2.0},
+        {"kind": "epoch", "epoch": 0, **dict.fromkeys((*names, "valid_uniform"), 0.5)},
+    ]
+    assert legends([start(stage="pretrain-s-r-agent"), *rows]) == PRETRAINING
+    assert legends([start()]) == {}
+
+
+def test_points_of_batches_stand_within_their_epoch():
+    running = draw_windows([start(), *epochs(3, 4)])["pose loss"]["data"][0]
+    assert running["x"] == [3.5, 4.0] and running["y"] == [1 / 8, 1 / 13]
+
+
+def test_a_later_start_replaces_its_epochs():
+    events = [start(), *epochs(0, 4), *epochs(4, 5)[:1], start(2), *epochs(2, 3)]
+    windows = draw_windows(events)
+    assert windows["pose loss"]["data"][0]["x"] == [0.5, 1, 1.5, 2, 2.5, 3]
+    assert windows["pose loss"]["data"][1]["x"] == [0, 1, 2]
+    assert list(draw_windows([*events, start(0)])) == ["options"]
+
+
+def test_options_are_escaped_and_what_is_not_finite_is_a_gap():
+    row = {"kind": "epoch", "epoch": 0, "train_loss": float("nan"), "valid_loss": float("inf")}
+    windows = draw_windows([start(exp_id="<script>alert(1)</script>"), row])
+    assert "<script>" not in windows["options"]["data"][0]["content"]
+    assert "&lt;script&gt;" in windows["options"]["data"][0]["content"]
+    assert [curve["y"] for curve in windows["pose loss"]["data"]] == [[None], [None]]

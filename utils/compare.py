@@ -1,0 +1,190 @@
+"""Compare arms of an experiment, several seeds each: `python -m utils.compare --help`."""
+
+import argparse
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from utils.errors import UserError
+from utils.events import EVENTS, current_events, read_events
+from utils.files import write_file
+from utils.metrics import TABLE_COLUMNS
+from utils.plots import plot_arms
+from utils.process import run_stage
+
+log = logging.getLogger("compare")
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seed alone; pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares."""
+
+    name: str
+    folders: list[Path]
+    epochs: list[int]
+    pck: np.ndarray
+    measure: str
+
+    def cells(self) -> list[str]:
+        """Mean and standard deviation over runs of each column at the last epoch, in %."""
+        return [mean_and_spread(column) for column in self.pck[:, -1].T]
+
+
+def mean_and_spread(shares: np.ndarray) -> str:
+    """Mean ± standard deviation of the runs' shares [runs] in %; a single run has no spread."""
+    if len(shares) == 1:
+        return f"{100 * shares[0]:.2f}"
+    return f"{100 * shares.mean():.2f} ± {100 * shares.std(ddof=1):.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="utils.compare",
+        description="Tables and a plot of validation PCK by arm, from the log.jsonl of each run. "
+        "The k-th runs of two arms are a pair: give them in the same order of seeds.",
+    )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar=("NAME", "FOLDER"),
+        help="an arm's name and the folders of its runs; once for each arm",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for compare.txt, .md and .png")
+    parser.add_argument("--from_epoch", type=int, default=0, help="leave earlier epochs out")
+    opt = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arms = read_arms(
+        [(name, [Path(folder) for folder in folders]) for name, *folders in opt.arm], opt.from_epoch
+    )
+    try:
+        opt.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {opt.out} cannot be made: {error.strerror}") from error
+    text = "\n".join([final_table(arms), "", *differences(arms), "", epoch_table(arms)])
+    log.info("%s", text)
+    write_file(opt.out / "compare.txt", text + "\n")
+    write_file(opt.out / "compare.md", markdown(arms))
+    plot_arms(
+        opt.out / "compare.png", {arm.name: (arm.epochs, arm.pck[:, :, -1]) for arm in arms}, arms[0].measure
+    )
+    log.info("written: %s", opt.out / "compare.txt, .md, .png")
+
+
+def read_arms(named: Sequence[tuple[str, list[Path]]], from_epoch: int = 0) -> list[Arm]:
+    """Arms with the epochs that all of their runs have.
+
+    Raises:
+        UserError: a folder has no log, the runs share no epoch, or are measured differently.
+    """
+    runs = {folder: read_run(folder) for _, folders in named for folder in folders}
+    if any(not folders for _, folders in named):
+        raise UserError("--arm: wanted a name and at least one folder")
+    measures = {measure for measure, _ in runs.values()}
+    if len(measures) > 1:
+        raise UserError(f"the runs are measured differently: {', '.join(sorted(measures))}")
+    common = set.intersection(*(set(rows) for _, rows in runs.values()))
+    epochs = sorted(epoch for epoch in common if epoch >= from_epoch)
+    if not epochs:
+        raise UserError(f"no epoch from {from_epoch} on is in all of the runs")
+    return [
+        Arm(
+            name,
+            folders,
+            epochs,
+            np.array([[runs[folder][1][epoch] for epoch in epochs] for folder in folders]),
+            measures.copy().pop(),
+        )
+        for name, folders in named
+    ]
+
+
+def read_run(folder: Path) -> tuple[str, dict[int, list[float]]]:
+    """The measure, and the validation PCK by column of each epoch; a resumed epoch counts once.
+
+    Raises:
+        UserError: the folder has no log of a training of the pose network.
+    """
+    path = folder / EVENTS
+    try:
+        events = current_events(read_events(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: wanted the folder of a training run") from error
+    measure, rows = "", {}
+    for event in events:
+        if event["kind"] == "start":
+            measure = event["measure"]
+        elif event["kind"] == "epoch" and "pck" in event:
+            rows[event["epoch"]] = [event["pck"][column] for column in TABLE_COLUMNS]
+    if not rows:
+        raise UserError(f"{path} has no epoch of a pose network")
+    return measure, rows
+
+
+def paired_difference(first: Arm, second: Arm) -> tuple[float, float, int]:
+    """Second minus first at the last epoch, in %: mean over pairs of runs, half of its 95 % interval, pairs.
+
+    The interval is Student's; NaN with fewer than two pairs.
+    """
+    pairs = min(len(first.folders), len(second.folders))
+    difference = 100 * (second.pck[:pairs, -1, -1] - first.pck[:pairs, -1, -1])
+    half = math.nan
+    if pairs > 1:
+        error = difference.std(ddof=1) / math.sqrt(pairs)
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, pairs - 1) * error
+    return difference.mean(), half, pairs
+
+
+def final_table(arms: list[Arm]) -> str:
+    """The per-joint table at the last common epoch, with the spread over seeds."""
+    width = max(len(arm.name) for arm in arms) + 2
+    title = f"{arms[0].measure} in %, epoch {arms[0].epochs[-1]}: mean ± standard deviation over runs"
+    head = " " * width + "".join(f"{column:>15}" for column in TABLE_COLUMNS)
+    rows = [f"{arm.name:<{width}}" + "".join(f"{cell:>15}" for cell in arm.cells()) for arm in arms]
+    return "\n".join([title, head, *rows])
+
+
+def differences(arms: list[Arm]) -> list[str]:
+    """A line for each arm after the first: its mean column against the first arm's."""
+    lines = []
+    for arm in arms[1:]:
+        mean, half, pairs = paired_difference(arms[0], arm)
+        interval = "one pair of runs, no interval" if pairs == 1 else f"95 % interval, {pairs} pairs by seed"
+        value = f"{mean:+.2f}" if pairs == 1 else f"{mean:+.2f} ± {half:.2f}"
+        lines.append(f"{arm.name} - {arms[0].name}: {value} ({interval})")
+    return lines
+
+
+def epoch_table(arms: list[Arm]) -> str:
+    """Mean PCK by epoch, with the spread over seeds."""
+    lines = ["epoch" + "".join(f"{arm.name:>20}" for arm in arms)]
+    for k, epoch in enumerate(arms[0].epochs):
+        cells = (mean_and_spread(arm.pck[:, k, -1]) for arm in arms)
+        lines.append(f"{epoch:>5}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+def markdown(arms: list[Arm]) -> str:
+    """The final table and the differences for a README."""
+    lines = [
+        f"{arms[0].measure} in %, epoch {arms[0].epochs[-1]}, mean ± standard deviation over runs:",
+        "",
+        "| arm | runs | " + " | ".join(TABLE_COLUMNS) + " |",
+        "|---|---|" + "---|" * len(TABLE_COLUMNS),
+        *(f"| {arm.name} | {len(arm.folders)} | " + " | ".join(arm.cells()) + " |" for arm in arms),
+        "",
+        *(line + "  " for line in differences(arms)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,138 @@
+"""Curves of a history, drawn by matplotlib as SVG: a panel where the history has its fields."""
+
+import io
+import math
+from dataclasses import dataclass, field
+
+from data.augment import BIN_MEANS
+
+_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00")
+_TEXT = 8.5  # points
+_MARKED = 40  # epochs; longer curves have no markers
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over epochs. lines: field -> label. baselines: the same, dashed. percent: of shares."""
+
+    title: str
+    lines: dict[str, str]
+    baselines: dict[str, str] = field(default_factory=dict)
+    percent: bool = False
+
+
+PANELS = (
+    Panel(
+        "Loss",
+        {"train_loss": "training", "valid_loss": "validation"},
+        {
+            "train_mean_row": "training, always mean",
+            "valid_mean_row": "validation, always mean",
+            "train_uniform": "training, uniform",
+            "valid_uniform": "validation, uniform",
+        },
+    ),
+    Panel(
+        "Joints found, %",
+        {
+            "train_pck": "training crops",
+            "valid_pck": "validation",
+            "valid_auc": "validation, AUC",
+        },
+        percent=True,
+    ),
+    Panel(
+        "Joints found by augmentation, %",
+        {"pck_random": "random", "pck_agent": "the agent's"},
+        percent=True,
+    ),
+    Panel("Random minus agent, percentage points", {"pck_gap": "gap"}, percent=True),
+    Panel("Share of rewarded draws, %", {"reward_share": "rewarded"}, percent=True),
+    Panel("Loss of the agent", {"agent_loss": "agent"}),
+    Panel("Entropy of the agent's answers", {"scale_entropy": "scale", "rotation_entropy": "rotation"}),
+    Panel("Learning rate", {"lr": "of the network", "agent_lr": "of the agent"}),
+)
+DISTRIBUTIONS = {
+    "scale_distribution": ("Mean distribution of scale, %", "log2 scale", BIN_MEANS["scale"]),
+    "rotation_distribution": ("Mean distribution of rotation, %", "degrees", BIN_MEANS["rotation"]),
+}
+
+
+def draw_curves(rows: list[dict]) -> list[tuple[str, bytes]]:
+    """(title, SVG file) of every panel that the rows of a history have fields for."""
+    fields = {name for row in rows for name in row}
+    curves = [
+        (panel.title, _lines(panel, rows))
+        for panel in PANELS
+        if not fields.isdisjoint({**panel.lines, **panel.baselines})
+    ]
+    return curves + [
+        (title, _distribution(name, unit, means, rows))
+        for name, (title, unit, means) in DISTRIBUTIONS.items()
+        if name in fields
+    ]
+
+
+def _lines(panel: Panel, rows: list[dict]) -> bytes:
+    figure, axes = _axes()
+    epochs, factor = _epochs(rows), 100 if panel.percent else 1
+    marker = "o" if len(rows) <= _MARKED else None
+    colours = iter(_PALETTE)
+    labels = [(name, label, "-") for name, label in panel.lines.items()]
+    labels += [(name, label, "--") for name, label in panel.baselines.items()]
+    for name, label, style in labels:
+        if any(name in row for row in rows):
+            values = [factor * row.get(name, math.nan) for row in rows]
+            axes.plot(epochs, values, style, marker=marker, color=next(colours), label=label)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+    axes.grid(color="#dddddd", linewidth=0.6)
+    entries = len(axes.lines)
+    if entries > 1:
+        figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=_TEXT)
+    lines_of_text = 1 + (-(-entries // 2) if entries > 1 else 0)
+    return _svg(figure, 0.09 + 0.065 * lines_of_text)
+
+
+def _distribution(name: str, unit: str, means: tuple[float, ...], rows: list[dict]) -> bytes:
+    """A column of shares an epoch, as a picture whose brightness is the share."""
+    figure, axes = _axes()
+    known = [(epoch, row[name]) for epoch, row in zip(_epochs(rows), rows, strict=True) if name in row]
+    first, last = known[0][0], known[-1][0]
+    shares = [[100 * share for share in shares] for _, shares in known]
+    image = axes.imshow(
+        list(zip(*shares, strict=True)),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(first - 0.5, last + 0.5, -0.5, len(means) - 0.5),
+        vmin=0,
+    )
+    axes.set_yticks(range(len(means)), [f"{mean:g}" for mean in means])
+    axes.set_ylabel(unit, fontsize=_TEXT)
+    figure.colorbar(image).ax.tick_params(labelsize=_TEXT)
+    return _svg(figure, 0.125)
+
+
+def _epochs(rows: list[dict]) -> list[int]:
+    return [row.get("epoch", number) for number, row in enumerate(rows)]
+
+
+def _axes() -> tuple:
+    # matplotlib takes most of a second to import: only runs that draw pay for it
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(4.6, 3.1))
+    axes = figure.add_subplot()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch", fontsize=_TEXT)
+    axes.tick_params(labelsize=_TEXT)
+    return figure, axes
+
+
+def _svg(figure, bottom: float) -> bytes:
+    """The figure as SVG; bottom: share of its height below the axes. A layout engine is slow."""
+    figure.subplots_adjust(left=0.125, right=0.97, bottom=bottom, top=0.93)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    return buffer.getvalue()

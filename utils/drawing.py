@@ -1,0 +1,128 @@
+"""Drawing on pictures: skeletons, heat maps, and their JPEG files."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from data.annotations import HEAD_TOP, UPPER_NECK
+
+Colour = tuple[int, int, int]
+
+COLOURS: dict[str, Colour] = {"right": (255, 128, 0), "left": (0, 150, 255), "middle": (70, 215, 90)}
+"""Of the person's right side, left side and middle: apart in hue and lightness, for colour-blind eyes too."""
+
+SIDES = {
+    "right": (0, 1, 2, 10, 11, 12),
+    "left": (3, 4, 5, 13, 14, 15),
+    "middle": (6, 7, 8, 9),
+}
+_COLOUR_OF = {joint: COLOURS[side] for side, joints in SIDES.items() for joint in joints}
+PELVIS, THORAX = 6, 7
+_LIMBS = ((2, 1), (1, 0), (3, 4), (4, 5), (12, 11), (11, 10), (13, 14), (14, 15))
+
+FAINTEST = 0.02  # of the strongest peak: a map below that does not show its joint
+WEAK = 0.25  # a maximum of heat maps, whose targets reach 1
+_DIMMED = 0.4  # brightness of a picture under its heat maps
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_LARGE = 2000  # px; above that, edges are smooth enough without supersampling
+
+
+def bones(drawn: Sequence[bool]) -> list[tuple[int, int]]:
+    """Pairs (inner joint, outer joint) to connect, of the 16 joints that are `drawn`.
+
+    Without a thorax the arms start at the neck; without a pelvis (Leeds Sports Pose has neither) the hips
+    hang on what the arms start at.
+    """
+    top = THORAX if drawn[THORAX] else UPPER_NECK
+    bottom = PELVIS if drawn[PELVIS] else top
+    trunk = ((UPPER_NECK, HEAD_TOP), (THORAX, UPPER_NECK), (top, PELVIS), (top, 12), (top, 13))
+    pairs = (*trunk, (bottom, 2), (bottom, 3), *_LIMBS)
+    return [(inner, outer) for inner, outer in pairs if drawn[inner] and drawn[outer]]
+
+
+def clear_peaks(peaks: np.ndarray) -> np.ndarray:
+    """Bool [..., 16]: the joints whose maps have a peak worth drawing; peaks [..., 16], a person a row."""
+    return (peaks > 0) & (peaks >= FAINTEST * peaks.max(axis=-1, keepdims=True))
+
+
+def draw_skeleton(
+    image: np.ndarray,
+    joints: np.ndarray,
+    drawn: np.ndarray,
+    truth: bool = False,
+    size: float | None = None,
+) -> np.ndarray:
+    """A picture with a skeleton on it.
+
+    Args:
+        image: u8 [H, W, 3]. joints: [16, 2] px of the image (0, 0 is its corner). drawn: bool [16].
+        truth: thin white-edged bones and rings, to lie below the prediction's thick bones and discs.
+        size: px that strokes are in proportion to; default: the longer side of the image.
+
+    Returns:
+        u8 [H, W, 3].
+    """
+    height, width = image.shape[:2]
+    fine = 2 if max(height, width) <= _LARGE else 1
+    canvas = Image.fromarray(image).resize((fine * width, fine * height), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(canvas)
+    at = [tuple(map(float, fine * joint)) for joint in joints]
+    thick = fine * max(1.0, (size or max(height, width)) / (190 if truth else 75))
+    edge = max(1.0, 0.35 * thick)
+
+    def line(inner: int, outer: int, colour: Colour, width: float) -> None:
+        pen.line((at[inner], at[outer]), fill=colour, width=max(1, round(width)))
+
+    pairs = bones(drawn)
+    for inner, outer in pairs:
+        line(inner, outer, _WHITE if truth else _BLACK, thick + 2 * edge)
+    for inner, outer in pairs:
+        line(inner, outer, _COLOUR_OF[outer], thick)
+    radius = (2.6 if truth else 1.1) * thick
+    for joint in np.flatnonzero(drawn):
+        colour = _COLOUR_OF[int(joint)]
+        if truth:
+            pen.circle(at[joint], radius + edge, outline=_WHITE, width=round(thick + 2 * edge))
+            pen.circle(at[joint], radius, outline=colour, width=max(1, round(thick)))
+        else:
+            pen.circle(at[joint], radius + edge, fill=_BLACK)
+            pen.circle(at[joint], radius, fill=colour)
+    return np.asarray(canvas.reduce(fine) if fine > 1 else canvas)
+
+
+def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+    """A darkened picture under heat maps that glow in the colours of their joints' sides.
+
+    Light adds up: where right and left cannot be told apart it is white.
+
+    Args:
+        image: u8 [H, W, 3]. heatmaps: f32 [16, h, w]; the full colour is their maximum,
+            or `WEAK` where that is less: maps that say nothing stay dark.
+
+    Returns:
+        u8 [H, W, 3].
+    """
+    height, width = image.shape[:2]
+    relative = (heatmaps / max(float(heatmaps.max()), WEAK)).clip(0, 1).astype(np.float32)
+    pixels, strongest = np.zeros((height, width, 3), np.float32), np.zeros((height, width, 1), np.float32)
+    for side, joints in SIDES.items():
+        share = Image.fromarray(relative[list(joints)].max(axis=0))
+        share = np.asarray(share.resize((width, height), Image.Resampling.BILINEAR))[..., None]
+        pixels += share * np.float32(COLOURS[side])
+        strongest = np.maximum(strongest, share)
+    pixels += _DIMMED * (1 - strongest) * image
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def enlarge(image: np.ndarray, side: int) -> np.ndarray:
+    """A square picture u8 [H, H, 3] as u8 [side, side, 3]."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 85) -> bytes:
+    """A picture u8 [H, W, 3] as a JPEG file whose thin coloured lines stay sharp."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()

@@ -1,0 +1,65 @@
+"""The event log of a training run: `log.jsonl` in its folder, one JSON object a line.
+
+`kind` is
+"start": stage, time (s since 1970), measure, epoch (the first one to come), epochs (all in all), options
+    (name -> text);
+"batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
+"epoch": a row of the history, and for the pose network pck and auc (column -> share);
+"end": time.
+A run that was resumed has several starts: what comes after a start replaces earlier events of its epochs.
+"""
+
+import json
+from pathlib import Path
+
+EVENTS = "log.jsonl"
+
+
+class EventLog:
+    """Appends events to a file, each of them flushed at once.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        self._file = path.open("a", encoding="utf-8")
+        if torn:  # a run was killed in mid-line: what follows must not be lost with it
+            self._file.write("\n")
+
+    def add(self, event: dict) -> None:
+        """Write one event."""
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """No event will follow."""
+        self._file.close()
+
+
+def read_events(path: Path) -> list[dict]:
+    """The events of a log file; lines that were cut off when a run was killed are left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "kind" in event:
+            events.append(event)
+    return events
+
+
+def current_events(events: list[dict]) -> list[dict]:
+    """The events less those of epochs that a later start of the run begins again."""
+    kept: list[dict] = []
+    for event in events:
+        if event["kind"] == "start":
+            kept = [earlier for earlier in kept if earlier.get("epoch", -1) < event["epoch"]]
+        kept.append(event)
+    return kept

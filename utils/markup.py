@@ -1,0 +1,270 @@
+"""HTML of the result pages, as text. A page is one file: its style and its pictures are inside it."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dominate import document, tags
+from dominate.util import text
+
+from utils.drawing import COLOURS
+
+REFRESH = 30  # seconds between reloads of a page while its run goes on
+
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 75rem; padding: 1rem; color: #1c2430; background: #f6f7f9;
+  font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; margin: .3rem 0; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+a { color: #0b57b0; }
+p { margin: .4rem 0; }
+img { display: block; max-width: 100%; height: auto; }
+.note, figcaption { color: #4a5565; font-size: .9rem; }
+.cards, .curves, .people { display: grid; gap: .75rem; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); margin: 1rem 0; padding: 0; }
+.cards div, figure, .scroll { background: #fff; border: 1px solid #d5dae1; border-radius: .5rem; }
+.cards div { padding: .6rem .8rem; }
+.cards dt { color: #4a5565; font-size: .85rem; }
+.cards dd { margin: 0; font-size: 1.25rem; font-weight: 600; }
+.curves { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.people { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
+figure { margin: 0; padding: .7rem; }
+.curves figcaption, .person { color: #1c2430; font-weight: 600; font-size: .95rem; margin-bottom: .4rem; }
+.pictures { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: .5rem; }
+.pictures figure { border: 0; padding: 0; }
+.pictures img { width: 100%; border-radius: .25rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #e6e9ee;
+  font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.options td { white-space: normal; text-align: left; }
+.bars { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1rem;
+  margin-top: .6rem; }
+.bars ol { display: flex; align-items: flex-end; gap: 2px; height: 5.5rem; margin: 0; padding: 0;
+  list-style: none; }
+.bars li { flex: 1; min-width: 0; height: 100%; display: flex; flex-direction: column;
+  justify-content: flex-end; text-align: center; font-size: .62rem; overflow-wrap: normal; }
+.bars b { display: block; background: #8fa3bd; flex: none; }
+.bars .drawn b { background: #b3261e; }
+.bars .drawn { font-weight: 700; }
+.epochs { display: flex; flex-wrap: wrap; gap: .5rem; padding: 0; list-style: none; }
+.epochs a { display: block; padding: .45rem .8rem; background: #fff; border: 1px solid #d5dae1;
+  border-radius: .5rem; }
+.key { display: inline-block; width: .9em; height: .9em; border-radius: 50%; vertical-align: -.1em; }
+.badge { padding: .1rem .6rem; border-radius: 1rem; color: #fff; background: #4a5565; font-size: .9rem; }
+.running { background: #1b6e3c; }
+details summary { cursor: pointer; padding: .5rem 0; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A JPEG file and what is to be said about it."""
+
+    jpeg: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A distribution: shares in 0..1 with their labels, and which of them was drawn."""
+
+    title: str
+    labels: Sequence[str]
+    shares: Sequence[float]
+    drawn: int
+
+
+@dataclass(frozen=True)
+class Person:
+    """Pictures of one person, side by side."""
+
+    title: str
+    pictures: list[Picture]
+    bars: list[Bars] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Shares in 0..1, a list a row; NaN where there is none. corner: what the row and column names are."""
+
+    corner: str
+    rows: list[str]
+    columns: list[str]
+    shares: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of an epoch's page."""
+
+    title: str
+    note: str
+    people: list[Person] = field(default_factory=list)
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the index shows. cards: label -> value. table: rows of cells, the first one a head.
+
+    galleries: (file, text). options: (name, value, whether it differs from its default).
+    """
+
+    title: str
+    stage: str
+    state: str
+    running: bool
+    cards: dict[str, str]
+    curves: list[tuple[str, bytes]]
+    table: list[list[str]]
+    galleries: list[tuple[str, str]]
+    galleries_note: str
+    files: list[str]
+    options: list[tuple[str, str, bool]]
+
+
+def index_page(overview: Overview) -> str:
+    """The index of an experiment; it reloads itself while the run goes on."""
+    page = _page(overview.title)
+    if overview.running:
+        page.head.add(tags.meta(http_equiv="refresh", content=str(REFRESH)))
+    with page.body:
+        tags.h1(overview.title)
+        with tags.p():
+            tags.span(overview.stage, " ")
+            tags.span(overview.state, cls="badge running" if overview.running else "badge")
+        with tags.dl(cls="cards"):
+            for label, value in overview.cards.items():
+                tags.div(tags.dt(label), tags.dd(value))
+        if overview.table:
+            tags.h2("Joint by joint, last epoch (%)")
+            _table(overview.table)
+        if overview.curves:
+            tags.h2("Curves")
+            with tags.div(cls="curves"):
+                for title, svg in overview.curves:
+                    tags.figure(tags.figcaption(title), _image(svg, "image/svg+xml", f"Curves: {title}"))
+        if overview.galleries:
+            tags.h2("Galleries")
+            tags.p(overview.galleries_note, cls="note")
+            with tags.ul(cls="epochs"):
+                for file, label in overview.galleries:
+                    tags.li(tags.a(label, href=file))
+        _options(overview.options)
+        with tags.p("Files: ", cls="note"):
+            for file in overview.files:
+                tags.a(file.rpartition("/")[2], href=file)
+                text(" ")
+    return page.render()
+
+
+def gallery_page(
+    title: str,
+    heading: str,
+    sections: Sequence[Section],
+    table: Sequence[Sequence[str]] = (),
+    index: bool = True,
+) -> str:
+    """A gallery, of an epoch for one.
+
+    table: results joint by joint: rows of cells, the first one a head. index: whether there is one beside it.
+    """
+    page = _page(f"{heading} of {title}")
+    with page.body:
+        tags.p(tags.a("← " + title, href="index.html") if index else title)
+        tags.h1(heading)
+        with tags.p(cls="note"):
+            for side, colour in COLOURS.items():
+                tags.span(cls="key", style=f"background: rgb{colour}")
+                text(f" {side} \u2003")
+            text(
+                "Left and right are the person's own. Predicted: thick bones, discs. True: thin bones, "
+                "rings. Heat maps glow in these colours, white where sides overlap."
+            )
+        if table:
+            _table(table)
+        for section in sections:
+            tags.h2(section.title)
+            tags.p(section.note, cls="note")
+            if section.grid:
+                _grid(section.grid)
+            with tags.div(cls="people"):
+                for person in section.people:
+                    _person(person)
+    return page.render()
+
+
+def _page(title: str) -> document:
+    page = document(title=title)
+    page["lang"] = "en"
+    with page.head:
+        tags.meta(charset="utf-8")
+        tags.meta(name="viewport", content="width=device-width, initial-scale=1")
+        tags.style(text(_STYLE, escape=False))
+    return page
+
+
+def _image(data: bytes, kind: str, alt: str) -> tags.img:
+    return tags.img(src=f"data:{kind};base64,{base64.b64encode(data).decode()}", alt=alt)
+
+
+def _person(person: Person) -> None:
+    with tags.figure():
+        tags.figcaption(person.title, cls="person")
+        with tags.div(cls="pictures"):
+            for picture in person.pictures:
+                image = _image(picture.jpeg, "image/jpeg", f"{person.title}: {picture.caption}")
+                tags.figure(image, tags.figcaption(picture.caption))
+        if person.bars:
+            with tags.div(cls="bars"):
+                for bars in person.bars:
+                    _bars(bars)
+
+
+def _bars(bars: Bars) -> None:
+    tallest = max(*bars.shares, 1e-9)
+    with tags.div():
+        tags.p(bars.title, cls="note")
+        with tags.ol():
+            for number, (label, share) in enumerate(zip(bars.labels, bars.shares, strict=True)):
+                with tags.li(cls="drawn" if number == bars.drawn else "other"):
+                    tags.span(f"{100 * share:.0f}")
+                    tags.b(style=f"height: {55 * share / tallest:.1f}%")
+                    tags.span(label)
+
+
+def _grid(grid: Grid) -> None:
+    with tags.div(cls="scroll"), tags.table():
+        tags.tr(tags.th(name) for name in (grid.corner, *grid.columns))
+        for name, shares in zip(grid.rows, grid.shares, strict=True):
+            with tags.tr():
+                tags.th(name)
+                for share in shares:
+                    known = share == share
+                    shade = f"background: rgba(0, 114, 178, {0.6 * share:.2f})" if known else ""
+                    tags.td(f"{100 * share:.1f}" if known else "–", style=shade)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    head, *body = rows
+    with tags.div(cls="scroll"), tags.table():
+        tags.thead(tags.tr(tags.th(cell) for cell in head))
+        tags.tbody(tags.tr(tags.td(cell) for cell in row) for row in body)
+
+
+def _options(options: list[tuple[str, str, bool]]) -> None:
+    tags.h2("Options")
+    for title, chosen in (
+        ("Set for this run", [option for option in options if option[2]]),
+        ("Left at their defaults", [option for option in options if not option[2]]),
+    ):
+        if chosen:
+            with tags.details(open=title.startswith("Set")):
+                tags.summary(f"{title} ({len(chosen)})")
+                with tags.div(cls="scroll options"), tags.table(), tags.tbody():
+                    for name, value, differs in chosen:
+                        tags.tr(tags.td(tags.b(name) if differs else name), tags.td(value))

@@ -1,0 +1,229 @@
+"""HTML pages of a training run: an index and a gallery an epoch, in `web/` of the experiment's folder.
+
+A page is one self-contained file, written whole, so a browser never finds a picture missing or half a page.
+Of galleries at most `MOST` are kept however long the run: the newest ones, the best, the first, and the
+newest ones whose epoch is a power of two. A gallery shows a fixed number of people; the index grows by a
+point a curve and epoch.
+"""
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from data.errors import DataError
+from utils.curves import draw_curves
+from utils.errors import UserError
+from utils.files import write_file
+from utils.markup import Overview, Section, gallery_page, index_page
+from utils.metrics import PckTable
+
+log = logging.getLogger(__name__)
+
+NEWEST, MILESTONES = 6, 4
+MOST = NEWEST + MILESTONES + 2
+_FILES = ("../training-summary.txt", "../log.txt", "../opt.txt", "../log.jsonl")
+
+
+class Pages:
+    """The pages of one training run. Whatever goes wrong with them is one warning: the training goes on.
+
+    Args:
+        folder: of the experiment. title: its id. stage: its stage's name.
+        measure: how joints are scored, such as "PCKh@0.5".
+        options: name -> (value as text, whether it differs from its default).
+        epoch: the first one to come; galleries of it and later ones, of an earlier run, go. epochs: in all.
+        rows: the history before it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        title: str,
+        stage: str,
+        measure: str,
+        options: dict[str, tuple[str, bool]],
+        epoch: int,
+        epochs: int,
+        rows: list[dict],
+    ) -> None:
+        self.folder, self.title, self.stage, self.measure = folder / "web", title, stage, measure
+        self.options, self.epochs, self.rows = options, epochs, rows
+        self.table: PckTable | None = None
+        self._began, self._first, self._warned = time.monotonic(), epoch, False
+        self._earlier = sum(_seconds(row) for row in rows)
+        self._guarded(self._start)
+
+    @property
+    def index(self) -> Path:
+        """The page to open."""
+        return self.folder / "index.html"
+
+    def epoch(
+        self, rows: list[dict], table: PckTable | None = None, gallery: Callable[[], list[Section]] = list
+    ) -> None:
+        """Write the pages of the epoch in the last row of the history.
+
+        Args:
+            rows: the history. table: the epoch's results joint by joint. gallery: makes what its page shows.
+        """
+        self.rows, self.table = rows, table
+        self._guarded(lambda: self.write_epoch(gallery()))
+
+    def close(self) -> None:
+        """The run has ended, at its last epoch or before: the index stops reloading itself."""
+        self._guarded(lambda: self.write_index(running=False))
+
+    def write_epoch(self, sections: list[Section]) -> None:
+        """Write the last epoch's gallery, if it shows anything, and the index; drop galleries too many.
+
+        Raises:
+            OSError, UserError: the folder cannot be written to.
+        """
+        epoch = self.rows[-1]["epoch"]
+        if sections:
+            heading = f"Epoch {epoch}{self._score(self.rows[-1])}"
+            page = gallery_page(self.title, heading, sections, joint_rows(self.measure, self.table))
+            write_file(self._gallery(epoch), page)
+        keep = kept(self._galleries(), best_epoch(self.rows))
+        self.write_index(running=True, galleries=keep)
+        for old in set(self._galleries()) - keep:
+            self._gallery(old).unlink()
+
+    def write_index(self, running: bool, galleries: Iterable[int] | None = None) -> None:
+        """Write the index, with links to these epochs' galleries (default: to those that are there).
+
+        Raises:
+            OSError, UserError: the folder cannot be written to.
+        """
+        shown = sorted(self._galleries() if galleries is None else galleries, reverse=True)
+        overview = Overview(
+            title=self.title,
+            stage=self.stage,
+            state=self._state(running),
+            running=running,
+            cards=self._cards(running),
+            curves=draw_curves(self.rows),
+            table=joint_rows(self.measure, self.table),
+            galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
+            galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
+            f"newest {MILESTONES} whose epoch is a power of two.",
+            files=[file for file in _FILES if (self.folder / file).exists()],
+            options=[(name, *value) for name, value in sorted(self.options.items())],
+        )
+        write_file(self.index, index_page(overview))
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for epoch in self._galleries():
+            if epoch >= self._first:
+                self._gallery(epoch).unlink()
+        self.write_index(running=True)
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, UserError, DataError) as error:
+            if not self._warned:
+                log.warning("the HTML pages lack something, the training goes on: %s", error)
+            self._warned = True
+        except Exception:  # noqa: BLE001  # nor may an error of ours cost anyone days of training
+            if not self._warned:
+                log.warning("the HTML pages failed, the training goes on", exc_info=True)
+            self._warned = True
+
+    def _gallery(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch}.html"
+
+    def _galleries(self) -> list[int]:
+        """Epochs that have a gallery."""
+        found = (re.fullmatch(r"epoch-(\d+)\.html", path.name) for path in self.folder.iterdir())
+        return sorted(int(name[1]) for name in found if name)
+
+    def _state(self, running: bool) -> str:
+        if running:
+            return "running"
+        done = bool(self.rows) and self.rows[-1].get("epoch", -1) + 1 >= self.epochs
+        return "finished" if done else "ended before its last epoch"
+
+    def _cards(self, running: bool) -> dict[str, str]:
+        done = self.rows[-1]["epoch"] + 1 if self.rows else 0
+        used = time.monotonic() - self._began
+        cards = {"Epochs done": f"{done} of {self.epochs}"}
+        best = best_epoch(self.rows)
+        if best is not None:
+            row = next(row for row in self.rows if row.get("epoch") == best)
+            cards["Best epoch"] = f"{best}{self._score(row)}"
+        cards["Time used"] = _duration(self._earlier + used)
+        if running:
+            here = done - self._first
+            cards["Time left"] = (
+                _duration(used / here * (self.epochs - done)) if here > 0 else "not known yet"
+            )
+        cards["Written"] = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        return cards
+
+    def _score(self, row: dict) -> str:
+        pck = row.get("valid_pck", math.nan)
+        return "" if math.isnan(pck) else f": {self.measure} {100 * pck:.1f}\u00a0%"
+
+    def _label(self, epoch: int) -> str:
+        row = next((row for row in self.rows if row.get("epoch") == epoch), {})
+        best = ", the best" if epoch == best_epoch(self.rows) else ""
+        return f"Epoch {epoch}{self._score(row)}{best}"
+
+
+def write_evaluation(
+    folder: Path, title: str, name: str, measure: str, table: PckTable, sections: list[Section]
+) -> Path:
+    """Write the page of one checkpoint's evaluation, `web/evaluation-<name>.html` in the experiment's folder.
+
+    Raises:
+        OSError, UserError: the folder cannot be written to.
+    """
+    web = folder / "web"
+    web.mkdir(parents=True, exist_ok=True)
+    path = web / f"evaluation-{name}.html"
+    index = (web / "index.html").exists()
+    write_file(
+        path, gallery_page(title, f"Evaluation of {name}", sections, joint_rows(measure, table), index)
+    )
+    return path
+
+
+def joint_rows(measure: str, table: PckTable | None) -> list[list[str]]:
+    """Results joint by joint as rows of cells, in per cent, a head first; none without results."""
+    if table is None:
+        return []
+
+    def row(name: str, shares: dict[str, float]) -> list[str]:
+        return [name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares.values())]
+
+    return [["", *table.pck], row(measure, table.pck), row("AUC", table.auc)]
+
+
+def best_epoch(rows: list[dict]) -> int | None:
+    """The epoch that found most joints of the validation people; without that, of the least loss there."""
+    for name, sign in (("valid_pck", 1), ("valid_loss", -1)):
+        known = [row for row in rows if not math.isnan(row.get(name, math.nan))]
+        if known:
+            return max(known, key=lambda row: sign * row[name])["epoch"]
+    return None
+
+
+def kept(epochs: Iterable[int], best: int | None) -> set[int]:
+    """Which of the epochs keep their gallery: at most `MOST`."""
+    ordered = sorted(epochs)
+    milestones = [epoch for epoch in ordered if epoch & (epoch - 1) == 0]
+    return {*ordered[:1], *milestones[-MILESTONES:], *ordered[-NEWEST:], best} & set(ordered)
+
+
+def _seconds(row: dict) -> float:
+    return row.get("train_seconds", 0.0) + row.get("valid_seconds", 0.0)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
