@@ -25,15 +25,16 @@ from utils.checkpoint import (
 )
 from utils.collect import crop_pckh
 from utils.errors import UserError
-from utils.gallery import agent_gallery, pose_gallery
-from utils.loops import Evaluation, evaluate, progress, report_evaluation
+from utils.evaluation import report_evaluation
+from utils.gallery import agent_gallery, hardest_gallery, pose_gallery
+from utils.loops import Evaluation, evaluate, progress
 from utils.markup import Section
 from utils.means import Means
 from utils.metrics import PckCounter
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import Learner, refuse_to_overwrite, restore_draws, scheduled_lr
+from utils.training import Learner, start_afresh, restore_draws, scheduled_lr
 
 POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
 
@@ -58,7 +59,7 @@ def train(run: Run, resumed: Path | None) -> None:
     opt = run.opt
     pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
     if resumed is None:
-        refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
+        start_afresh(run.folder, opt.overwrite, "--load_checkpoint true")
         pose.restore(run.load_pose(pose.network))
         agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
     else:
@@ -79,7 +80,8 @@ def train(run: Run, resumed: Path | None) -> None:
             agent.set_lr(opt.agent_lr)
             pose_row = train_pose(run, pose, agent, train_loader, report)
             pose_seconds = time.monotonic() - began
-            agent_row = train_agent(run, pose, agent, train_loader, report)
+            record = train_agent(run, pose, agent, train_loader, report)
+            agent_row = record.row(pose.history)
             train_seconds = time.monotonic() - began
             valid = evaluate(run, pose.network, valid_loader)
             agent.history.append(
@@ -100,16 +102,17 @@ def train(run: Run, resumed: Path | None) -> None:
                 }
             )
             save(run, pose, agent, valid.preds)
-            report.epoch(valid, partial(gallery, run, pose, agent, valid))
+            report.epoch(valid, partial(gallery, run, pose, agent, valid, record))
             pose.epoch += 1
             agent.epoch += 1
 
 
-def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation) -> list[Section]:
+def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation, record: AgentRecord) -> list[Section]:
     """The pictures of an epoch's page."""
     return [
         *pose_gallery(run, pose.network, valid),
         *agent_gallery(run, pose.network, agent.network, pose.epoch),
+        *hardest_gallery(run, pose.network, record.hardest),
     ]
 
 
@@ -145,9 +148,7 @@ def train_pose(
     return {"train_loss": means["loss"], "train_pck": sum(counts.values()) / len(counts), **counts}
 
 
-def train_agent(
-    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report
-) -> dict[str, float | list[float]]:
+def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report) -> AgentRecord:
     """One pass over the training people, or --agent_iters batches of it; what the agent did and learned.
 
     Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
@@ -165,9 +166,9 @@ def train_agent(
         predicted = [logit.detach().softmax(dim=1) for logit in logits]
         targets = tuple(map(rewarded_distribution, predicted, bins, *pckh))
         loss = agent.step(agent_loss(logits, targets))
-        record.add(loss, predicted, pckh)
+        record.add(loss, predicted, pckh, people.index, drawn)
         report.batch(pose.epoch, batch, len(loader), agent_loss=record.means["agent_loss"])
-    return record.row(pose.history)
+    return record
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from options.parser import StageParser
 from utils.agents import KINDS, agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import checkpoint_name, find_checkpoint, save_epoch
 from utils.distributions import distribution_path, read_distributions
+from utils.gallery import agent_gallery
 from utils.loops import progress
 from utils.means import Means
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import Learner, refuse_to_overwrite, restore_draws
+from utils.training import Learner, start_afresh, restore_draws
 
 log = logging.getLogger("pretrain-s-r-agent")
 
@@ -33,7 +35,7 @@ def main() -> None:
     network.eval().requires_grad_(False)
     agent = Learner(build_agent(run), opt.lr)
     if opt.load_prefix_sr is None:
-        refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
+        start_afresh(run.folder, opt.overwrite, "--load_prefix_sr")
     else:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
         checkpoint = load_agent(run, agent.network, path)
@@ -65,7 +67,7 @@ def main() -> None:
             best = agent.history.improved("valid_loss", largest=False)
             checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity()}
             save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best)
-            report.epoch()
+            report.epoch(gallery=partial(agent_gallery, run, network, agent.network, agent.epoch))
             agent.epoch += 1
 
 

@@ -10,15 +10,16 @@ from models.losses import pose_loss
 from options.parser import StageParser
 from utils.checkpoint import SUFFIX, checkpoint_name, save_epoch
 from utils.errors import UserError
+from utils.evaluation import report_evaluation
 from utils.gallery import pose_gallery
-from utils.loops import evaluate, progress, report_evaluation
+from utils.loops import evaluate, progress
 from utils.means import Means
 from utils.metrics import PckCounter
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
 from utils.single import report_photograph
-from utils.training import Learner, refuse_to_overwrite, restore_draws, scheduled_lr
+from utils.training import Learner, start_afresh, restore_draws, scheduled_lr
 
 log = logging.getLogger("stack-hg")
 
@@ -45,7 +46,7 @@ def train(run: Run) -> None:
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr)
     if opt.load_prefix_pose is None:
-        refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_pose")
+        start_afresh(run.folder, opt.overwrite, "--load_prefix_pose")
     else:
         checkpoint = run.load_pose(pose.network)
         pose.restore(checkpoint)

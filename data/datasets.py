@@ -51,6 +51,11 @@ class Dataset:
     threshold: float
 
     @property
+    def score(self) -> str:
+        """The measure with its threshold, such as PCKh@0.5."""
+        return f"{self.measure}@{self.threshold:g}"
+
+    @property
     def train(self) -> People:
         """People of the training split, in the order of the annotation file; may be empty."""
         return self.people[~self.people.valid]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from data.augment import Augmentation
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from models.losses import distribution_loss
@@ -18,6 +19,7 @@ from utils.runs import Run
 log = logging.getLogger(__name__)
 
 KINDS = ("scale", "rotation")
+HARDEST = 8  # draws of an epoch that its page shows
 
 
 def build_agent(run: Run) -> ScaleRotationAgent:
@@ -74,16 +76,28 @@ def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
 
 
 class AgentRecord:
-    """What a researcher in augmentation wants to know of an epoch of the agent."""
+    """What a researcher in augmentation wants to know of an epoch of the agent.
+
+    hardest: the draws that lost most, a dict each: row (the person's), log2_scale, rotation, pck_random and
+    pck_agent.
+    """
 
     def __init__(self) -> None:
         self.means = Means()
         self._distributions = dict.fromkeys(KINDS, 0.0)
+        self.hardest: list[dict] = []
 
-    def add(self, loss: float, predicted: list[Tensor], pckh: Tensor) -> None:
-        """A batch: its loss, the predicted distributions ([N, 7] each), and PCKh [2, 2, N].
+    def add(
+        self,
+        loss: float,
+        predicted: list[Tensor],
+        pckh: Tensor,
+        rows: Tensor,
+        drawn: Augmentation,
+    ) -> None:
+        """A batch: loss, predicted distributions ([N, 7] each), PCKh, people's rows, the agent's draws.
 
-        PCKh is indexed by who drew (random, agent), what was drawn (scale, rotation) and person.
+        PCKh [2, 2, N] is indexed by who drew (random, agent), what was drawn (scale, rotation) and person.
         """
         people = pckh.shape[-1]
         gap = pckh[0] - pckh[1]
@@ -102,6 +116,25 @@ class AgentRecord:
         )
         for kind, shares in zip(KINDS, predicted, strict=True):
             self._distributions[kind] += shares.sum(dim=0).cpu()
+        self._keep_hardest(pckh.cpu(), rows.cpu(), drawn)
+
+    def _keep_hardest(self, pckh: Tensor, rows: Tensor, drawn: Augmentation) -> None:
+        """`hardest` becomes the draws of scale or rotation alone that lost most against random ones."""
+        largest = (pckh[0] - pckh[1]).flatten().topk(min(HARDEST, pckh[0].numel()))
+        for place in largest.indices.tolist():
+            kind, person = divmod(place, len(rows))
+            log2_scale, rotation = drawn.log2_scale[person].item(), drawn.rotation[person].item()
+            self.hardest.append(
+                {
+                    "row": int(rows[person]),
+                    "log2_scale": 0.0 if kind else log2_scale,
+                    "rotation": rotation if kind else 0.0,
+                    "pck_random": pckh[0, kind, person].item(),
+                    "pck_agent": pckh[1, kind, person].item(),
+                }
+            )
+        self.hardest.sort(key=lambda draw: draw["pck_agent"] - draw["pck_random"])
+        del self.hardest[HARDEST:]
 
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means.

@@ -44,7 +44,7 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     rows = np.unique(np.concatenate(list(groups.values())))
     identity = Augmentation.identity(len(rows))
     crops = look(run, network, load(run, people, rows, "identity"), identity)
-    preds, measure = evaluation.preds[torch.from_numpy(rows)], _measure(run)
+    preds, measure = evaluation.preds[torch.from_numpy(rows)], run.dataset.score
     made = {}
     for k, row in enumerate(rows):
         scored = "not scored" if np.isnan(share[row]) else f"{measure} {100 * share[row]:.0f}\u00a0%"
@@ -87,17 +87,17 @@ def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) ->
         ]
         persons.append(Person(_name(people, row), pictures, bars))
     note = (
-        f"Predictions without the flip test; {_measure(run)} over the joints in the crop. The bars are what "
-        "the agent predicts from the crop that is not augmented, the red ones what it drew."
+        f"Predictions without the flip test; {run.dataset.score} over the joints in the crop. The bars are "
+        "what the agent predicts from the crop that is not augmented, the red ones what it drew."
     )
     return [Section("The agent against random augmentation", note, persons)]
 
 
 def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> list[Section]:
-    """The augmentations of an epoch that the pose network did worst on.
+    """The agent's draws of an epoch that lost most joints.
 
-    hardest: the training person's `row`, `log2_scale`, `rotation` (degrees), and `pck` (share of the joints
-    found when it was trained on) of each.
+    hardest: of each the training person's `row`, `log2_scale`, `rotation` (degrees), and the shares of joints
+    that were found under it, `pck_agent`, and under the random draw beside it, `pck_random`.
     """
     if not hardest:
         return []
@@ -110,7 +110,8 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
     crops = look(run, network, load(run, people, rows, "drawn"), augmentation)
     persons = [
         Person(
-            f"{_name(people, row)}: {_measure(run)} {100 * one['pck']:.0f}\u00a0% when trained on",
+            f"{_name(people, row)}: {run.dataset.score} {100 * one['pck_agent']:.0f}\u00a0%, "
+            f"{100 * one['pck_random']:.0f}\u00a0% under the random draw",
             [
                 _augmented(run, crops, augmentation, k, "at the epoch's end"),
                 Picture(crops.heat(k), f"heat maps, highest {crops.heatmaps[k].max():.2f}"),
@@ -118,14 +119,16 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
         )
         for k, (row, one) in enumerate(zip(rows, hardest, strict=True))
     ]
-    note = "Training crops of which the network found the smallest share of joints, looked at once more."
+    note = "The agent's draws for training people that lost most against the random ones, looked at again."
     return [Section("Hardest augmentations of the epoch", note, persons)]
 
 
 def grid_section(run: Run, shares: Tensor) -> list[Section]:
     """PCK [7, 7] of the validation people under each mean of a scale bin (row) and rotation bin (column)."""
     scales, rotations = ([f"{mean:g}" for mean in BIN_MEANS[kind]] for kind in ("scale", "rotation"))
-    note = f"{_measure(run)} in %, without the flip test; rows: log2 of scale, columns: degrees of rotation."
+    note = (
+        f"{run.dataset.score} in %, without the flip test; rows: log2 of scale, columns: degrees of rotation."
+    )
     return [Section("By scale and rotation", note, grid=Grid("", scales, rotations, shares.tolist()))]
 
 
@@ -234,10 +237,6 @@ def _augmented(run: Run, crops: Crops, augmentation: Augmentation, k: int, title
     what = [] if zoom == 1 and not turn else [f"scale ×{zoom:.2f}", angle]
     score = f"{run.dataset.measure} {100 * crops.pck[k]:.0f}\u00a0%"
     return Picture(crops.skeletons(k), f"{title}: {', '.join([*what, score])}")
-
-
-def _measure(run: Run) -> str:
-    return f"{run.dataset.measure}@{run.dataset.threshold:g}"
 
 
 def _name(people: People, row: int) -> str:

@@ -37,14 +37,14 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
     return torch.tensor([[counter.mean for counter in row] for row in counters], dtype=torch.float64)
 
 
-def report_grid(run: Run, network: nn.Module, stem: Path) -> None:
-    """Log the grid, and write it as `<stem>-grid.txt` and `<stem>-grid.png`.
+def report_grid(run: Run, network: nn.Module, stem: Path) -> Tensor:
+    """Log the grid and return it; write it as `<stem>-grid.txt` and `<stem>-grid.png`.
 
     Raises:
         UserError: a file cannot be written.
     """
     grid = evaluation_grid(run, network)
-    measure = f"{run.dataset.measure}@{run.dataset.threshold:g}"
+    measure = run.dataset.score
     title = f"{measure} by scale (rows, log2) and rotation (columns, degrees)"
     head = " " * 8 + "".join(f"{rotation:>8g}" for rotation in BIN_MEANS["rotation"])
     rows = [
@@ -55,3 +55,4 @@ def report_grid(run: Run, network: nn.Module, stem: Path) -> None:
     log.info("%s", text)
     write_file(stem.with_name(f"{stem.name}-grid.txt"), text + "\n")
     plot_grid(stem.with_name(f"{stem.name}-grid.png"), grid, measure)
+    return grid

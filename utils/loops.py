@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from data.augment import Augmentation, augment
 from data.heatmap import mirror_heatmaps, predict_points
 from data.patches import PatchLoader
 from models.losses import pose_loss
-from utils.checkpoint import write_predictions
-from utils.grid import report_grid
 from utils.means import Means
 from utils.metrics import PckTable, pck_table
 from utils.runs import Run
@@ -68,20 +65,3 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
         preds, torch.cat(points), torch.cat(normalizer), run.dataset.measure, run.dataset.threshold
     )
     return Evaluation(means["loss"], table, preds)
-
-
-def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
-    """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
-
-    With --eval_grid true also `<stem>-grid.txt` and `.png`.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
-    log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
-    path = stem.with_name(f"{stem.name}-preds.mat")
-    write_predictions(path, result.preds)
-    log.info("predictions: %s", path)
-    if run.opt.eval_grid:
-        report_grid(run, network, stem)

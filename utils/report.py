@@ -39,7 +39,7 @@ class Report:
             kind="start",
             time=time.time(),
             stage=stage,
-            measure=f"{run.dataset.measure}@{run.dataset.threshold:g}",
+            measure=run.dataset.score,
             epoch=learner.epoch,
             epochs=run.opt.nEpochs,
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
@@ -98,8 +98,9 @@ class Report:
             for name in opt.defaults
             if hasattr(opt, name)
         }
-        measure = f"{run.dataset.measure}@{run.dataset.threshold:g}"
-        return Pages(run.folder, opt.exp_id, stage, measure, options, epoch, opt.nEpochs, self.history.rows)
+        return Pages(
+            run.folder, opt.exp_id, stage, run.dataset.score, options, epoch, opt.nEpochs, self.history.rows
+        )
 
     def _event(self, **event: object) -> None:
         self._log.add(event)

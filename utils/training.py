@@ -85,11 +85,13 @@ def restore_draws(run: Run, checkpoint: dict) -> None:
         log.info("draws start anew from --seed %d", run.opt.seed)
 
 
-def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> None:
-    """A run from the start must not replace the checkpoints of an earlier one unasked.
+def start_afresh(folder: Path, overwrite: bool, resume_flag: str) -> None:
+    """Make sure that a run from the start does not mix with an earlier one.
+
+    With `overwrite` the folder's checkpoints and predictions are removed.
 
     Raises:
-        UserError: the folder has checkpoints.
+        UserError: the folder has checkpoints, and they are not to be overwritten.
     """
     there = sorted(folder.glob(f"*{SUFFIX}"))
     if there and not overwrite:
@@ -97,3 +99,5 @@ def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> None
             f"{folder} has checkpoints already, {there[0].name} for one: {resume_flag} goes on from one, "
             "--overwrite true starts again, another --exp_id keeps both"
         )
+    for path in [*there, *folder.glob("*-preds*.mat")]:
+        path.unlink()
