@@ -34,7 +34,7 @@ from utils.metrics import PckCounter
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import Learner, start_afresh, restore_draws, scheduled_lr
+from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, scheduled_lr
 
 POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
 
@@ -59,7 +59,7 @@ def train(run: Run, resumed: Path | None) -> None:
     opt = run.opt
     pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
     if resumed is None:
-        start_afresh(run.folder, opt.overwrite, "--load_checkpoint true")
+        refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
         pose.restore(run.load_pose(pose.network))
         agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
     else:
@@ -71,6 +71,8 @@ def train(run: Run, resumed: Path | None) -> None:
     agent.restore(load_agent(run, agent.network, agent_path))
     train_loader = run.loader(run.dataset.train, "drawn", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
+    if resumed is None:
+        remove_earlier(run.folder)
 
     with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
         while pose.epoch < opt.nEpochs:
@@ -132,7 +134,7 @@ def train_pose(
     pose.network.train()
     agent.network.eval()
     means = Means()
-    pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("random", "agent")}
+    pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("all", "random", "agent")}
     for batch, people in enumerate(progress(loader, f"epoch {pose.epoch}, pose")):
         augmentation = Augmentation.random(len(people), run.generator)
         if batch % 2:
@@ -142,10 +144,15 @@ def train_pose(
         outputs = run.forward(pose.network, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap))
         means.add(len(people), loss=loss)
-        pck["agent" if batch % 2 else "random"].add(outputs[-1].detach(), sample)
+        for crops in ("all", "agent" if batch % 2 else "random"):
+            pck[crops].add(outputs[-1].detach(), sample)
         report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
-    counts = {f"train_pck_{name}": counter.mean for name, counter in pck.items()}
-    return {"train_loss": means["loss"], "train_pck": sum(counts.values()) / len(counts), **counts}
+    return {
+        "train_loss": means["loss"],
+        "train_pck": pck["all"].mean,
+        "train_pck_random": pck["random"].mean,
+        "train_pck_agent": pck["agent"].mean,
+    }
 
 
 def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report) -> AgentRecord:

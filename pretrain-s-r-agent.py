@@ -21,7 +21,7 @@ from utils.means import Means
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import Learner, start_afresh, restore_draws
+from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws
 
 log = logging.getLogger("pretrain-s-r-agent")
 
@@ -35,7 +35,7 @@ def main() -> None:
     network.eval().requires_grad_(False)
     agent = Learner(build_agent(run), opt.lr)
     if opt.load_prefix_sr is None:
-        start_afresh(run.folder, opt.overwrite, "--load_prefix_sr")
+        refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
     else:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
         checkpoint = load_agent(run, agent.network, path)
@@ -46,6 +46,9 @@ def main() -> None:
     valid_rows = collected_rows(run, "val", len(run.dataset.valid))
     train_loader = run.loader(run.dataset.train, "identity", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
+    if opt.load_prefix_sr is None:
+        remove_earlier(run.folder)
+
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:
             began = time.monotonic()

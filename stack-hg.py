@@ -19,7 +19,7 @@ from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
 from utils.single import report_photograph
-from utils.training import Learner, start_afresh, restore_draws, scheduled_lr
+from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, scheduled_lr
 
 log = logging.getLogger("stack-hg")
 
@@ -46,13 +46,16 @@ def train(run: Run) -> None:
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr)
     if opt.load_prefix_pose is None:
-        start_afresh(run.folder, opt.overwrite, "--load_prefix_pose")
+        refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_pose")
     else:
         checkpoint = run.load_pose(pose.network)
         pose.restore(checkpoint)
         restore_draws(run, checkpoint)
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
+    if opt.load_prefix_pose is None:
+        remove_earlier(run.folder)
+
     with Report(run, "stack-hg", pose) as report:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()

@@ -23,6 +23,8 @@ from data.geometry import PIXELS_PER_SCALE
 DENSITY = 1.25  # patch px per px of the un-augmented crop: what zooming in can still resolve
 FILTER_REACH = 4  # px of the decoded photograph that the resampling filter sees beyond the patch, at most
 
+WORKER_GRACE = 2  # s that a process which loads goes on after SIGTERM
+
 
 def patch_res(in_res: int, margin: float) -> int:
     """Side of a patch in px for crops of `in_res` px, a multiple of 8."""
@@ -170,11 +172,11 @@ class PatchLoader:
     def __iter__(self) -> Iterator[PersonBatch]:
         for batch in self.loader:
             if isinstance(batch, DataError):
-                raise batch
+                raise DataError(*batch.args)  # raising `batch` itself would keep frame and workers alive
             yield batch.to(self.device)
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    # Terminals and job systems signal the whole process group; a worker that died of it would raise there.
+    """Job systems signal a whole process group: a worker outlives the main process's handling of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))

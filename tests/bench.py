@@ -2,8 +2,8 @@
 
 python tests/bench.py --dataset lsp --data_dir dataset --bs 16 --in_res 128 --chan 64
 
-Everything is compared with its floor in the same process: the networks' passes that the method itself needs, on
-tensors that are ready. Networks have initial weights; timings do not depend on them.
+Everything is compared with its floor in the same process: the networks' passes that the method itself needs,
+on tensors that are ready. Networks have initial weights; timings do not depend on them.
 """
 
 import importlib
@@ -73,9 +73,8 @@ def measure(run: Run) -> None:
         say(f"{name:<66}{1000 * seconds / units:>9.2f} ms   {units / seconds:>8.1f} / s")
         return seconds
 
-    say(
-        f"{run.device}, {torch.get_num_threads()} threads, {opt.precision}, {count} people, medians of {REPEATS}"
-    )
+    where = f"{run.device}, {torch.get_num_threads()} threads, {opt.precision}"
+    say(f"{where}, {count} people, medians of {REPEATS}")
     patches = Patches(people, run.dataset.root, opt.in_res, MARGINS["random"])
     rows = list(range(min(opt.bs, count)))
     per_person(f"load a patch of {patches.res} px, one process", lambda: patches[rows], len(rows))
@@ -108,11 +107,11 @@ def measure(run: Run) -> None:
     )
     agent_part = per_person("  stage 3, agent", lambda: joint.train_agent(run, pose, agent, loader, Silent()))
     joint_floor = per_person("  their passes, ready tensors", floor.joint, rounds * len(rows))
-    say(f"  stage 1, floor / time: {plain_floor / (rounds * len(rows)) / (plain / count):.2f}")
-    say(
-        f"  stage 3, floor / time: {joint_floor / (rounds * len(rows)) / ((pose_part + agent_part) / count):.2f}"
-    )
-    say(f"  stage 3 / stage 1: {(pose_part + agent_part) / plain:.2f}")
+    ready = rounds * len(rows)
+    joint_part = (pose_part + agent_part) / count
+    say(f"  stage 1, floor / time: {plain_floor / ready / (plain / count):.2f}")
+    say(f"  stage 3, floor / time: {joint_floor / ready / joint_part:.2f}")
+    say(f"  stage 3 / stage 1: {joint_part / (plain / count):.2f}")
 
 
 class Floor:

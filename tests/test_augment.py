@@ -254,6 +254,17 @@ def test_a_window_off_the_photograph_is_black(tmp_path):
     assert not sample.image.any() and not sample.heatmap.any()
 
 
+def test_detail_too_fine_for_a_crop_fades(tmp_path):
+    """Stripes of 1.5 px in the plain crop: seen when zoomed in, no false pattern when zoomed out."""
+    wave = 127.5 + 127.5 * np.sin(2 * np.pi * np.arange(600) / 3)
+    photo = write_photograph(tmp_path, np.broadcast_to(wave[None, :, None], (600, 600, 3)))
+    people = people_of(photo, [[300, 300]], [2 * RES / 200])
+    near, far = (
+        augment(people, Augmentation.fixed(1, step, 20), RES, RES // 4).image for step in (-0.6, 0.6)
+    )
+    assert near.std() > 0.06 and far.std() < 0.03
+
+
 def direct_warp(path, center, scale, rotation, res):
     """The crop [3, res, res], sampled from the full photograph with many samples a crop pixel."""
     photo = torch.tensor(np.asarray(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 255
@@ -277,4 +288,4 @@ def test_real_photographs_lose_little_detail(real_data):
             crop = augment(people, Augmentation.fixed(1, log2_scale, rotation), res, res // 4).image[0]
             wanted = direct_warp(path, center, scale * 2**log2_scale, rotation, res)
             psnr.append(-10 * (crop - wanted).square().mean().log10().item())
-    assert np.median(psnr) > 32
+    assert np.median(psnr) > 38

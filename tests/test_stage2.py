@@ -27,7 +27,7 @@ from models.agent import ScaleRotationAgent
 from utils.agents import agent_logits, agent_loss, constant_loss
 from utils.checkpoint import load_checkpoint
 from utils.collect import collect_rows
-from utils.distributions import distribution_path, read_distributions
+from utils.distributions import distribution_path
 from utils.metrics import SCORED_JOINTS
 from utils.training import Learner
 
@@ -127,12 +127,13 @@ def test_file_that_is_there_is_kept(changeable):
     lines = train.read_text().splitlines(keepends=True)
     lines[1] = "1 0 0 0 0 0 0\n"
     train.write_text("".join(lines))
+    recollected = valid.read_bytes()
     valid.unlink()
     printed = run_stage(SCRIPTS["scale"], *changeable.flags).stdout
     assert f"{train} is there already and fits: kept" in printed
     assert f"{valid} is there already" not in printed
     assert train.read_text() == "".join(lines)
-    assert valid.read_bytes() == distribution_path(valid.parent, "val", "scale").read_bytes()
+    assert valid.read_bytes() == recollected
 
     printed = run_stage(SCRIPTS["scale"], *changeable.flags, "--overwrite", "true").stdout
     assert "kept" not in printed
@@ -250,6 +251,13 @@ def test_missing_distributions_name_their_script(changeable, kind):
     assert SCRIPTS[kind] in message
 
 
+def test_refused_overwriting_keeps_the_earlier_agents(changeable):
+    path = distribution_path(changeable.agent_folder, "val", "scale")
+    path.unlink()
+    refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
+    assert (changeable.agent_folder / AGENT).exists()
+
+
 def test_damaged_distributions_stop_the_agent(changeable):
     path = distribution_path(changeable.agent_folder, "train", "scale")
     path.write_bytes(path.read_bytes()[:-3])
@@ -287,11 +295,3 @@ def test_agent_of_another_pose_network_is_refused(changeable):
     message = refusal(PRETRAIN, *flags, "--load_prefix_sr", AGENT)
     assert f"{POSE}.pth.tar" in message
     assert other.name in message
-
-
-def test_files_read_as_the_agent_reads_them(experiment):
-    """The reader gives what is in the file, as shares that sum to 1."""
-    run = experiment.run()
-    path = distribution_path(experiment.agent_folder, "val", "rotation")
-    rows = read_distributions(path, run.distribution_source("val", "rotation", VALID))
-    np.testing.assert_allclose(rows, rows_of(experiment, "val", "rotation"), atol=1e-5)

@@ -123,7 +123,8 @@ def read_run(folder: Path) -> tuple[str, dict[int, list[float]]]:
         if event["kind"] == "start":
             measure = event["measure"]
         elif event["kind"] == "epoch" and "pck" in event:
-            rows[event["epoch"]] = [event["pck"][column] for column in TABLE_COLUMNS]
+            shares = [event["pck"][column] for column in TABLE_COLUMNS]
+            rows[event["epoch"]] = [math.nan if share is None else share for share in shares]
     if not rows:
         raise UserError(f"{path} has no epoch of a pose network")
     return measure, rows

@@ -10,6 +10,7 @@ A run that was resumed has several starts: what comes after a start replaces ear
 """
 
 import json
+import math
 from pathlib import Path
 
 EVENTS = "log.jsonl"
@@ -29,13 +30,19 @@ class EventLog:
             self._file.write("\n")
 
     def add(self, event: dict) -> None:
-        """Write one event."""
-        self._file.write(json.dumps(event) + "\n")
+        """Write one event; a number that is not finite, which JSON lacks, becomes null."""
+        self._file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         """No event will follow."""
         self._file.close()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_events(path: Path) -> list[dict]:

@@ -85,13 +85,11 @@ def restore_draws(run: Run, checkpoint: dict) -> None:
         log.info("draws start anew from --seed %d", run.opt.seed)
 
 
-def start_afresh(folder: Path, overwrite: bool, resume_flag: str) -> None:
-    """Make sure that a run from the start does not mix with an earlier one.
-
-    With `overwrite` the folder's checkpoints and predictions are removed.
+def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> None:
+    """A run from the start must not replace the checkpoints of an earlier one unasked.
 
     Raises:
-        UserError: the folder has checkpoints, and they are not to be overwritten.
+        UserError: the folder has checkpoints, and `overwrite` is not set.
     """
     there = sorted(folder.glob(f"*{SUFFIX}"))
     if there and not overwrite:
@@ -99,5 +97,9 @@ def start_afresh(folder: Path, overwrite: bool, resume_flag: str) -> None:
             f"{folder} has checkpoints already, {there[0].name} for one: {resume_flag} goes on from one, "
             "--overwrite true starts again, another --exp_id keeps both"
         )
-    for path in [*there, *folder.glob("*-preds*.mat")]:
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove an earlier run's checkpoints and predictions, once nothing stops the new one any more."""
+    for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*-preds*.mat")]:
         path.unlink()

@@ -121,7 +121,7 @@ def _curve(trace: Trace, events: list[dict]) -> dict:
         if event["kind"] == trace.kind and trace.field in event:
             value = event[trace.field] if trace.index is None else event[trace.field][trace.index]
             x.append(event["epoch"] + (event["batch"] / event["batches"] if trace.kind == "batch" else 0))
-            y.append(value if math.isfinite(value) else None)
+            y.append(value if value is not None and math.isfinite(value) else None)
     return {
         "type": "scatter",
         "mode": "lines" if trace.kind == "batch" else "lines+markers",

@@ -1,0 +1,233 @@
+"""The loops of stage 3: what the agent draws, what it is rewarded for, and what it must leave alone."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from experiment import kept_logging, load_script
+from stages import QUIET, SMALL, TRAIN, demo_data
+from torch import nn
+from torch.testing import assert_close
+
+from data.augment import BIN_MEANS, BIN_STD, MARGINS, Augmentation, PersonBatch
+from options.parser import StageParser
+from utils.agents import HARDEST, AgentRecord, build_agent
+from utils.runs import Run
+from utils.training import Learner
+
+SCRIPT = load_script("joint-train-pose-s-r-agent.py")
+CHI_SQUARE_999 = 22.46  # 6 degrees of freedom
+
+
+class Silent:
+    """A report that nobody reads."""
+
+    def batch(self, *position, **means):
+        pass
+
+
+class Blind(nn.Module):
+    """A pose network for an agent that does not look."""
+
+    def features(self, image):
+        return (image,)
+
+
+class Stubborn(nn.Module):
+    """An agent that tells each person the same, or everyone their row, of its logits; it can learn."""
+
+    def __init__(self, scale, rotation):
+        super().__init__()
+        self.scale, self.rotation = nn.Parameter(scale), nn.Parameter(rotation)
+
+    def forward(self, features):
+        people = len(features[0])
+        return self.scale.expand(people, 7), self.rotation.expand(people, 7)
+
+    def train(self, mode=True):
+        return self
+
+
+def some_people(count):
+    """People whose photographs are 8 px of noise."""
+    draws = torch.Generator().manual_seed(1)
+    return PersonBatch(
+        patch=torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=draws),
+        center=torch.full((count, 2), 100.0),
+        scale=torch.ones(count),
+        points=100 + 50 * torch.rand(count, 16, 2, generator=draws),
+        normalizer=torch.full((count,), 20.0),
+        width=torch.full((count,), 200.0),
+        index=torch.arange(count),
+        margin=MARGINS["drawn"],
+    )
+
+
+def plain_run(seed=0):
+    """What the agent's loop needs of a run, without a data set."""
+    return SimpleNamespace(
+        opt=SimpleNamespace(in_res=8, out_res=2, agent_iters=None),
+        generator=torch.Generator().manual_seed(seed),
+        device=torch.device("cpu"),
+        autocast=nullcontext,
+    )
+
+
+def drawn_by(scale, rotation, people, run):
+    pose, agent = SimpleNamespace(network=Blind()), SimpleNamespace(network=Stubborn(scale, rotation))
+    return SCRIPT.draw(run, pose, agent, people)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on the demo set, with a pose network that has learned nothing."""
+    root = tmp_path_factory.mktemp("loops")
+    flags = (*SMALL, *QUIET, "--data_dir", demo_data(root / "data"), "--exp_dir", root, "--exp_id", "loops")
+    with kept_logging():
+        opt = StageParser("test", "resume_pose", "joint").parse([str(flag) for flag in flags])
+        return Run(opt, root / "loops")
+
+
+def test_draws_follow_the_predicted_distributions():
+    shares = torch.tensor([0.3, 0.05, 0.1, 0.05, 0.2, 0.1, 0.2])
+    count = 3000
+    scale = torch.stack([shares, shares.flip(0)]).repeat(count, 1)  # each of them, person by person
+    people, run = some_people(2 * count), plain_run()
+    augmentation, bins, logits = drawn_by(scale.log(), scale.flip(1).log(), people, run)
+    assert_close(logits[0].softmax(dim=1), scale)
+    for kind, drawn, expected in (("scale", bins[0], shares), ("rotation", bins[1], shares.flip(0))):
+        for person in (0, 1):
+            counts = drawn[person::2].bincount(minlength=7).double()
+            wanted = count * (expected if person == 0 else expected.flip(0))
+            assert ((counts - wanted) ** 2 / wanted).sum() < CHI_SQUARE_999
+        value = augmentation.log2_scale if kind == "scale" else augmentation.rotation
+        beside = (value - torch.tensor(BIN_MEANS[kind])[drawn]).abs() / BIN_STD[kind]
+        assert beside.max() <= 1.001
+        assert beside.std() > 0.2  # spread round the bin's mean
+    assert not augmentation.flip.any()
+    assert (augmentation.color == 1).all()
+    together = torch.corrcoef(torch.stack(bins)[:, ::2].double())[0, 1]
+    assert abs(together) < 0.06  # scale and rotation are drawn apart
+
+
+def test_each_person_gets_bins_of_its_own():
+    sure = 50 * torch.eye(7)
+    people = some_people(7)
+    for seed in range(3):
+        augmentation, bins, _ = drawn_by(sure, sure.flip(0), people, plain_run(seed))
+        assert bins[0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+        assert bins[1].tolist() == [6, 5, 4, 3, 2, 1, 0]
+        assert (augmentation.log2_scale.diff() > 0).all()
+        assert (augmentation.rotation.diff() < 0).all()
+
+
+def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
+    """How likely the agent draws a bin, at first and in the end, if crops there lose half of the joints."""
+    field = "log2_scale" if kind == "scale" else "rotation"
+
+    def crop_pckh(run, network, people, augmentation):
+        value = getattr(augmentation, field).view(4, len(people))
+        near = (value - BIN_MEANS[kind][chosen]).abs() <= 1.01 * BIN_STD[kind]
+        return 1 - 0.5 * near if hard else torch.ones(4, len(people))
+
+    monkeypatch.setattr(SCRIPT, "crop_pckh", crop_pckh)
+    agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 0.02)
+    pose = SimpleNamespace(network=Blind(), epoch=0, history=SimpleNamespace(rows=[]))
+    record = SCRIPT.train_agent(plain_run(seed), pose, agent, [some_people(24)] * batches, Silent())
+    assert (record.means[f"{kind}_gap"] > 0) == hard
+    assert record.means["rotation_gap" if kind == "scale" else "scale_gap"] == 0
+    return getattr(agent.network, kind).softmax(dim=1)[0, chosen].item()
+
+
+@pytest.mark.parametrize(("kind", "chosen"), [("scale", 5), ("rotation", 1), ("rotation", 6)])
+def test_agent_learns_which_bin_is_hard(monkeypatch, kind, chosen):
+    hard = [share_of_the_bin(monkeypatch, kind, chosen, True, seed) for seed in range(3)]
+    level = [share_of_the_bin(monkeypatch, kind, chosen, False, seed) for seed in range(3)]
+    assert sum(hard) / 3 > 0.22
+    assert sum(level) / 3 < 0.18
+
+
+def test_hardest_draws_of_an_epoch_are_kept():
+    draws = torch.Generator().manual_seed(0)
+    record, lost = AgentRecord(), {}
+    uniform = [torch.full((5, 7), 1 / 7)] * 2
+    for batch in range(4):
+        pckh, rows = torch.rand(2, 2, 5, generator=draws), 5 * batch + torch.randperm(5, generator=draws)
+        drawn = Augmentation.random(5, draws)
+        record.add(0.0, uniform, pckh, rows, drawn)
+        for k, row in enumerate(rows.tolist()):
+            for kind, draw in enumerate(((drawn.log2_scale[k].item(), 0), (0, drawn.rotation[k].item()))):
+                lost[(pckh[0, kind, k] - pckh[1, kind, k]).item()] = (row, *draw)
+    kept = [(draw["row"], draw["log2_scale"], draw["rotation"]) for draw in record.hardest]
+    assert kept == [lost[most] for most in sorted(lost, reverse=True)[:HARDEST]]
+    gaps = [draw["pck_random"] - draw["pck_agent"] for draw in record.hardest]
+    assert gaps == pytest.approx(sorted(lost, reverse=True)[:HARDEST])
+
+
+def learner_state(learner):
+    return {name: value.clone() for name, value in learner.network.state_dict().items()}
+
+
+def test_agents_epoch_leaves_the_pose_network_alone(run):
+    pose, agent = Learner(run.pose_network(), 1e-3), Learner(build_agent(run), 1e-3)
+    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    pose.network.train()
+    before, agent_before = learner_state(pose), learner_state(agent)
+    record = SCRIPT.train_agent(run, pose, agent, loader, Silent())
+    assert_close(learner_state(pose), before, atol=0, rtol=0)
+    assert all(parameter.grad is None for parameter in pose.network.parameters())
+    changed = [
+        name for name, value in learner_state(agent).items() if not torch.equal(value, agent_before[name])
+    ]
+    assert any(name.endswith("running_mean") for name in changed)
+    assert any(name.startswith("fc_") for name in changed)
+    assert sum(record.row(pose.history)["scale_distribution"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeypatch):
+    """Even batches are augmented at random, odd ones as the agent says, mirrored and coloured as before."""
+    pose = Learner(run.pose_network(), 1e-3)
+    far = torch.tensor([[0.0, 0, 0, 0, 0, 0, 60]])
+    agent = Learner(Stubborn(far, far.flip(1)), 1e-3)
+    seen = []
+
+    def recorded(people, augmentation, *sizes):
+        seen.append(augmentation)
+        return augment(people, augmentation, *sizes)
+
+    augment = SCRIPT.augment
+    monkeypatch.setattr(SCRIPT, "augment", recorded)
+    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    before, agent_before = learner_state(pose), learner_state(agent)
+    row = SCRIPT.train_pose(run, pose, agent, loader, Silent())
+    assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
+    assert not torch.equal(learner_state(pose)["conv1.weight"], before["conv1.weight"])
+    assert pose.network.training
+    assert 0 <= row["train_pck"] <= 1
+
+    even, look, odd, last = seen  # of three batches
+    assert sum(map(len, (even, odd, last))) == TRAIN
+    assert (look.log2_scale == 0).all()
+    assert (look.color == 1).all()
+    for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", odd.rotation, 0)):
+        assert ((value - BIN_MEANS[kind][side]).abs() <= 1.001 * BIN_STD[kind]).all()
+    for random in (even, last):
+        assert (random.log2_scale.abs() <= 0.5).all()
+    for augmentation in (even, odd, last):
+        assert augmentation.color.std() > 0.05
+
+
+def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
+    """The half pass looks in eval mode, in the middle of training too."""
+    pose, agent = Learner(run.pose_network(), 1e-3), Learner(build_agent(run), 1e-3)
+    agent.network.eval()
+    (people, *_) = run.loader(run.dataset.train, "drawn")
+    before = learner_state(pose)
+    logits = []
+    for training in (True, False):
+        pose.network.train(training)
+        logits.append(SCRIPT.draw(run, pose, agent, people)[2])
+        assert pose.network.training == training
+    assert_close(logits[0], logits[1], atol=0, rtol=0)
+    assert_close(learner_state(pose), before, atol=0, rtol=0)

@@ -1,0 +1,254 @@
+"""Stage 3: the pose network and the agent trained in turn, resumed, stopped, and evaluated."""
+
+import re
+import subprocess
+import time
+
+import pytest
+import scipy.io
+import torch
+from experiment import (
+    POSE,
+    assert_same_state,
+    change_weights,
+    differences,
+    refusal,
+    run_here,
+    tiny_experiment,
+)
+from PIL import Image
+from stages import VALID, assert_user_error, command, environment, run_stage
+
+from data.augment import BIN_MEANS, Augmentation, augment
+from data.heatmap import predict_points
+from utils.checkpoint import load_checkpoint, newest_checkpoint
+from utils.metrics import SCORED_JOINTS, pck_counts
+
+JOINT = "joint-train-pose-s-r-agent.py"
+AGENT = "lr-0.00025-1.pth.tar"
+TRAINING = ("--load_prefix_sr", AGENT, "--is_train", "true")
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    return tiny_experiment(tmp_path_factory.getbasetemp() / "experiment")
+
+
+@pytest.fixture(scope="module")
+def joint(experiment, tmp_path_factory):
+    """Stage 3 for two epochs, 1 and 2 of the pose network, without a break."""
+    trained = experiment.copy(tmp_path_factory.mktemp("joint") / "checkpoints")
+    run_stage(JOINT, *trained.flags, *TRAINING, "--nEpochs", 3)
+    return trained
+
+
+@pytest.fixture
+def changeable(experiment, tmp_path):
+    return experiment.copy(tmp_path / "checkpoints")
+
+
+def preds_of(path):
+    return torch.from_numpy(scipy.io.loadmat(path)["preds"])
+
+
+def test_files_of_two_epochs(experiment, joint):
+    folder = joint.joint_folder
+    names = {path.name for path in folder.iterdir()}
+    for epoch in (1, 2):
+        pose = f"pose-lr-0.00025-{epoch}"
+        agent = f"agent-lr-0.00005-{epoch + 1}.pth.tar"  # the pretrained one had finished epoch 1
+        assert {f"{pose}.pth.tar", f"{pose}-preds.mat", agent} <= names
+        assert preds_of(folder / f"{pose}-preds.mat").shape == (VALID, 16, 2)
+        assert load_checkpoint(folder / f"{pose}.pth.tar")["agent"] + ".pth.tar" == agent
+    history = load_checkpoint(folder / "pose-lr-0.00025-2.pth.tar")["train_history"]
+    scores = [row["valid_pck"] for row in history]
+    for epoch in (1, 2):
+        for best in ("model-best.pth.tar", "preds-best.mat"):
+            improved = scores[epoch] > max(scores[:epoch])
+            assert (f"pose-lr-0.00025-{epoch}-{best}" in names) == improved
+    assert not [name for name in names if name.endswith(".tmp")]
+    for network, file in (("pose", experiment.folder / f"{POSE}.pth.tar"), ("agent", None)):
+        file = file or experiment.agent_folder / AGENT
+        now = max(folder.glob(f"{network}-lr-*-[23].pth.tar"))
+        learned = differences(load_checkpoint(now)["state_dict"], load_checkpoint(file)["state_dict"])
+        assert len(learned) > 50
+
+
+def test_summary_tells_what_the_agent_did(joint):
+    path = joint.joint_folder / "pose-training-summary.txt"
+    names, *lines = path.read_text().splitlines()
+    row = dict(zip(names.split(), lines[-1].split(), strict=True))
+    assert len(lines) == 3  # stage 1's epoch and both joint ones
+    numbers = {name: float(value) for name, value in row.items() if "," not in value}
+    assert numbers["epoch"] == 2
+    assert numbers["agent_epoch"] == 3
+    assert (numbers["lr"], numbers["agent_lr"]) == (0.00025, 0.00005)
+    assert 0 <= numbers["pck_agent"] <= 1
+    assert numbers["pck_gap"] == pytest.approx(numbers["pck_random"] - numbers["pck_agent"], abs=1e-5)
+    gaps = (numbers["scale_gap"] + numbers["rotation_gap"]) / 2
+    assert numbers["pck_gap"] == pytest.approx(gaps, abs=1e-5)
+    assert 0 <= numbers["reward_share"] <= 1
+    assert 0 < numbers["train_pck_random"] < 1
+    assert 0 < numbers["train_pck_agent"] < 1
+    for kind in ("scale", "rotation"):
+        shares = [float(share) for share in row[f"{kind}_distribution"].split(",")]
+        assert len(shares) == 7
+        assert sum(shares) == pytest.approx(1, abs=1e-3)
+        assert 0 < numbers[f"{kind}_entropy"] <= 1.9459102  # log 7
+        assert 0 < numbers[f"{kind}_change"] < 1  # from the epoch before
+
+
+def test_stopped_run_goes_on_exactly(joint, changeable):
+    """SIGTERM in the middle; then the next process ends where the uninterrupted one did, bit for bit."""
+    folder = changeable.joint_folder
+    first = folder / "pose-lr-0.00025-1.pth.tar"
+    training = command(JOINT, *changeable.flags, *TRAINING, "--nEpochs", 100000)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(training, env=environment(), stdout=pipe, stderr=pipe, text=True)
+    try:
+        until = time.monotonic() + 120
+        while not first.exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.terminate()
+        stderr = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 128 + 15, stderr
+    assert re.fullmatch(r"[^\n]*stopped by SIGTERM[^\n]*\n", stderr)
+    assert not list(folder.glob(".*"))
+    newest = load_checkpoint(newest_checkpoint(folder, "pose-"))
+    load_checkpoint(folder / f"{newest['agent']}.pth.tar")
+
+    for path in folder.glob("*-lr-*"):  # it may have finished more epochs than the first
+        if path.name not in (first.name, "agent-lr-0.00005-2.pth.tar"):
+            path.unlink()
+    run_stage(JOINT, *changeable.flags, "--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 3)
+    for name in ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-3.pth.tar"):
+        assert_same_state(folder / name, joint.joint_folder / name)
+    name = "pose-lr-0.00025-2-preds.mat"
+    assert torch.equal(preds_of(folder / name), preds_of(joint.joint_folder / name))
+
+
+def test_evaluation_of_stage_1_with_the_grid(joint):
+    """Without --is_train: stage 1's network, as its own training scored it."""
+    path = joint.folder / f"{POSE}-preds.mat"
+    expected = preds_of(path)
+    path.unlink()
+    run_stage(JOINT, *joint.flags, "--eval_grid", "true")
+    torch.testing.assert_close(preds_of(path), expected, atol=1e-3, rtol=0)
+
+    text = (joint.folder / f"{POSE}-grid.txt").read_text().splitlines()
+    assert [float(number) for number in text[1].split()] == list(BIN_MEANS["rotation"])
+    table = torch.tensor([[float(number) for number in line.split()] for line in text[2:9]])
+    assert table.shape == (7, 8)
+    assert table[:, 0].tolist() == pytest.approx(BIN_MEANS["scale"])
+    assert float(text[9].split()[-1]) == pytest.approx(table[:, 1:].mean().item(), abs=0.02)
+    run = joint.run()
+    network = run.pose_network()
+    run.load_pose(network)
+    network.eval()
+    (people,) = run.loader(run.dataset.valid, "drawn")
+    for i, j in ((0, 6), (6, 0), (3, 3), (0, 2)):
+        fixed = Augmentation.fixed(VALID, BIN_MEANS["scale"][i], BIN_MEANS["rotation"][j])
+        sample = augment(people, fixed, 64, 16)
+        with torch.no_grad():
+            heatmaps = network(sample.image)[-1]
+        pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)
+        correct, annotated = pck_counts(pred, sample.points, sample.normalizer, run.dataset.threshold)
+        share = correct[SCORED_JOINTS].sum() / annotated[SCORED_JOINTS].sum()
+        assert table[i, j + 1] == pytest.approx(100 * share.item(), abs=0.01)
+    with Image.open(joint.folder / f"{POSE}-grid.png") as plot:
+        plot.load()
+        assert min(plot.size) > 300
+
+
+def test_evaluation_of_the_newest_joint_epoch(joint):
+    path = joint.joint_folder / "pose-lr-0.00025-2-preds.mat"
+    expected = preds_of(path)
+    path.unlink()
+    run_here(JOINT, *joint.flags, "--load_checkpoint", "true")
+    torch.testing.assert_close(preds_of(path), expected, atol=1e-3, rtol=0)
+
+
+def test_agent_iters_limits_the_agents_batches(experiment, changeable):
+    def steps(path):
+        state = load_checkpoint(path)["optimizer"]["state"]
+        return {int(parameter["step"]) for parameter in state.values()}
+
+    (before,) = steps(experiment.agent_folder / AGENT)
+    run_here(JOINT, *changeable.flags, *TRAINING, "--nEpochs", 2, "--agent_iters", 1)
+    assert steps(changeable.joint_folder / "agent-lr-0.00005-2.pth.tar") == {before + 1}
+    (pose_before,) = steps(experiment.folder / f"{POSE}.pth.tar")
+    assert steps(changeable.joint_folder / "pose-lr-0.00025-1.pth.tar") == {pose_before + 3}
+
+
+def test_joint_run_is_not_replaced_unasked(joint):
+    path = joint.joint_folder / "pose-lr-0.00025-1.pth.tar"
+    before = path.read_bytes()
+    message = refusal(JOINT, *joint.flags, *TRAINING, "--nEpochs", 2)
+    assert "--load_checkpoint true" in message
+    assert path.read_bytes() == before
+
+
+def test_refused_overwriting_keeps_the_earlier_run(joint, tmp_path):
+    earlier = joint.copy(tmp_path / "checkpoints")
+    typo = ("--load_prefix_sr", "lr-0.00025-7", "--is_train", "true", "--overwrite", "true")
+    refusal(JOINT, *earlier.flags, *typo)
+    assert (earlier.joint_folder / "pose-lr-0.00025-2.pth.tar").exists()
+
+
+def test_control_arm_draws_anew_with_another_seed(experiment, tmp_path):
+    """Random augmentation alone, from the same start as stage 3; the same seed goes on exactly."""
+
+    def train_on(name, seed, *ends):
+        arm = experiment.copy(tmp_path / name)
+        for epoch, end in enumerate(ends):
+            start = f"lr-0.00025-{ends[epoch - 1] - 1 if epoch else 0}"
+            flags = (*arm.place, "--load_prefix_pose", start, "--seed", seed, "--nEpochs", end)
+            run_here("stack-hg.py", *flags, "--is_train", "true")
+        return arm.folder
+
+    same, other = train_on("same", 0, 3), train_on("other", 1, 3)
+    first, second = "lr-0.00025-1.pth.tar", "lr-0.00025-2.pth.tar"
+    assert load_checkpoint(same / first)["seed"] == 0
+    weights = [load_checkpoint(folder / first)["state_dict"] for folder in (same, other)]
+    assert differences(*weights)
+    assert_same_state(train_on("other in parts", 1, 2, 3) / second, other / second)
+    from_scratch = experiment.copy(tmp_path / "from scratch")
+    flags = (*from_scratch.place, "--nEpochs", 2, "--is_train", "true", "--overwrite", "true")
+    run_here("stack-hg.py", *flags)
+    assert_same_state(same / first, from_scratch.folder / first)
+
+
+def test_missing_prefixes_are_one_line(changeable):
+    place = changeable.place
+    done = run_stage(JOINT, *place, *TRAINING, check=False)
+    assert_user_error(done, "--load_prefix_pose")
+    done = run_stage(JOINT, *changeable.flags, "--is_train", "true", check=False)
+    assert_user_error(done, "--load_prefix_sr")
+    absent = refusal(JOINT, *place, "--load_prefix_pose", "lr-0.00025-7", *TRAINING)
+    assert f"{POSE}.pth.tar" in absent  # what there is
+    absent = refusal(JOINT, *changeable.flags, "--load_prefix_sr", "lr-0.00025-7", "--is_train", "true")
+    assert AGENT in absent
+
+
+@pytest.mark.parametrize("is_train", ["true", "false"])
+def test_nothing_to_resume_is_an_error(changeable, is_train):
+    flags = ("--load_checkpoint", "true", "--is_train", is_train)
+    assert str(changeable.joint_folder) in refusal(JOINT, *changeable.flags, *flags)
+    assert not changeable.joint_folder.exists()
+
+
+def test_agent_of_another_pose_network_is_refused(changeable):
+    change_weights(changeable.folder / f"{POSE}.pth.tar")
+    message = refusal(JOINT, *changeable.flags, *TRAINING, "--nEpochs", 2)
+    assert AGENT in message
+    assert "pretrain an agent" in message
+
+
+def test_joint_checkpoint_without_its_agent_is_an_error(joint, tmp_path):
+    torn = joint.copy(tmp_path / "checkpoints")
+    (torn.joint_folder / "agent-lr-0.00005-3.pth.tar").unlink()
+    flags = (*torn.flags, "--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 4)
+    assert "agent-lr-0.00005-3.pth.tar" in refusal(JOINT, *flags)
