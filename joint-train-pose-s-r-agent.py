@@ -135,7 +135,8 @@ def train_pose(
     agent.network.eval()
     means = Means()
     pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("all", "random", "agent")}
-    for batch, people in enumerate(progress(loader, f"epoch {pose.epoch}, pose")):
+    bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
+    for batch, people in enumerate(bar):
         augmentation = Augmentation.random(len(people), run.generator)
         if batch % 2:
             drawn, _, _ = draw(run, pose, agent, people)
@@ -146,6 +147,7 @@ def train_pose(
         means.add(len(people), loss=loss)
         for crops in ("all", "agent" if batch % 2 else "random"):
             pck[crops].add(outputs[-1].detach(), sample)
+        bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck['all'].mean:.3f}")
         report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
     return {
         "train_loss": means["loss"],
@@ -164,8 +166,9 @@ def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, re
     pose.network.eval()
     agent.network.train()
     record = AgentRecord()
-    batches = islice(loader, run.opt.agent_iters)
-    for batch, people in enumerate(progress(batches, f"epoch {pose.epoch}, agent")):
+    iters = min(len(loader), run.opt.agent_iters or len(loader))
+    bar = progress(islice(loader, iters), f"epoch {pose.epoch}, agent", run.opt.bs, iters)
+    for batch, people in enumerate(bar):
         drawn, bins, logits = draw(run, pose, agent, people)
         chance = Augmentation.random(len(people), run.generator)
         trials = [drawer.only(field) for drawer in (chance, drawn) for field in ("log2_scale", "rotation")]
@@ -174,7 +177,8 @@ def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, re
         targets = tuple(map(rewarded_distribution, predicted, bins, *pckh))
         loss = agent.step(agent_loss(logits, targets))
         record.add(loss, predicted, pckh, people.index, drawn)
-        report.batch(pose.epoch, batch, len(loader), agent_loss=record.means["agent_loss"])
+        bar.set_postfix(loss=f"{record.means['agent_loss']:.5f}", gap=f"{record.means['pck_gap']:.3f}")
+        report.batch(pose.epoch, batch, iters, agent_loss=record.means["agent_loss"])
     return record
 
 

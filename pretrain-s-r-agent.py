@@ -1,6 +1,5 @@
 """Stage 2: train the agent to predict the collected scale and rotation distributions of each person."""
 
-import logging
 import time
 from functools import partial
 
@@ -22,8 +21,6 @@ from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
 from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws
-
-log = logging.getLogger("pretrain-s-r-agent")
 
 
 def main() -> None:
@@ -105,11 +102,13 @@ def train_epoch(
     """One pass over the training people, un-augmented; the mean loss."""
     agent.network.train()
     means = Means()
-    for batch, people in enumerate(progress(loader, f"epoch {agent.epoch}")):
+    bar = progress(loader, f"epoch {agent.epoch}", run.opt.bs)
+    for batch, people in enumerate(bar):
         sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
         logits = agent_logits(run, network, agent.network, sample.image)
         loss = agent.step(agent_loss(logits, tuple(row[people.index] for row in rows)))
         means.add(len(people), loss=loss)
+        bar.set_postfix(loss=f"{means['loss']:.5f}")
         report.batch(agent.epoch, batch, len(loader), agent_loss=means["loss"])
     return means["loss"]
 
@@ -125,7 +124,7 @@ def mean_loss(
     """The agent's mean loss over people, in eval mode."""
     agent.eval()
     means = Means()
-    for people in progress(loader, "valid"):
+    for people in progress(loader, "valid", run.opt.bs):
         sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
         logits = agent_logits(run, network, agent, sample.image)
         means.add(len(people), loss=agent_loss(logits, tuple(row[people.index] for row in rows)).item())

@@ -1,6 +1,5 @@
 """Stage 1: train the stacked-hourglass pose network with random augmentation, or evaluate it."""
 
-import logging
 import time
 from functools import partial
 
@@ -20,8 +19,6 @@ from utils.report import Report
 from utils.runs import Run
 from utils.single import report_photograph
 from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, scheduled_lr
-
-log = logging.getLogger("stack-hg")
 
 
 def main() -> None:
@@ -86,13 +83,15 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
     """One pass over the training people with random augmentation; the mean loss and the PCK it saw."""
     pose.network.train()
     means, pck = Means(), PckCounter(run.dataset.threshold)
-    for batch, people in enumerate(progress(loader, f"epoch {pose.epoch}")):
+    bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
+    for batch, people in enumerate(bar):
         augmentation = Augmentation.random(len(people), run.generator)
         sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
         outputs = run.forward(pose.network, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap))
         means.add(len(people), loss=loss)
         pck.add(outputs[-1].detach(), sample)
+        bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck.mean:.3f}")
         report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
     return {"train_loss": means["loss"], "train_pck": pck.mean}
 

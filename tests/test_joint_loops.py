@@ -67,7 +67,7 @@ def some_people(count):
 def plain_run(seed=0):
     """What the agent's loop needs of a run, without a data set."""
     return SimpleNamespace(
-        opt=SimpleNamespace(in_res=8, out_res=2, agent_iters=None),
+        opt=SimpleNamespace(in_res=8, out_res=2, agent_iters=None, bs=24),
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),
         autocast=nullcontext,

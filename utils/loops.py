@@ -19,9 +19,12 @@ from utils.runs import Run
 log = logging.getLogger(__name__)
 
 
-def progress(batches: Iterable, title: str) -> tqdm:
-    """The batches, with a bar where there is a terminal."""
-    return tqdm(batches, desc=title, disable=None, leave=False, unit="batch")
+def progress(batches: Iterable, title: str, people: int, total: int | None = None) -> tqdm:
+    """The batches, with a bar in people where there is a terminal.
+
+    people: how many a batch. total: the number of batches, where `batches` does not know it.
+    """
+    return tqdm(batches, title, total, disable=None, leave=False, unit=" people", unit_scale=people)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
     """Score a pose network on un-augmented people with the flip test; the network is put in eval mode."""
     network.eval()
     means, preds, points, normalizer = Means(), [], [], []
-    for people in progress(loader, title):
+    for people in progress(loader, title, run.opt.bs):
         sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
         outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)
         means.add(len(people), loss=pose_loss(outputs, sample.heatmap).item())

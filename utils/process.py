@@ -53,12 +53,12 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _end_quietly() -> None:
-    """From here on neither a second signal nor the end of a worker process disturbs this one's end.
+    """From here on neither a second SIGTERM nor the end of a worker process disturbs this one's end.
 
-    Workers leave signals to this process, and are of no more use.
+    Workers leave signals to this process, and are of no more use. A second Ctrl-C ends it at once.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the loader's handler would raise
     for worker in multiprocessing.active_children():
         worker.kill()
