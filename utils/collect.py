@@ -81,7 +81,10 @@ def crop_pckh(run: Run, network: nn.Module, people: PersonBatch, augmentation: A
 def summary(rows: Tensor, split: str, kind: str) -> str:
     """The mean row, the share of uniform rows, and how often each bin is the hardest of its row."""
     uniform = (rows - rows.mean(dim=1, keepdim=True)).abs().amax(dim=1) < 1e-6
-    hardest = rows[~uniform].argmax(dim=1).bincount(minlength=rows.shape[1]) / max(1, int((~uniform).sum()))
+    hardest = (rows == rows.amax(dim=1, keepdim=True)).float()  # bins that tie share the person
+    hardest = (hardest / hardest.sum(dim=1, keepdim=True))[~uniform].sum(dim=0) / max(
+        1, int((~uniform).sum())
+    )
     lines = [
         f"{split}: {len(rows)} people, {100 * uniform.float().mean():.1f} % with a uniform row",
         f"{kind + ' bin':<16}" + "".join(f"{mean:>8g}" for mean in BIN_MEANS[kind]),
