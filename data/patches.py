@@ -7,6 +7,7 @@ anti-aliasing, to a fixed size. `PatchLoader` hands out batches of them from wor
 import math
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -170,10 +171,29 @@ class PatchLoader:
         return len(self.loader.sampler)
 
     def __iter__(self) -> Iterator[PersonBatch]:
-        for batch in self.loader:
+        with _signals_wait():
+            batches = iter(self.loader)
+        for batch in batches:
             if isinstance(batch, DataError):
                 raise DataError(*batch.args)  # raising `batch` itself would keep frame and workers alive
             yield batch.to(self.device)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """SIGINT and SIGTERM arrive afterwards: what their handlers raise is lost in the midst of a fork."""
+    arrived = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:

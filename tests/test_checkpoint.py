@@ -1,0 +1,244 @@
+"""Checkpoints and other files of an experiment: whole or not at all, and no code from them is run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import scipy.io
+import torch
+from stages import REPOSITORY
+
+from models.hourglass import StackedHourglass
+from utils.checkpoint import checkpoint_name, find_checkpoint, load_checkpoint, load_weights, save_epoch
+from utils.errors import UserError
+from utils.files import write_file
+from utils.history import History
+from utils.training import Learner
+
+SIZE = {"num_stacks": 1, "num_modules": 1, "chan": 8, "in_res": 64}
+
+
+def pose_network(chan=8, seed=0):
+    torch.manual_seed(seed)
+    return StackedHourglass(1, 1, chan=chan)
+
+
+def trained(seed=0):
+    """A learner after two steps, so that its optimiser has a state."""
+    learner = Learner(pose_network(seed=seed), 1e-3)
+    for _ in range(2):
+        learner.step(learner.network(torch.rand(2, 3, 64, 64))[-1].square().mean())
+    return learner
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    learner = trained()
+    return {
+        "state_dict": learner.network.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "train_history": [{"epoch": 3, "valid_pck": 0.25, "shares": [0.5, 0.5]}],
+        "epoch": 3,
+        "generator": torch.Generator().manual_seed(4).get_state(),
+        "seed": 4,
+        "network": SIZE,
+    }
+
+
+def released(checkpoint):
+    """The same weights as the 2018 release saved them."""
+    weights = OrderedDict(
+        (f"module.{name}", value)
+        for name, value in checkpoint["state_dict"].items()
+        if not name.endswith("num_batches_tracked")
+    )
+    history = OrderedDict((name, OrderedDict(value=[0.1])) for name in ("epoch", "lr", "loss", "pckh"))
+    group = checkpoint["optimizer"]["param_groups"][0]
+    kept = ("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "params")
+    state = {
+        key: {"step": 2, "square_avg": value["square_avg"]}
+        for key, value in checkpoint["optimizer"]["state"].items()
+    }
+    optimizer = {"state": state, "param_groups": [{name: group[name] for name in kept}]}
+    return {"train_history": history, "state_dict": weights, "optimizer": optimizer}
+
+
+def assert_equal_weights(network, weights):
+    for name, value in network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, weights[name]), name
+
+
+def refusal(call, *arguments):
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    line = str(error.value)
+    assert "\n" not in line
+    return line
+
+
+def test_what_is_saved_is_loaded(checkpoint, tmp_path):
+    preds = torch.arange(64.0).view(2, 16, 2)
+    name = checkpoint_name(2.5e-5, 3)
+    assert name == "lr-0.000025-3"
+    save_epoch(tmp_path, name, checkpoint, True, preds)
+    both = (f"{name}.pth.tar", f"{name}-model-best.pth.tar")
+    mats = (f"{name}-preds.mat", f"{name}-preds-best.mat")
+    assert {path.name for path in tmp_path.iterdir()} == {*both, *mats}
+    for file in both:
+        loaded = load_checkpoint(tmp_path / file)
+        network = pose_network(seed=1)
+        load_weights(network, loaded, tmp_path / file, SIZE)
+        assert_equal_weights(network, checkpoint["state_dict"])
+        assert loaded["epoch"] == 3 and torch.equal(loaded["generator"], checkpoint["generator"])
+        assert History.of_checkpoint(loaded).rows == checkpoint["train_history"]
+    for file in mats:
+        assert (scipy.io.loadmat(tmp_path / file)["preds"] == preds.numpy()).all()
+    save_epoch(tmp_path, "lr-1-4", checkpoint, False)
+    assert {path.name for path in tmp_path.glob("lr-1-*")} == {"lr-1-4.pth.tar"}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["", "-model-best"])
+def test_released_files_load_and_go_on(checkpoint, tmp_path, zipped, kind):
+    path = tmp_path / f"lr-0.00025-10{kind}.pth.tar"
+    torch.save(released(checkpoint), path, _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint(path)
+    learner, reference = Learner(pose_network(seed=1), 1e-3), trained()
+    load_weights(learner.network, loaded, path, SIZE)
+    assert_equal_weights(learner.network, checkpoint["state_dict"])
+    learner.restore(loaded)
+    assert learner.epoch == 11 and learner.history.rows == []
+    for each in (learner, reference):
+        torch.manual_seed(2)
+        each.step(each.network(torch.rand(2, 3, 64, 64))[-1].square().mean())
+    assert_equal_weights(learner.network, reference.network.state_dict())
+
+
+def test_a_missing_file_lists_what_is_there(tmp_path):
+    assert "no checkpoints" in refusal(find_checkpoint, tmp_path, "lr-1-2", "--load_prefix_pose")
+    for epoch in (0, 2, 10):
+        (tmp_path / f"lr-1-{epoch}.pth.tar").touch()
+    line = refusal(find_checkpoint, tmp_path, "lr-1-7.pth.tar", "--load_prefix_pose")
+    assert line.startswith("--load_prefix_pose lr-1-7") and str(tmp_path) in line
+    assert "lr-1-0.pth.tar, lr-1-2.pth.tar, lr-1-10.pth.tar" in line
+    assert find_checkpoint(tmp_path, "lr-1-2", "") == find_checkpoint(tmp_path, "lr-1-2.pth.tar", "")
+    (tmp_path / "inside").mkdir()
+    refusal(find_checkpoint, tmp_path / "inside", "../lr-1-2", "--load_prefix_pose")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_named(checkpoint, tmp_path, zipped):
+    path, rng = tmp_path / "lr-1-0.pth.tar", random.Random(0)
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    cuts = [0, 1, 100, len(whole) // 2, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(20))]
+    noise = [rng.randbytes(rng.randrange(2000)) for _ in range(300)]
+    text = [b"version https://git-lfs.github.com/spec/v1\n", b"\n", b"<html>Not Found</html>"]
+    for damaged in (*(whole[:cut] for cut in cuts), *noise, *text):
+        path.write_bytes(damaged)
+        assert str(path) in refusal(load_checkpoint, path)
+
+
+@pytest.mark.parametrize("content", [[1], {"state": {}}, {"state_dict": [1]}, {"state_dict": {"a": 1}}])
+def test_a_file_of_something_else_is_named(tmp_path, content):
+    path = tmp_path / "lr-1-0.pth.tar"
+    torch.save(content, path)
+    assert "state_dict" in refusal(load_checkpoint, path)
+
+
+def test_a_released_file_says_its_epoch_in_its_name(checkpoint, tmp_path):
+    path = tmp_path / "best.pth.tar"
+    torch.save(released(checkpoint), path)
+    assert "epoch" in refusal(load_checkpoint, path)
+
+
+class _Code:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_not_run(checkpoint, tmp_path, zipped):
+    path, effect = tmp_path / "lr-1-0.pth.tar", tmp_path / "ran"
+    torch.save(checkpoint | {"extra": _Code(effect)}, path, _use_new_zipfile_serialization=zipped)
+    assert str(path) in refusal(load_checkpoint, path)
+    assert not effect.exists()
+    torch.load(path, weights_only=False)  # the file does hold code
+    assert effect.exists()
+
+
+def test_another_network_is_named_by_its_flags(checkpoint, tmp_path):
+    path = tmp_path / "lr-1-0.pth.tar"
+    ours = SIZE | {"chan": 16, "num_stacks": 2}
+    line = refusal(load_weights, pose_network(16), checkpoint, path, ours)
+    assert "add --num_stacks 1 --chan 8" in line and "--chan 16" in line and str(path) in line
+    old = {"state_dict": checkpoint["state_dict"]}  # does not say its size
+    network = pose_network(16)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert str(path) in refusal(load_weights, network, old, path, ours)
+    assert_equal_weights(network, before)
+
+
+@pytest.mark.parametrize(
+    "step", [(os, "fsync"), (Path, "replace"), (Path, "chmod")], ids=lambda step: step[1]
+)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step, error):
+    path = tmp_path / "file"
+    write_file(path, "old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(*step, fail)
+    expected = UserError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected) as caught:
+        write_file(path, "new")
+    monkeypatch.undo()
+    if expected is UserError:
+        assert str(path) in str(caught.value) and "No space left" in str(caught.value)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_goes_into_a_folder_that_is_there(tmp_path):
+    path = tmp_path / "none" / "file"
+    assert str(path) in refusal(write_file, path, "text")
+    write_file(tmp_path / "file", "grün")
+    assert (tmp_path / "file").read_bytes() == "grün".encode()
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_killed_process_leaves_a_whole_file(tmp_path):
+    path, size = tmp_path / "file", 3_000_000
+    write_file(path, size * b"z")
+    loop = (
+        "import sys; from pathlib import Path; from utils.files import write_file\n"
+        "print(flush=True)\n"
+        f"while True: [write_file(Path(sys.argv[1]), {size} * letter) for letter in (b'a', b'b')]"
+    )
+    seen = set()
+    for kill in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", loop, str(path)], cwd=REPOSITORY, stdout=subprocess.PIPE
+        )
+        writer.stdout.readline()
+        time.sleep(0.05 + 0.013 * kill)
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        content = path.read_bytes()
+        assert len(content) == size and len(set(content)) == 1
+        seen.add(content[:1])
+    assert seen & {b"a", b"b"}

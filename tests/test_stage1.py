@@ -1,0 +1,232 @@
+"""Stage 1 as users run it: training, resuming, signals, evaluation, and one line for what goes wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import scipy.io
+from experiment import assert_same_state, enlarge_heads
+from stages import VALID, assert_user_error, command, demo_data, environment, run_stage
+
+from data.demo import ANNOTATIONS
+from utils.checkpoint import load_checkpoint
+
+SCRIPT = "stack-hg.py"
+EPOCHS, NAME = 3, "lr-0.00025-{}"
+TRAIN_FLAGS = ("--is_train", "true", "--nEpochs", EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = demo_data(tmp_path_factory.mktemp("data"))
+    enlarge_heads(folder / "demo" / ANNOTATIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A whole training: (its folder, what it printed)."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    done = run_stage(SCRIPT, "--data_dir", data, "--exp_dir", checkpoints, "--exp_id", "whole", *TRAIN_FLAGS)
+    return checkpoints / "whole", done.stdout
+
+
+@pytest.fixture
+def flags(data, tmp_path):
+    """Flags of an experiment of the test's own, `tmp_path/a`."""
+    (tmp_path / "a").mkdir()
+    return ("--data_dir", data, "--exp_dir", tmp_path, "--exp_id", "a")
+
+
+def preds(path):
+    return scipy.io.loadmat(path)["preds"]
+
+
+def last_table(printed):
+    """The lines of the last per-joint table in what a stage printed."""
+    lines = printed.splitlines()
+    head = max(k for k, line in enumerate(lines) if line.split()[:2] == ["Head", "Shoulder"])
+    return lines[head : head + 3]
+
+
+def test_training_leaves_its_files(run):
+    folder, printed = run
+    rows = load_checkpoint(folder / f"{NAME.format(EPOCHS - 1)}.pth.tar")["train_history"]
+    assert [row["epoch"] for row in rows] == list(range(EPOCHS))
+    expected = {"opt.txt", "log.txt", "log.jsonl", "training-summary.txt"}
+    for epoch, row in enumerate(rows):
+        best = row["valid_pck"] > max([other["valid_pck"] for other in rows[:epoch]], default=-1)
+        for kind, model in (("", ""), ("-best", "-model-best"))[: 1 + best]:
+            expected |= {f"{NAME.format(epoch)}{model}.pth.tar", f"{NAME.format(epoch)}-preds{kind}.mat"}
+    assert {path.name for path in folder.iterdir()} == expected
+
+    for epoch in range(EPOCHS):
+        found = preds(folder / f"{NAME.format(epoch)}-preds.mat")
+        assert found.shape == (VALID, 16, 2) and np.ptp(found, axis=1).min() > 0
+    assert "* nEpochs: 3\n" in (folder / "opt.txt").read_text()
+    assert len((folder / "training-summary.txt").read_text().splitlines()) == 1 + EPOCHS
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events if event["kind"] != "batch"] == [
+        "start",
+        *EPOCHS * ["epoch"],
+        "end",
+    ]
+    assert [event["valid_pck"] for event in events if event["kind"] == "epoch"] == [
+        r["valid_pck"] for r in rows
+    ]
+    assert f"{100 * rows[-1]['valid_pck']:.2f}" == last_table(printed)[1].split()[-1] != "0.00"
+
+
+def test_resuming_equals_going_on(run, flags, tmp_path):
+    """From the first epoch's checkpoint, bit for bit, though photographs are decoded elsewhere."""
+    folder, _ = run
+    shutil.copy(folder / f"{NAME.format(0)}.pth.tar", tmp_path / "a")
+    run_stage(SCRIPT, *flags, *TRAIN_FLAGS, "--load_prefix_pose", NAME.format(0), "--nThreads", 2)
+    for epoch in range(1, EPOCHS):
+        assert_same_state(*(place / f"{NAME.format(epoch)}.pth.tar" for place in (folder, tmp_path / "a")))
+        name = f"{NAME.format(epoch)}-preds.mat"
+        np.testing.assert_array_equal(preds(folder / name), preds(tmp_path / "a" / name))
+
+
+def test_evaluation_repeats_the_trainings_table_and_predictions(run, flags, tmp_path):
+    folder, printed = run
+    name = NAME.format(EPOCHS - 1)
+    shutil.copy(folder / f"{name}.pth.tar", tmp_path / "a")
+    done = run_stage(SCRIPT, *flags, "--load_prefix_pose", f"{name}.pth.tar")
+    assert last_table(done.stdout) == last_table(printed)
+    written = f"{name}-preds.mat"
+    np.testing.assert_array_equal(preds(folder / written), preds(tmp_path / "a" / written))
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {f"{name}.pth.tar", written, "log.txt"}
+
+
+def assert_group_ends(group, seconds=10):
+    """No process that loads photographs is left; a dead one may have to be collected by the system."""
+    for _ in range(20 * seconds):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("a process of the stage is left over")
+
+
+@pytest.mark.parametrize("sent", ["SIGINT to the group", "SIGTERM alone", "SIGTERM to the group, twice"])
+def test_a_signal_ends_a_run_cleanly(flags, tmp_path, sent):
+    number = signal.Signals[sent.split()[0]]
+    process = subprocess.Popen(
+        command(SCRIPT, *flags, "--is_train", "true", "--nEpochs", 10_000, "--nThreads", 2),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "a" / f"{NAME.format(1)}.pth.tar").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        send = os.killpg if "group" in sent else os.kill
+        send(process.pid, number)
+        if "twice" in sent:
+            time.sleep(0.03)
+            send(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert errors.startswith(f"{SCRIPT}: stopped by {number.name}: ") and errors.count("\n") == 1
+    assert_group_ends(process.pid)
+    checkpoints = list((tmp_path / "a").glob("*.pth.tar"))
+    assert max(load_checkpoint(path)["epoch"] for path in checkpoints) >= 1
+    assert not list((tmp_path / "a").glob(".*"))
+
+
+def cut_off(rows):
+    return json.dumps(rows)[:-40]
+
+
+def without_a_joint(rows):
+    rows[2]["joint_self"].pop()
+    return json.dumps(rows)
+
+
+def with_nan_scale(rows):
+    rows[3]["scale_provided"] = float("nan")
+    return json.dumps(rows)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (cut_off, ["JSON"]),
+        (without_a_joint, ["row 2 ", "joint_self", "16 joints"]),
+        (with_nan_scale, ["row 3 ", "scale_provided", "nan"]),
+    ],
+)
+def test_bad_annotations_are_named(data, flags, tmp_path, damage, named):
+    path = tmp_path / "people.json"
+    path.write_text(damage(json.loads((data / "demo" / ANNOTATIONS).read_text())))
+    done = run_stage(SCRIPT, *flags, *TRAIN_FLAGS, "--annotations", path, check=False)
+    assert_user_error(done, path, *named)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_photograph_that_does_not_decode_is_named(data, flags, tmp_path, workers):
+    shutil.copytree(data, tmp_path / "data")
+    photo = tmp_path / "data" / "demo" / "images" / "train-0005.jpg"
+    photo.write_bytes(photo.read_bytes()[:3000])
+    place = ("--data_dir", tmp_path / "data", "--nThreads", workers)
+    assert_user_error(run_stage(SCRIPT, *flags, *TRAIN_FLAGS, *place, check=False), photo, "person 5 ")
+
+
+def test_an_absent_data_set_is_named(flags, tmp_path):
+    place = ("--dataset", "mpii", "--data_dir", tmp_path / "none")
+    done = run_stage(SCRIPT, *flags, *TRAIN_FLAGS, *place, check=False)
+    assert_user_error(done, tmp_path / "none" / "mpii", ANNOTATIONS)
+
+
+def test_checkpoints_that_do_not_serve_are_named(run, flags, tmp_path):
+    name = f"{NAME.format(0)}.pth.tar"
+    evaluation = (*flags, "--load_prefix_pose", name)
+    assert_user_error(run_stage(SCRIPT, *evaluation, check=False), tmp_path / "a" / name, "no checkpoints")
+    shutil.copy(run[0] / name, tmp_path / "a")
+    other = run_stage(SCRIPT, *evaluation, "--chan", 32, check=False)
+    assert_user_error(other, tmp_path / "a" / name, "--chan 16")
+    missing = run_stage(SCRIPT, *flags, "--load_prefix_pose", NAME.format(7), check=False)
+    assert_user_error(missing, NAME.format(7), name)
+    content = (tmp_path / "a" / name).read_bytes()
+    (tmp_path / "a" / name).write_bytes(content[: len(content) // 2])
+    assert_user_error(run_stage(SCRIPT, *evaluation, check=False), tmp_path / "a" / name, "cut off")
+
+
+def test_earlier_checkpoints_are_not_replaced_unasked(run, flags, tmp_path):
+    name = f"{NAME.format(0)}.pth.tar"
+    shutil.copy(run[0] / name, tmp_path / "a")
+    before = (tmp_path / "a" / name).read_bytes()
+    assert_user_error(
+        run_stage(SCRIPT, *flags, *TRAIN_FLAGS, check=False), tmp_path / "a", "--overwrite true"
+    )
+    assert (tmp_path / "a" / name).read_bytes() == before
+    again = ("--is_train", "true", "--nEpochs", 1, "--overwrite", "true", "--lr", "1e-3")
+    run_stage(SCRIPT, *flags, *again)
+    assert {path.name for path in (tmp_path / "a").glob("*[0-9].pth.tar")} == {"lr-0.001-0.pth.tar"}
+
+
+def test_a_loss_that_is_not_finite_stops_training(flags, tmp_path):
+    done = run_stage(SCRIPT, *flags, *TRAIN_FLAGS, "--lr", "1e30", check=False)
+    assert_user_error(done, "loss", "epoch 0", "--lr")
+    assert not list((tmp_path / "a").glob("*.pth.tar"))
+
+
+def test_what_cannot_be_done_is_said(data, flags, tmp_path):
+    assert_user_error(run_stage(SCRIPT, *flags, check=False), "--is_train true", "--load_prefix_pose")
+    (tmp_path / "file").touch()
+    place = ("--data_dir", data, "--exp_dir", tmp_path / "file", "--exp_id", "a")
+    assert_user_error(run_stage(SCRIPT, *place, *TRAIN_FLAGS, check=False), tmp_path / "file")
