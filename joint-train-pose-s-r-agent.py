@@ -45,7 +45,7 @@ def main() -> None:
     resumed = newest_checkpoint(opt.joint_folder, POSE) if opt.load_checkpoint else None
     if opt.is_train and resumed is None and opt.load_prefix_sr is None:
         raise UserError("--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar")
-    run = Run(opt, opt.joint_folder)
+    run = Run(opt, opt.joint_folder if opt.is_train or resumed else opt.exp_folder)
     if opt.is_train:
         train(run, resumed)
     else:
@@ -60,15 +60,17 @@ def train(run: Run, resumed: Path | None) -> None:
     pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
     if resumed is None:
         refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
-        pose.restore(run.load_pose(pose.network))
+        pose.restore(run.load_pose(pose.network), run.pose_path)
         agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
     else:
         checkpoint = load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size)
-        pose.restore(checkpoint)
+        pose.restore(checkpoint, resumed)
         restore_draws(run, checkpoint)
+        if "agent" not in checkpoint:
+            raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
         agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_checkpoint true")
-    agent.restore(load_agent(run, agent.network, agent_path))
+    agent.restore(load_agent(run, agent.network, agent_path), agent_path)
     train_loader = run.loader(run.dataset.train, "drawn", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
     if resumed is None:
@@ -103,8 +105,9 @@ def train(run: Run, resumed: Path | None) -> None:
                     "valid_seconds": time.monotonic() - began - train_seconds,
                 }
             )
+            report.epoch(valid)
             save(run, pose, agent, valid.preds)
-            report.epoch(valid, partial(gallery, run, pose, agent, valid, record))
+            report.show(partial(gallery, run, pose, agent, valid, record), valid)
             pose.epoch += 1
             agent.epoch += 1
 
@@ -121,7 +124,7 @@ def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation, record: 
 def save(run: Run, pose: Learner, agent: Learner, preds: Tensor) -> None:
     """Both networks' checkpoints; the agent's comes first, so that the pose network's never lacks it."""
     agent_name = AGENT + checkpoint_name(run.opt.agent_lr, agent.epoch)
-    save_epoch(run.folder, agent_name, agent.checkpoint(run) | {"pose": run.pose_identity()}, best=False)
+    save_epoch(run.folder, agent_name, agent.checkpoint(run) | {"pose": run.pose_identity}, best=False)
     pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
     best = pose.history.improved("valid_pck")
     save_epoch(run.folder, pose_name, pose.checkpoint(run) | {"agent": agent_name}, best, preds)
@@ -134,24 +137,25 @@ def train_pose(
     pose.network.train()
     agent.network.eval()
     means = Means()
-    pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("all", "random", "agent")}
+    pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("random", "agent")}
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for batch, people in enumerate(bar):
         augmentation = Augmentation.random(len(people), run.generator)
         if batch % 2:
-            drawn, _, _ = draw(run, pose, agent, people)
+            with torch.no_grad():
+                drawn, *_ = draw(run, pose, agent, people)
             augmentation = replace(augmentation, log2_scale=drawn.log2_scale, rotation=drawn.rotation)
         sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
         outputs = run.forward(pose.network, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap))
         means.add(len(people), loss=loss)
-        for crops in ("all", "agent" if batch % 2 else "random"):
-            pck[crops].add(outputs[-1].detach(), sample)
-        bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck['all'].mean:.3f}")
+        pck["agent" if batch % 2 else "random"].add(outputs[-1].detach(), sample)
+        if not bar.disable:
+            bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{(pck['random'] + pck['agent']).mean:.3f}")
         report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
     return {
         "train_loss": means["loss"],
-        "train_pck": pck["all"].mean,
+        "train_pck": (pck["random"] + pck["agent"]).mean,
         "train_pck_random": pck["random"].mean,
         "train_pck_agent": pck["agent"].mean,
     }
@@ -185,9 +189,15 @@ def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, re
 def draw(
     run: Run, pose: Learner, agent: Learner, people: PersonBatch
 ) -> tuple[Augmentation, list[Tensor], tuple[Tensor, Tensor]]:
-    """The agent looks at un-augmented people: what it draws for them, the bins [N] and the logits [N, 7]."""
+    """The agent looks at un-augmented people: what it draws for them, the bins [N] and the logits [N, 7].
+
+    Raises:
+        UserError: the agent has diverged.
+    """
     sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
     logits = agent_logits(run, pose.network, agent.network, sample.image)
+    if not all(logit.isfinite().all() for logit in logits):
+        raise UserError(f"the agent's answers are not finite in epoch {pose.epoch}: try a smaller --agent_lr")
     bins = [
         torch.multinomial(logit.detach().softmax(dim=1).cpu(), 1, generator=run.generator)[:, 0]
         for logit in logits

@@ -36,7 +36,7 @@ def main() -> None:
     else:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
         checkpoint = load_agent(run, agent.network, path)
-        agent.restore(checkpoint)
+        agent.restore(checkpoint, path)
         restore_draws(run, checkpoint)
 
     train_rows = collected_rows(run, "train", len(run.dataset.train))
@@ -64,10 +64,11 @@ def main() -> None:
                     "valid_seconds": time.monotonic() - began - train_seconds,
                 }
             )
+            report.epoch()
             best = agent.history.improved("valid_loss", largest=False)
-            checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity()}
+            checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
             save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best)
-            report.epoch(gallery=partial(agent_gallery, run, network, agent.network, agent.epoch))
+            report.show(partial(agent_gallery, run, network, agent.network, agent.epoch))
             agent.epoch += 1
 
 

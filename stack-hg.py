@@ -24,11 +24,11 @@ from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore
 def main() -> None:
     groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "overwrite", "evaluation", "image")
     opt = StageParser(__doc__, *groups).parse()
+    if not opt.is_train and opt.load_prefix_pose is None:
+        raise UserError("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
     run = Run(opt, opt.exp_folder)
     if opt.is_train:
         train(run)
-    elif opt.load_prefix_pose is None:
-        raise UserError("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
     else:
         network = run.pose_network()
         run.load_pose(network)
@@ -46,7 +46,7 @@ def train(run: Run) -> None:
         refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_pose")
     else:
         checkpoint = run.load_pose(pose.network)
-        pose.restore(checkpoint)
+        pose.restore(checkpoint, run.pose_path)
         restore_draws(run, checkpoint)
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
@@ -71,11 +71,12 @@ def train(run: Run) -> None:
                     "valid_seconds": time.monotonic() - began - train_seconds,
                 }
             )
+            report.epoch(valid)
             name = checkpoint_name(opt.lr, pose.epoch)
             save_epoch(
                 run.folder, name, pose.checkpoint(run), pose.history.improved("valid_pck"), valid.preds
             )
-            report.epoch(valid, partial(pose_gallery, run, pose.network, valid))
+            report.show(partial(pose_gallery, run, pose.network, valid), valid)
             pose.epoch += 1
 
 
@@ -91,7 +92,8 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
         loss = pose.step(pose_loss(outputs, sample.heatmap))
         means.add(len(people), loss=loss)
         pck.add(outputs[-1].detach(), sample)
-        bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck.mean:.3f}")
+        if not bar.disable:
+            bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck.mean:.3f}")
         report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
     return {"train_loss": means["loss"], "train_pck": pck.mean}
 

@@ -97,7 +97,11 @@ def load_dataset(
         raise DataError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
     data_dir = Path(data_dir)
     if name == "demo" and not (data_dir / name).exists():
-        write_demo(data_dir / name)
+        try:
+            write_demo(data_dir / name)
+        except OSError as error:
+            if not (data_dir / name).exists():  # else another run has just drawn it
+                raise DataError(f"{data_dir / name} cannot be written: {error.strerror}") from error
     source = _find_annotations(name, data_dir / name) if annotations is None else Path(annotations)
     people = _read(name, source, skip_bad)
     if name == "lsp" and annotations is None and (data_dir / "lspet").is_dir():

@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-STRIDE = 64  # the network halves its input six times
+from data.datasets import DATASETS
+from models.hourglass import STRIDE
 
 
 def boolean(text: str) -> bool:
@@ -43,6 +44,13 @@ def learning_rate(text: str) -> float:
     if not (0 < value < math.inf):
         raise argparse.ArgumentTypeError(f"{text!r}: wanted a number above 0")
     return value
+
+
+def folder_name(text: str) -> str:
+    """The name of a folder, without a path."""
+    if text in ("", ".", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted a folder's name, not a path")
+    return text
 
 
 class StageParser(argparse.ArgumentParser):
@@ -106,7 +114,7 @@ class StageParser(argparse.ArgumentParser):
         add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")
         add(
             "--dataset",
-            choices=("mpii", "lsp", "demo"),
+            choices=DATASETS,
             default="mpii",
             help="demo is drawn, not loaded",
         )
@@ -151,7 +159,12 @@ class StageParser(argparse.ArgumentParser):
 
     def _agent_folder(self) -> None:
         add = self.add_argument_group("the agent's folder").add_argument
-        add("--sr_dir", default="sr-dir", help="its name's start; the pose network's prefix follows")
+        add(
+            "--sr_dir",
+            type=folder_name,
+            default="sr-dir",
+            help="its name's start; the pose network's prefix follows",
+        )
 
     def _overwrite(self) -> None:
         add = self.add_argument_group("earlier results").add_argument
@@ -199,7 +212,12 @@ class StageParser(argparse.ArgumentParser):
 
     def _joint(self) -> None:
         add = self.add_argument_group("joint training").add_argument
-        add("--joint_dir", default="joint", help="its folder's start; the pose network's prefix follows")
+        add(
+            "--joint_dir",
+            type=folder_name,
+            default="joint",
+            help="its folder's start; the pose network's prefix follows",
+        )
         add(
             "--load_checkpoint", type=boolean, default=False, help="go on from, or evaluate, its newest epoch"
         )

@@ -113,7 +113,7 @@ def test_released_files_load_and_go_on(checkpoint, tmp_path, zipped, kind):
     learner, reference = Learner(pose_network(seed=1), 1e-3), trained()
     load_weights(learner.network, loaded, path, SIZE)
     assert_equal_weights(learner.network, checkpoint["state_dict"])
-    learner.restore(loaded)
+    learner.restore(loaded, Path("released.pth.tar"))
     assert learner.epoch == 11 and learner.history.rows == []
     for each in (learner, reference):
         torch.manual_seed(2)

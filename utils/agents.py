@@ -53,7 +53,9 @@ def agent_loss(logits: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) ->
 
 def constant_loss(rows: tuple[Tensor, Tensor], constants: tuple[Tensor, Tensor]) -> float:
     """The loss, over people with collected rows ([N, 7] each), of predicting the same [7] for everyone."""
-    logits = tuple(constant.log().expand_as(row) for row, constant in zip(rows, constants, strict=True))
+    logits = tuple(
+        constant.clamp(min=1e-12).log().expand_as(row) for row, constant in zip(rows, constants, strict=True)
+    )
     return agent_loss(logits, rows).item()
 
 
@@ -65,7 +67,7 @@ def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
     """
     checkpoint = load_checkpoint(path)
     load_weights(agent, checkpoint, path, run.network_size)
-    trained_on, loaded = checkpoint.get("pose"), run.pose_identity()
+    trained_on, loaded = checkpoint.get("pose"), run.pose_identity
     if trained_on is not None and trained_on != loaded:
         raise UserError(
             f"{path} was trained on features of {trained_on['checkpoint']} ({trained_on['sha256']}), "

@@ -6,8 +6,11 @@ A checkpoint is a dict of
     train_history   rows of `utils.history.History`
     epoch           the last finished epoch, from 0
     generator       state of the run's random generator, u8 [...]
-    network         the sizes the network was built with, and the data set it learned from
-Files of the 2018 release load too: they lack the last three, and their names carry the epoch.
+    seed            what the generator started from
+    network         the flags that size the pose network, with their values
+and, of an agent, pose: name and hash of the pose network's file that it learned from; of a pose network in
+joint training, agent: the name of the agent's checkpoint beside it. Files of the 2018 release load too: they
+lack all but the first three, and their names carry the epoch.
 """
 
 import io
@@ -48,7 +51,7 @@ def save_epoch(folder: Path, name: str, checkpoint: dict, best: bool, preds: Ten
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    for kind in ("", "-best") if best else ("",):
+    for kind in ("-best", "") if best else ("",):  # resuming relies on the plain checkpoint: it comes last
         if preds is not None:
             write_predictions(folder / f"{name}-preds{kind}.mat", preds)
         write_file(folder / f"{name}{kind and '-model-best'}{SUFFIX}", buffer.getvalue())
@@ -114,7 +117,8 @@ def load_checkpoint(path: Path) -> dict:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is no checkpoint: wanted a dict with a state_dict of tensors")
     checkpoint["state_dict"] = {name.removeprefix("module."): value for name, value in state.items()}
-    checkpoint.setdefault("epoch", _epoch_of(path))
+    if "epoch" not in checkpoint:
+        checkpoint["epoch"] = _epoch_of(path)
     return checkpoint
 
 

@@ -27,7 +27,7 @@ class Arm:
     """Runs that differ in their seed alone; pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares."""
 
     name: str
-    folders: list[Path]
+    seeds: list[str]
     epochs: list[int]
     pck: np.ndarray
     measure: str
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="utils.compare",
         description="Tables and a plot of validation PCK by arm, from the log.jsonl of each run. "
-        "The k-th runs of two arms are a pair: give them in the same order of seeds.",
+        "Runs of the same seed are a pair.",
     )
     parser.add_argument(
         "--arm",
@@ -88,27 +88,27 @@ def read_arms(named: Sequence[tuple[str, list[Path]]], from_epoch: int = 0) -> l
     runs = {folder: read_run(folder) for _, folders in named for folder in folders}
     if any(not folders for _, folders in named):
         raise UserError("--arm: wanted a name and at least one folder")
-    measures = {measure for measure, _ in runs.values()}
+    measures = {measure for measure, _, _ in runs.values()}
     if len(measures) > 1:
         raise UserError(f"the runs are measured differently: {', '.join(sorted(measures))}")
-    common = set.intersection(*(set(rows) for _, rows in runs.values()))
+    common = set.intersection(*(set(rows) for _, _, rows in runs.values()))
     epochs = sorted(epoch for epoch in common if epoch >= from_epoch)
     if not epochs:
         raise UserError(f"no epoch from {from_epoch} on is in all of the runs")
     return [
         Arm(
             name,
-            folders,
+            [runs[folder][1] for folder in folders],
             epochs,
-            np.array([[runs[folder][1][epoch] for epoch in epochs] for folder in folders]),
+            np.array([[runs[folder][2][epoch] for epoch in epochs] for folder in folders]),
             measures.copy().pop(),
         )
         for name, folders in named
     ]
 
 
-def read_run(folder: Path) -> tuple[str, dict[int, list[float]]]:
-    """The measure, and the validation PCK by column of each epoch; a resumed epoch counts once.
+def read_run(folder: Path) -> tuple[str, str, dict[int, list[float]]]:
+    """The measure, the seed, and the validation PCK by column of each epoch; a resumed epoch counts once.
 
     Raises:
         UserError: the folder has no log of a training of the pose network.
@@ -118,25 +118,34 @@ def read_run(folder: Path) -> tuple[str, dict[int, list[float]]]:
         events = current_events(read_events(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: wanted the folder of a training run") from error
-    measure, rows = "", {}
+    measure, seed, rows = "", "", {}
     for event in events:
         if event["kind"] == "start":
-            measure = event["measure"]
+            measure, seed = event["measure"], event["options"]["seed"]
         elif event["kind"] == "epoch" and "pck" in event:
             shares = [event["pck"][column] for column in TABLE_COLUMNS]
             rows[event["epoch"]] = [math.nan if share is None else share for share in shares]
     if not rows:
         raise UserError(f"{path} has no epoch of a pose network")
-    return measure, rows
+    return measure, seed, rows
 
 
 def paired_difference(first: Arm, second: Arm) -> tuple[float, float, int]:
     """Second minus first at the last epoch, in %: mean over pairs of runs, half of its 95 % interval, pairs.
 
-    The interval is Student's; NaN with fewer than two pairs.
+    Runs of the same seed are a pair. The interval is Student's; NaN with fewer than two pairs.
+
+    Raises:
+        UserError: an arm has a seed twice.
     """
-    pairs = min(len(first.folders), len(second.folders))
-    difference = 100 * (second.pck[:pairs, -1, -1] - first.pck[:pairs, -1, -1])
+    for arm in (first, second):
+        if len(set(arm.seeds)) < len(arm.seeds):
+            raise UserError(f"arm {arm.name} has a seed twice: {', '.join(arm.seeds)}")
+    common = [seed for seed in first.seeds if seed in second.seeds]
+    if not common:
+        return math.nan, math.nan, 0
+    last = [arm.pck[[arm.seeds.index(seed) for seed in common], -1, -1] for arm in (first, second)]
+    difference, pairs = 100 * (last[1] - last[0]), len(common)
     half = math.nan
     if pairs > 1:
         error = difference.std(ddof=1) / math.sqrt(pairs)
@@ -158,6 +167,9 @@ def differences(arms: list[Arm]) -> list[str]:
     lines = []
     for arm in arms[1:]:
         mean, half, pairs = paired_difference(arms[0], arm)
+        if not pairs:
+            lines.append(f"{arm.name} - {arms[0].name}: no seed in common, so no pair of runs")
+            continue
         interval = "one pair of runs, no interval" if pairs == 1 else f"95 % interval, {pairs} pairs by seed"
         value = f"{mean:+.2f}" if pairs == 1 else f"{mean:+.2f} ± {half:.2f}"
         lines.append(f"{arm.name} - {arms[0].name}: {value} ({interval})")
@@ -180,7 +192,7 @@ def markdown(arms: list[Arm]) -> str:
         "",
         "| arm | runs | " + " | ".join(TABLE_COLUMNS) + " |",
         "|---|---|" + "---|" * len(TABLE_COLUMNS),
-        *(f"| {arm.name} | {len(arm.folders)} | " + " | ".join(arm.cells()) + " |" for arm in arms),
+        *(f"| {arm.name} | {len(arm.seeds)} | " + " | ".join(arm.cells()) + " |" for arm in arms),
         "",
         *(line + "  " for line in differences(arms)),
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from utils.checkpoint import write_predictions
+from utils.errors import UserError
 from utils.gallery import grid_section, pose_gallery
 from utils.grid import report_grid
 from utils.loops import evaluate
@@ -25,7 +26,8 @@ def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
     """
     result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
     log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
-    path = stem.with_name(f"{stem.name}-preds.mat")
+    some = f"-first-{run.opt.limit}" if run.opt.limit else ""  # must not replace everyone's predictions
+    path = stem.with_name(f"{stem.name}-preds{some}.mat")
     write_predictions(path, result.preds)
     log.info("predictions: %s", path)
     grid = report_grid(run, network, stem) if run.opt.eval_grid else None
@@ -33,7 +35,10 @@ def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
         sections = pose_gallery(run, network, result)
         if grid is not None:
             sections = [*grid_section(run, grid), *sections]
-        page = write_evaluation(
-            stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
-        )
+        try:
+            page = write_evaluation(
+                stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
+            )
+        except OSError as error:
+            raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
         log.info("page: %s", page)

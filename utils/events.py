@@ -13,6 +13,8 @@ import json
 import math
 from pathlib import Path
 
+from utils.errors import UserError
+
 EVENTS = "log.jsonl"
 
 
@@ -20,19 +22,26 @@ class EventLog:
     """Appends events to a file, each of them flushed at once.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        try:
+            torn = path.exists() and not path.read_bytes().endswith(b"\n")
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
         if torn:  # a run was killed in mid-line: what follows must not be lost with it
             self._file.write("\n")
 
     def add(self, event: dict) -> None:
         """Write one event; a number that is not finite, which JSON lacks, becomes null."""
-        self._file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """No event will follow."""

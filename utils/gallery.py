@@ -42,6 +42,8 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
         "Worst of this epoch": ranked[::-1][:count],
     }
     rows = np.unique(np.concatenate(list(groups.values())))
+    if not len(rows):
+        return []
     identity = Augmentation.identity(len(rows))
     crops = look(run, network, load(run, people, rows, "identity"), identity)
     preds, measure = evaluation.preds[torch.from_numpy(rows)], run.dataset.score

@@ -122,9 +122,15 @@ class PckCounter:
         correct, total = (count[SCORED_JOINTS].sum() for count in counts)
         self._correct, self._annotated = self._correct + correct, self._annotated + total
 
+    def __add__(self, other: "PckCounter") -> "PckCounter":
+        """What both have counted."""
+        both = PckCounter(self.threshold)
+        both._correct, both._annotated = self._correct + other._correct, self._annotated + other._annotated
+        return both
+
     @property
     def mean(self) -> float:
-        """Share of correct joints; NaN before any is counted."""
+        """Share of correct joints, NaN before any is counted; waits for the device."""
         total = int(self._annotated)
         return int(self._correct) / total if total else math.nan
 

@@ -25,7 +25,13 @@ log = logging.getLogger(__name__)
 
 NEWEST, MILESTONES = 6, 4
 MOST = NEWEST + MILESTONES + 2
-_FILES = ("../training-summary.txt", "../log.txt", "../opt.txt", "../log.jsonl")
+_FILES = (
+    "../training-summary.txt",
+    "../pose-training-summary.txt",
+    "../log.txt",
+    "../opt.txt",
+    "../log.jsonl",
+)
 
 
 class Pages:
@@ -111,7 +117,8 @@ class Pages:
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
             f"newest {MILESTONES} whose epoch is a power of two.",
-            files=[file for file in _FILES if (self.folder / file).exists()],
+            files=[file for file in _FILES if (self.folder / file).exists()]
+            + sorted(path.name for path in self.folder.glob("evaluation-*.html")),
             options=[(name, *value) for name, value in sorted(self.options.items())],
         )
         write_file(self.index, index_page(overview))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from data.errors import DataError
@@ -34,6 +35,9 @@ def run_stage(stage: Callable[[], None]) -> None:
         stage()
     except (UserError, DataError) as error:
         log.error("%s: error: %s", name, error)
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        log.error("%s: error: the GPU's memory is full: try a smaller --bs", name)
         sys.exit(2)
     except Interrupted as stop:
         number = signal.Signals(stop.args[0])
@@ -88,3 +92,4 @@ def start_log(folder: Path) -> None:
     terminal.addFilter(lambda record: record.name != batch_log.name)
     logging.basicConfig(level=logging.INFO, handlers=[terminal, file], format="%(message)s", force=True)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log

@@ -1,9 +1,10 @@
-"""What a training run tells while it goes on: log lines, `log.jsonl`, the summary file."""
+"""What a training run tells while it goes on: its log, event log and summary, visdom and HTML pages."""
 
 import logging
 import time
 from collections.abc import Callable
 
+from utils.errors import UserError
 from utils.events import EVENTS, EventLog
 from utils.files import write_file
 from utils.history import format_value
@@ -30,6 +31,8 @@ class Report:
     def __init__(self, run: Run, stage: str, learner: Learner, summary: str = "training-summary.txt") -> None:
         self.run, self.history, self.summary = run, learner.history, run.folder / summary
         write_file(run.folder / "opt.txt", run.options_text() + "\n")
+        if learner.epoch >= run.opt.nEpochs:
+            log.warning("nothing to train: %d epochs are done, --nEpochs asks for no more", learner.epoch)
         self._log = EventLog(run.folder / EVENTS)
         self._visdom, opt = None, run.opt
         if opt.use_visdom:
@@ -50,7 +53,12 @@ class Report:
         return self
 
     def __exit__(self, kind: type | None, *error: object) -> None:
-        self.close(done=kind is None)
+        try:
+            self.close(done=kind is None)
+        except UserError as problem:
+            if kind is None:
+                raise
+            log.warning("%s", problem)  # what ended the run is the error to show
 
     def batch(self, epoch: int, batch: int, batches: int, **means: float) -> None:
         """The means of an epoch up to a batch (from 0): logged and drawn every so many batches."""
@@ -60,12 +68,10 @@ class Report:
         if done % opt.display_freq == 0:
             self._event(kind="batch", epoch=epoch, batch=done, batches=batches, **means)
 
-    def epoch(
-        self, evaluation: Evaluation | None = None, gallery: Callable[[], list[Section]] = list
-    ) -> None:
+    def epoch(self, evaluation: Evaluation | None = None) -> None:
         """The history's last row and, of a stage that trains the pose network, its evaluation.
 
-        gallery: makes the pictures of the epoch's HTML page; called if there are pages.
+        Before the epoch is saved: should the run be killed in between, resuming tells of the epoch anew.
         """
         row = self.history.rows[-1]
         log.info("%s", listed(row))
@@ -75,6 +81,9 @@ class Report:
             table = {"pck": evaluation.table.pck, "auc": evaluation.table.auc}
         self._event(kind="epoch", **row, **table)
         write_file(self.summary, self.history.table())
+
+    def show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None = None) -> None:
+        """The epoch's HTML page, once it is saved; `gallery` makes its pictures, if there are pages."""
         if self.pages:
             self.pages.epoch(self.history.rows, evaluation and evaluation.table, gallery)
 

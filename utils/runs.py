@@ -72,15 +72,18 @@ class Run:
         """Batches of people, shuffled with a generator, for an augmentation of `data.augment.MARGINS`.
 
         Raises:
-            UserError: there is nobody in this split of the data set.
+            UserError: there are too few people in this split of the data set.
         """
         if not len(people):
             raise UserError(f"--dataset {self.opt.dataset} has nobody in a split that this stage needs")
         workers = min(self.opt.nThreads, os.cpu_count() or 1)
         margin, in_res = MARGINS[augmentation], self.opt.in_res
-        return PatchLoader(
+        loader = PatchLoader(
             people, self.dataset.root, in_res, margin, self.opt.bs, workers, self.device, generator
         )
+        if not len(loader):
+            raise UserError(f"--dataset {self.opt.dataset} has one person to train on: wanted at least two")
+        return loader
 
     def pose_network(self) -> StackedHourglass:
         """A pose network of the size asked for, with initial weights, on the device."""
@@ -103,6 +106,7 @@ class Run:
         log.info("pose network: %s", self.pose_path)
         return checkpoint
 
+    @cached_property
     def pose_identity(self) -> dict:
         """Name and contents' hash of the loaded pose network's file."""
         digest = hashlib.sha256(self.pose_path.read_bytes()).hexdigest()
@@ -115,7 +119,7 @@ class Run:
             "split": split,
             "dataset": self.dataset.name,
             "people": people,
-            **self.pose_identity(),
+            **self.pose_identity,
             "in_res": self.opt.in_res,
         }
 
@@ -144,6 +148,7 @@ def choose_device(gpu_id: int) -> torch.device:
         return torch.device("cpu")
     if gpu_id >= torch.cuda.device_count():
         raise UserError(f"--gpu_id {gpu_id}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
+    torch.cuda.set_device(gpu_id)  # loaders pin memory on the current device
     torch.backends.cudnn.benchmark = True
     return torch.device("cuda", gpu_id)
 

@@ -31,17 +31,17 @@ class Learner:
         self.optimizer = RMSprop(network.parameters(), lr=lr, alpha=0.99, eps=1e-8)
         self.history, self.epoch = History(), 0
 
-    def restore(self, checkpoint: dict) -> None:
-        """Go on after a checkpoint's epoch; its weights are loaded already.
+    def restore(self, checkpoint: dict, path: Path) -> None:
+        """Go on after the epoch of a checkpoint, read from `path`; its weights are loaded already.
 
         Raises:
             UserError: its optimiser is not of this network.
         """
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                "the checkpoint has no optimiser state that fits: it can be evaluated, but not continued"
+                f"{path} has no optimiser state that fits: it can be evaluated, but not continued"
             ) from error
         self.history, self.epoch = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
 
@@ -58,7 +58,9 @@ class Learner:
         """
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(f"the loss is {value} in epoch {self.epoch}: training stops; try a smaller --lr")
+            raise UserError(
+                f"the loss is {value} in epoch {self.epoch}: training stops; try a smaller learning rate"
+            )
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -101,5 +103,6 @@ def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> None
 
 def remove_earlier(folder: Path) -> None:
     """Remove an earlier run's checkpoints and predictions, once nothing stops the new one any more."""
-    for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob("*-preds*.mat")]:
-        path.unlink()
+    for pattern in (f"*{SUFFIX}", "*-preds*.mat", "*-grid.*", "web/evaluation-*.html"):
+        for path in folder.glob(pattern):
+            path.unlink()
