@@ -15,7 +15,7 @@ from utils.events import EVENTS, current_events, read_events
 from utils.files import write_file
 from utils.metrics import TABLE_COLUMNS
 from utils.plots import plot_arms
-from utils.process import run_stage
+from utils.process import Terminal, run_stage
 
 log = logging.getLogger("compare")
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for compare.txt, .md and .png")
     parser.add_argument("--from_epoch", type=int, default=0, help="leave earlier epochs out")
     opt = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     arms = read_arms(
         [(name, [Path(folder) for folder in folders]) for name, *folders in opt.arm], opt.from_epoch
     )

@@ -68,7 +68,7 @@ def _end_quietly() -> None:
         worker.kill()
 
 
-class _Terminal(logging.Handler):
+class Terminal(logging.Handler):
     """Log lines on the terminal, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -88,7 +88,7 @@ def start_log(folder: Path) -> None:
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    terminal = _Terminal()
+    terminal = Terminal()
     terminal.addFilter(lambda record: record.name != batch_log.name)
     logging.basicConfig(level=logging.INFO, handlers=[terminal, file], format="%(message)s", force=True)
     logging.captureWarnings(True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from utils.errors import UserError
 from utils.events import EVENTS, read_events
-from utils.process import run_stage
+from utils.process import Terminal, run_stage
 from utils.visdom_windows import OPTIONS, draw_windows
 
 log = logging.getLogger(__name__)
@@ -203,5 +203,5 @@ def replay() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     run_stage(replay)
