@@ -1,13 +1,30 @@
 """Shared fixtures: golden numbers, and real photographs where there are any."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in stages' processes: sums then have one order
 
 import numpy as np
 import pytest
 
+from utils.process import Terminal
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def _end_logs() -> Iterator[None]:
+    """A stage that ran in the tests' own process leaves no log behind."""
+    yield
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if isinstance(handler, Terminal) or type(handler) is logging.FileHandler:
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")

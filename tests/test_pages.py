@@ -106,7 +106,10 @@ def site(run: Run) -> Pages:
     """Pages of two epochs with everything that a page can show."""
     network, agent = run.pose_network(), build_agent(run)
     evaluation = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
-    hardest = [{"row": k, "log2_scale": 0.5, "rotation": -45.0, "pck": 0.2} for k in range(3)]
+    hardest = [
+        {"row": k, "log2_scale": 0.5, "rotation": -45.0, "pck_agent": 0.2, "pck_random": 0.8}
+        for k in range(3)
+    ]
     share = [1 / 7] * 7
     rows = [row(k, scale_distribution=share, rotation_distribution=share, pck_gap=0.1) for k in range(2)]
     pages = some_pages(run.folder)
@@ -260,7 +263,9 @@ def test_galleries_leave_training_as_it_was(run):
     state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}
     modes = [module.training for part in (network, agent) for module in part.modules()]
     draws = run.generator.get_state(), torch.get_rng_state()
-    hardest_gallery(run, network, [{"row": 0, "log2_scale": 0.0, "rotation": 0.0, "pck": 1.0}])
+    hardest_gallery(
+        run, network, [{"row": 0, "log2_scale": 0.0, "rotation": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
+    )
     first = agent_gallery(run, network, agent, 3)
     assert modes == [module.training for part in (network, agent) for module in part.modules()]
     for part in (network, agent):

@@ -221,7 +221,7 @@ def test_earlier_checkpoints_are_not_replaced_unasked(run, flags, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_training(flags, tmp_path):
     done = run_stage(SCRIPT, *flags, *TRAIN_FLAGS, "--lr", "1e30", check=False)
-    assert_user_error(done, "loss", "epoch 0", "--lr")
+    assert_user_error(done, "loss", "epoch 0", "learning rate")
     assert not list((tmp_path / "a").glob("*.pth.tar"))
 
 
