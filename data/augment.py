@@ -34,7 +34,7 @@ NUM_BINS = 7
 BIN_FIELD = {"scale": "log2_scale", "rotation": "rotation"}
 """The field of `Augmentation` that bins of each kind set."""
 
-SUPERSAMPLING = 2  # samples per crop pixel and axis: keeps the shrinking crops free of aliasing
+SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
 
 
 @dataclass(frozen=True)
@@ -272,5 +272,6 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
     patch = people.patch.float() / 255
     grid = grid.view(n, crops * fine, fine, 2)
     image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    image = F.avg_pool2d(image, SUPERSAMPLING)
+    # At a half, bilinear shrinking is the mean of 2 x 2 samples, and on the CPU quicker than pooling.
+    image = F.interpolate(image, scale_factor=1 / SUPERSAMPLING, mode="bilinear", align_corners=False)
     return image.view(n, 3, crops, res, res).permute(2, 0, 1, 3, 4).reshape(crops * n, 3, res, res)
