@@ -226,7 +226,7 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     Returns:
         A `Sample` of K * N crops, on the people's device.
     """
-    augmentation = augmentation.to(people.patch.device)
+    middle, augmentation = _within_reach(people, augmentation), augmentation.to(people.patch.device)
     crops = len(augmentation) // len(people)
     flip, width = augmentation.flip, people.width.repeat(crops)
     center, points = people.center.repeat(crops, 1), people.points.repeat(crops, 1, 1)
@@ -236,8 +236,8 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     center = torch.where(flip[:, None], mirrored_center, center)
     points = torch.where(flip[:, None, None], mirror_points(points, width), points)
 
-    image = _warp(people, augmentation, in_res)
-    image.mul_(augmentation.color[:, :, None, None]).clamp_(0, 1)
+    image = _warp(middle, augmentation, in_res)
+    image.mul_(augmentation.color[:, :, None, None] / 255).clamp_(0, 1)
 
     cells = transform_points(points, center, scale, augmentation.rotation, out_res)
     heatmap = render_heatmaps(cells * annotated(points)[..., None], out_res)
@@ -252,8 +252,17 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     )
 
 
+def _within_reach(people: PersonBatch, augmentation: Augmentation) -> PersonBatch:
+    """The same people with as much of the middle of their patches as the crops reach: less to convert."""
+    res, angle = people.patch.shape[-1], torch.deg2rad(augmentation.rotation)
+    reach = 2**augmentation.log2_scale * (angle.cos().abs() + angle.sin().abs()) / people.margin
+    cut = max(0, int(res * (1 - reach.max().item()) / 2) - 1)  # bilinear sampling sees a pixel further
+    patch = people.patch[:, :, cut : res - cut, cut : res - cut]
+    return replace(people, patch=patch, margin=people.margin * (res - 2 * cut) / res)
+
+
 def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
-    """The crops, f32 [K * N, 3, res, res] in 0..1, sampled from the patches.
+    """The crops, f32 [K * N, 3, res, res] in 0..255, sampled from the patches.
 
     The K crops of a person are laid one above another in its sampling grid, so that no patch is copied.
     """
@@ -269,7 +278,7 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
         along_x, along_y = (slope.view(crops, n).T[:, :, None, None] for slope in (along_x, along_y))
         torch.add(along_x * steps, along_y * steps[:, None], out=grid[..., axis])
 
-    patch = people.patch.float() / 255
+    patch = people.patch.float()
     grid = grid.view(n, crops * fine, fine, 2)
     image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     # At a half, bilinear shrinking is the mean of 2 x 2 samples, and on the CPU quicker than pooling.

@@ -60,14 +60,27 @@ def read_patch(
     if shrink >= 2:
         photo, zoom = photo.reduce(shrink), zoom / shrink
 
-    left, top = (float(middle) * zoom - side * zoom / 2 for middle in center)
-    right, bottom = left + side * zoom, top + side * zoom
-    x, y = math.floor(left) - FILTER_REACH, math.floor(top) - FILTER_REACH
-    window = photo.crop((x, y, math.ceil(right) + FILTER_REACH, math.ceil(bottom) + FILTER_REACH))
-    patch = window.resize(
-        (res, res), Image.Resampling.BICUBIC, box=(left - x, top - y, right - x, bottom - y)
-    )
-    return np.asarray(patch), width
+    patch = np.zeros((res, res, 3), dtype=np.uint8)
+    step = side * zoom / res  # decoded px per px of the patch
+    start = [float(middle) * zoom - side * zoom / 2 for middle in center]
+    # Only what the photograph covers is resampled: beyond the filter's reach of it all is black.
+    first = [max(0, math.floor((-FILTER_REACH - left) / step)) for left in start]
+    last = [
+        min(res, math.ceil((length + FILTER_REACH - left) / step))
+        for left, length in zip(start, photo.size, strict=True)
+    ]
+    if first[0] < last[0] and first[1] < last[1]:
+        left, top = (edge + step * k for edge, k in zip(start, first, strict=True))
+        right, bottom = (edge + step * k for edge, k in zip(start, last, strict=True))
+        x, y = math.floor(left) - FILTER_REACH, math.floor(top) - FILTER_REACH
+        window = photo.crop((x, y, math.ceil(right) + FILTER_REACH, math.ceil(bottom) + FILTER_REACH))
+        covered = window.resize(
+            (last[0] - first[0], last[1] - first[1]),
+            Image.Resampling.BICUBIC,
+            box=(left - x, top - y, right - x, bottom - y),
+        )
+        patch[first[1] : last[1], first[0] : last[0]] = covered
+    return patch, width
 
 
 class Patches(Dataset):

@@ -121,6 +121,21 @@ def test_a_patch_is_black_beyond_the_photograph(tmp_path):
         assert not patch.any()
 
 
+@pytest.mark.parametrize("res", [100, 300])
+def test_black_round_the_photograph_changes_nothing(tmp_path, res):
+    """Shrunk and enlarged, with windows off the photograph on every side."""
+    rng = np.random.default_rng(0)
+    bare = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(bare).save(tmp_path / "bare.png")
+    Image.fromarray(np.pad(bare, ((400, 400), (400, 400), (0, 0)))).save(tmp_path / "framed.png")
+    for center in rng.uniform((-30, -30), (150, 120), (8, 2)):
+        patches = [
+            read_patch(tmp_path / name, center + border, 0.5, 1.6, res)[0].astype(int)
+            for name, border in (("bare.png", 0), ("framed.png", 400))
+        ]
+        assert np.abs(patches[0] - patches[1]).max() <= 1
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", ["cut off", "text", "gone"])
 def test_a_photograph_that_does_not_decode_is_named(seven, damage, workers):

@@ -1,9 +1,11 @@
 """A run: its options, folder, device, random numbers, data set and pose network."""
 
 import argparse
+import ctypes
 import hashlib
 import logging
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from utils.errors import UserError
 from utils.process import start_log
 
 log = logging.getLogger(__name__)
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 NETWORK_FLAGS = ("num_stacks", "num_modules", "chan", "in_res")
 
@@ -44,6 +48,8 @@ class Run:
         start_log(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         set_precision(opt.precision)
         self.generator = seeded_generator(opt.seed)
         self.network_size = {name: getattr(opt, name) for name in NETWORK_FLAGS}
@@ -151,6 +157,18 @@ def choose_device(gpu_id: int) -> torch.device:
     torch.cuda.set_device(gpu_id)  # loaders pin memory on the current device
     torch.backends.cudnn.benchmark = True
     return torch.device("cuda", gpu_id)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory that tensors free, up to 2 GiB of it, for the next batch.
+
+    glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
+    half of the time of a forward pass without gradients. Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def set_precision(precision: str) -> None:

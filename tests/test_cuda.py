@@ -1,0 +1,67 @@
+"""On a CUDA GPU: crops and networks as on the CPU, every stage from end to end, in every precision."""
+
+import math
+
+import pytest
+import torch
+from stages import demo_data, run_stage
+from test_joint_loops import some_people
+from torch.testing import assert_close
+
+from data.augment import Augmentation, augment
+from data.heatmap import predict_points
+from models.agent import ScaleRotationAgent
+from models.hourglass import StackedHourglass
+from utils.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+
+LAST = {"stack-hg.py": "lr-0.00025-1", "pretrain-s-r-agent.py": "lr-0.00025-0"}
+
+
+def test_crops_heatmaps_and_predictions_are_the_cpus():
+    people = some_people(6)
+    augmentation = Augmentation.random(12, torch.Generator().manual_seed(0))
+    here, there = (
+        augment(people.to(torch.device(device)), augmentation, 64, 16) for device in ("cpu", "cuda")
+    )
+    for name, tensor in vars(here).items():
+        assert_close(getattr(there, name).cpu(), tensor, atol=1e-4, rtol=1e-5)
+    boxes = (there.center, there.scale, there.rotation)
+    predicted = predict_points(there.heatmap, *boxes).cpu()
+    assert_close(predicted, predict_points(here.heatmap, *(box.cpu() for box in boxes)), atol=1e-3, rtol=1e-5)
+
+
+def test_networks_are_the_cpus():
+    torch.manual_seed(0)
+    pose, agent = StackedHourglass(2, 1, chan=16).eval(), ScaleRotationAgent(16, 16).eval()
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        here = [*pose(image), *agent(pose.features(image))]
+        pose, agent, image = pose.cuda(), agent.cuda(), image.cuda()
+        there = [*pose(image), *agent(pose.features(image))]
+    for cpu, gpu in zip(here, there, strict=True):
+        assert_close(gpu.cpu(), cpu, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_the_five_stages(tmp_path, precision):
+    place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "tiny")
+    flags = (*place, "--gpu_id", 0, "--nThreads", 2, "--precision", precision)
+    pose = ("--load_prefix_pose", LAST["stack-hg.py"])
+    run_stage("stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 1)
+    run_stage(
+        "stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 2, "--load_prefix_pose", "lr-0.00025-0"
+    )
+    run_stage("stack-hg.py", *flags, *pose, "--eval_grid", "true")
+    run_stage("collect-scale-distri.py", *flags, *pose)
+    run_stage("collect-rotation-distri.py", *flags, *pose)
+    run_stage("pretrain-s-r-agent.py", *flags, *pose, "--nEpochs", 1)
+    joint = (*flags, *pose, "--load_prefix_sr", LAST["pretrain-s-r-agent.py"], "--is_train", "true")
+    run_stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 3, "--use_html", "true")
+    run_stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 4, "--load_checkpoint", "true")
+    folder = tmp_path / "tiny" / f"joint-{LAST['stack-hg.py']}"
+    rows = load_checkpoint(folder / "pose-lr-0.00025-3.pth.tar")["train_history"]
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert all(math.isfinite(row["train_loss"]) and math.isfinite(row["valid_loss"]) for row in rows)
+    assert (folder / "web" / "epoch-2.html").exists()
