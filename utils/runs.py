@@ -165,10 +165,11 @@ def keep_freed_memory() -> None:
     glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
     half of the time of a forward pass without gradients. Other C libraries are left alone.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        os.register_at_fork(before=lambda: libc.malloc_trim(0))  # loaders' processes would make it be copied
 
 
 def set_precision(precision: str) -> None:
