@@ -28,12 +28,12 @@ from utils.errors import UserError
 from utils.evaluation import report_evaluation
 from utils.gallery import agent_gallery, hardest_gallery, pose_gallery
 from utils.loops import Evaluation, evaluate, progress
-from utils.markup import Section
 from utils.means import Means
 from utils.metrics import PckCounter
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
+from utils.sections import Section
 from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, scheduled_lr
 
 POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser, console_errors, failed_requests  # noqa: F401
+from stages import demo_data, run_stage
 
 from data.augment import BIN_MEANS
 from data.demo import write_demo
@@ -22,9 +23,10 @@ from utils.curves import draw_curves
 from utils.errors import UserError
 from utils.gallery import agent_gallery, fixed_rows, grid_section, hardest_gallery, load, pose_gallery
 from utils.loops import evaluate
-from utils.markup import Bars, Grid, Person, Picture, Section, gallery_page
+from utils.markup import gallery_page
 from utils.pages import MOST, Pages, best_epoch, kept, write_evaluation
 from utils.runs import Run
+from utils.sections import Bars, Grid, Person, Picture, Section
 
 NASTY = "a <b>&\"x\" 'y' ü"
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -301,6 +303,22 @@ def test_curves_are_drawn_where_their_fields_are():
 
 def test_a_page_of_nothing_is_valid():
     Page(gallery_page("", "", []))
+
+
+def test_without_the_packages_of_displays_stages_run(tmp_path, monkeypatch):
+    """Where neither dominate nor visdom is to be had; both displays are on."""
+    for package in ("dominate", "visdom"):
+        (tmp_path / f"{package}.py").write_text(f"raise ImportError('no {package} here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "run")
+    on = ("--use_html", "true", "--use_visdom", "true")
+    trained = run_stage("stack-hg.py", *place, *on, "--is_train", "true", "--nEpochs", 1, check=False)
+    assert trained.returncode == 0 and (tmp_path / "run" / "lr-0.00025-0.pth.tar").exists()
+    evaluated = run_stage("stack-hg.py", *place, *on, "--load_prefix_pose", "lr-0.00025-0", check=False)
+    assert evaluated.returncode == 0
+    for done in (trained, evaluated):
+        assert (done.stdout + done.stderr).count("no dominate here") == 1
+    assert (trained.stdout + trained.stderr).count("no visdom here") == 1
 
 
 @pytest.mark.parametrize("width", [1280, 390])

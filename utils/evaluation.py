@@ -3,14 +3,13 @@
 import logging
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from utils.checkpoint import write_predictions
 from utils.errors import UserError
 from utils.gallery import grid_section, pose_gallery
 from utils.grid import report_grid
-from utils.loops import evaluate
-from utils.pages import write_evaluation
+from utils.loops import Evaluation, evaluate
 from utils.runs import Run
 
 log = logging.getLogger(__name__)
@@ -32,13 +31,29 @@ def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
     log.info("predictions: %s", path)
     grid = report_grid(run, network, stem) if run.opt.eval_grid else None
     if run.opt.use_html:
-        sections = pose_gallery(run, network, result)
-        if grid is not None:
-            sections = [*grid_section(run, grid), *sections]
-        try:
-            page = write_evaluation(
-                stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
-            )
-        except OSError as error:
-            raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
-        log.info("page: %s", page)
+        write_page(run, network, stem, result, grid)
+
+
+def write_page(
+    run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None = None
+) -> None:
+    """The page of an evaluation and its grid [7, 7], if there is one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        from utils.pages import write_evaluation
+    except ImportError as error:  # of dominate, which nothing but pages needs
+        log.warning("no HTML page: %s", error)
+        return
+    sections = pose_gallery(run, network, result)
+    if grid is not None:
+        sections = [*grid_section(run, grid), *sections]
+    try:
+        page = write_evaluation(
+            stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
+        )
+    except OSError as error:
+        raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
+    log.info("page: %s", page)

@@ -21,9 +21,9 @@ from data.patches import Patches
 from utils.agents import agent_logits
 from utils.drawing import clear_peaks, draw_skeleton, encode_jpeg, enlarge, overlay_heatmaps
 from utils.loops import Evaluation
-from utils.markup import Bars, Grid, Person, Picture, Section
 from utils.metrics import SCORED_JOINTS, normalized_distances, person_pckh
 from utils.runs import Run
+from utils.sections import Bars, Grid, Person, Picture, Section
 
 PEOPLE = 4  # in a row of a gallery
 _MINUS = "\u2212"

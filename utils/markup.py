@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dominate import document, tags
 from dominate.util import text
 
 from utils.drawing import COLOURS
+from utils.sections import Bars, Grid, Person, Section
 
 REFRESH = 30  # seconds between reloads of a page while its run goes on
 
@@ -58,53 +59,6 @@ th:first-child, td:first-child { text-align: left; }
 .running { background: #1b6e3c; }
 details summary { cursor: pointer; padding: .5rem 0; }
 """
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A JPEG file and what is to be said about it."""
-
-    jpeg: bytes
-    caption: str
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A distribution: shares in 0..1 with their labels, and which of them was drawn."""
-
-    title: str
-    labels: Sequence[str]
-    shares: Sequence[float]
-    drawn: int
-
-
-@dataclass(frozen=True)
-class Person:
-    """Pictures of one person, side by side."""
-
-    title: str
-    pictures: list[Picture]
-    bars: list[Bars] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Shares in 0..1, a list a row; NaN where there is none. corner: what the row and column names are."""
-
-    corner: str
-    rows: list[str]
-    columns: list[str]
-    shares: list[list[float]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of an epoch's page."""
-
-    title: str
-    note: str
-    people: list[Person] = field(default_factory=list)
-    grid: Grid | None = None
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from data.errors import DataError
 from utils.curves import draw_curves
 from utils.errors import UserError
 from utils.files import write_file
-from utils.markup import Overview, Section, gallery_page, index_page
+from utils.markup import Overview, gallery_page, index_page
 from utils.metrics import PckTable
+from utils.sections import Section
 
 log = logging.getLogger(__name__)
 

@@ -3,18 +3,21 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from utils.errors import UserError
 from utils.events import EVENTS, EventLog
 from utils.files import write_file
 from utils.history import format_value
 from utils.loops import Evaluation
-from utils.markup import Section
-from utils.pages import Pages
 from utils.process import batch_log
 from utils.runs import Run
+from utils.sections import Section
 from utils.training import Learner
 from utils.visdom_display import VisdomDisplay, default_environment
+
+if TYPE_CHECKING:
+    from utils.pages import Pages
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +103,12 @@ class Report:
         if done:
             log.info("done: %s", self.run.folder)
 
-    def _pages(self, stage: str, epoch: int) -> Pages:
+    def _pages(self, stage: str, epoch: int) -> "Pages | None":
+        try:
+            from utils.pages import Pages
+        except ImportError as error:  # of dominate, which nothing but pages needs
+            log.warning("no HTML pages: %s", error)
+            return None
         run, opt = self.run, self.run.opt
         options = {
             name: (str(getattr(opt, name)), getattr(opt, name) != opt.defaults[name])
