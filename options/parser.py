@@ -53,18 +53,30 @@ def folder_name(text: str) -> str:
     return text
 
 
-class StageParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A command line whose mistakes end in one line and exit code 2, and whose help shows defaults."""
+
+    def __init__(self, description: str, prog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def error(self, message: str) -> None:
+        """One line instead of the usage."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+class StageParser(OneLineParser):
     """The command line of a stage: the flags all stages share, and groups that a stage asks for by name.
 
     A group is the name of one of the methods below, without its underscore.
     """
 
     def __init__(self, description: str, *groups: str) -> None:
-        super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        super().__init__(description)
         self._experiment()
         self._data()
         self._network()
@@ -91,10 +103,6 @@ class StageParser(argparse.ArgumentParser):
             opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{prefix}"
         opt.defaults = {action.dest: action.default for action in self._actions}
         return opt
-
-    def error(self, message: str) -> None:
-        """One line instead of the usage."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
     def _experiment(self) -> None:
         add = self.add_argument_group("experiment").add_argument

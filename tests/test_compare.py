@@ -53,6 +53,13 @@ def test_tables(arms):
     assert "adversarial - random: +2.00 ± 12.71 (95 % interval, 2 pairs by seed)" in markdown(arms)
 
 
+def test_late_epochs_are_averaged_beside_the_last_one(arms):
+    mean, _, pairs = paired_difference(*arms, last=2)
+    assert pairs == 2 and math.isclose(mean, (10 + 10 + 1 + 3) / 4)
+    assert "epoch 6: mean" in markdown(arms) and "mean of epochs 5 to 6: mean" in markdown(arms)
+    assert "27.50 ± 3.54" in final_table(arms, last=2)
+
+
 def test_a_resumed_epoch_counts_once(tmp_path):
     folder = write_run(tmp_path / "run", 0, [0.1, 0.2])
     again = write_run(tmp_path / "again", 0, [0.3, 0.4], first=6)

@@ -5,13 +5,13 @@ import logging
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from data.annotations import People
 from data.augment import BIN_MEANS, Augmentation, PersonBatch, augment
 from data.heatmap import predict_points
 from models.losses import hardness_distribution
 from utils.distributions import distribution_path, read_distributions, write_distributions
+from utils.loops import progress
 from utils.metrics import person_pckh
 from utils.plots import plot_distributions
 from utils.runs import Run
@@ -54,12 +54,8 @@ def collect(opt: argparse.Namespace, kind: str) -> None:
 
 def collect_rows(run: Run, network: nn.Module, people: People, kind: str) -> Tensor:
     """Hardness distributions f32 [N, 7] of people, in their order."""
-    rows = []
-    with tqdm(total=len(people), desc=f"{kind}s", unit="person", disable=None, leave=False) as bar:
-        for batch in run.loader(people, kind):
-            rows.append(hardness_distribution(bin_pckh(run, network, batch, kind)).cpu())
-            bar.update(len(batch))
-    return torch.cat(rows)
+    batches = progress(run.loader(people, kind), f"{kind}s", run.opt.bs)
+    return torch.cat([hardness_distribution(bin_pckh(run, network, batch, kind)).cpu() for batch in batches])
 
 
 @torch.no_grad()

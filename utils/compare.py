@@ -1,6 +1,5 @@
 """Compare arms of an experiment, several seeds each: `python -m utils.compare --help`."""
 
-import argparse
 import logging
 import math
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from options.parser import OneLineParser
 from utils.errors import UserError
 from utils.events import EVENTS, current_events, read_events
 from utils.files import write_file
@@ -20,6 +20,7 @@ from utils.process import Terminal, run_stage
 log = logging.getLogger("compare")
 
 CONFIDENCE = 0.95
+LATE = 10  # epochs that are averaged beside the last one alone, which is a noisier witness
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class Arm:
     pck: np.ndarray
     measure: str
 
-    def cells(self) -> list[str]:
-        """Mean and standard deviation over runs of each column at the last epoch, in %."""
-        return [mean_and_spread(column) for column in self.pck[:, -1].T]
+    def scores(self, last: int) -> np.ndarray:
+        """Shares [runs, columns], averaged over the last so many epochs."""
+        return self.pck[:, -last:].mean(axis=1)
+
+    def cells(self, last: int) -> list[str]:
+        """Mean and standard deviation over runs of each column of `scores`, in %."""
+        return [mean_and_spread(column) for column in self.scores(last).T]
 
 
 def mean_and_spread(shares: np.ndarray) -> str:
@@ -45,10 +50,10 @@ def mean_and_spread(shares: np.ndarray) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="utils.compare",
-        description="Tables and a plot of validation PCK by arm, from the log.jsonl of each run. "
+    parser = OneLineParser(
+        "Tables and a plot of validation PCK by arm, from the log.jsonl of each run. "
         "Runs of the same seed are a pair.",
+        prog="python -m utils.compare",
     )
     parser.add_argument(
         "--arm",
@@ -69,7 +74,8 @@ def main() -> None:
         opt.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {opt.out} cannot be made: {error.strerror}") from error
-    text = "\n".join([final_table(arms), "", *differences(arms), "", epoch_table(arms)])
+    parts = [part for last in periods(arms) for part in (final_table(arms, last), differences(arms, last))]
+    text = "\n\n".join([*parts, epoch_table(arms)])
     log.info("%s", text)
     write_file(opt.out / "compare.txt", text + "\n")
     write_file(opt.out / "compare.md", markdown(arms))
@@ -130,8 +136,20 @@ def read_run(folder: Path) -> tuple[str, str, dict[int, list[float]]]:
     return measure, seed, rows
 
 
-def paired_difference(first: Arm, second: Arm) -> tuple[float, float, int]:
-    """Second minus first at the last epoch, in %: mean over pairs of runs, half of its 95 % interval, pairs.
+def periods(arms: list[Arm]) -> list[int]:
+    """Numbers of last epochs to compare: the last one, and the mean of up to `LATE`."""
+    return sorted({1, min(LATE, len(arms[0].epochs))})
+
+
+def heading(arms: list[Arm], last: int) -> str:
+    """What a table shows."""
+    epochs = arms[0].epochs[-last:]
+    when = f"epoch {epochs[0]}" if last == 1 else f"mean of epochs {epochs[0]} to {epochs[-1]}"
+    return f"{arms[0].measure} in %, {when}: mean ± standard deviation over runs"
+
+
+def paired_difference(first: Arm, second: Arm, last: int = 1) -> tuple[float, float, int]:
+    """Second minus first over the last epochs, in %: mean over pairs of runs, half its 95 % interval, pairs.
 
     Runs of the same seed are a pair. The interval is Student's; NaN with fewer than two pairs.
 
@@ -144,8 +162,8 @@ def paired_difference(first: Arm, second: Arm) -> tuple[float, float, int]:
     common = [seed for seed in first.seeds if seed in second.seeds]
     if not common:
         return math.nan, math.nan, 0
-    last = [arm.pck[[arm.seeds.index(seed) for seed in common], -1, -1] for arm in (first, second)]
-    difference, pairs = 100 * (last[1] - last[0]), len(common)
+    means = [arm.scores(last)[[arm.seeds.index(seed) for seed in common], -1] for arm in (first, second)]
+    difference, pairs = 100 * (means[1] - means[0]), len(common)
     half = math.nan
     if pairs > 1:
         error = difference.std(ddof=1) / math.sqrt(pairs)
@@ -153,27 +171,26 @@ def paired_difference(first: Arm, second: Arm) -> tuple[float, float, int]:
     return difference.mean(), half, pairs
 
 
-def final_table(arms: list[Arm]) -> str:
-    """The per-joint table at the last common epoch, with the spread over seeds."""
+def final_table(arms: list[Arm], last: int = 1) -> str:
+    """The per-joint table over the last common epochs, with the spread over seeds."""
     width = max(len(arm.name) for arm in arms) + 2
-    title = f"{arms[0].measure} in %, epoch {arms[0].epochs[-1]}: mean ± standard deviation over runs"
     head = " " * width + "".join(f"{column:>15}" for column in TABLE_COLUMNS)
-    rows = [f"{arm.name:<{width}}" + "".join(f"{cell:>15}" for cell in arm.cells()) for arm in arms]
-    return "\n".join([title, head, *rows])
+    rows = [f"{arm.name:<{width}}" + "".join(f"{cell:>15}" for cell in arm.cells(last)) for arm in arms]
+    return "\n".join([heading(arms, last), head, *rows])
 
 
-def differences(arms: list[Arm]) -> list[str]:
+def differences(arms: list[Arm], last: int = 1) -> str:
     """A line for each arm after the first: its mean column against the first arm's."""
     lines = []
     for arm in arms[1:]:
-        mean, half, pairs = paired_difference(arms[0], arm)
+        mean, half, pairs = paired_difference(arms[0], arm, last)
         if not pairs:
             lines.append(f"{arm.name} - {arms[0].name}: no seed in common, so no pair of runs")
             continue
         interval = "one pair of runs, no interval" if pairs == 1 else f"95 % interval, {pairs} pairs by seed"
         value = f"{mean:+.2f}" if pairs == 1 else f"{mean:+.2f} ± {half:.2f}"
         lines.append(f"{arm.name} - {arms[0].name}: {value} ({interval})")
-    return lines
+    return "\n".join(lines)
 
 
 def epoch_table(arms: list[Arm]) -> str:
@@ -186,17 +203,20 @@ def epoch_table(arms: list[Arm]) -> str:
 
 
 def markdown(arms: list[Arm]) -> str:
-    """The final table and the differences for a README."""
-    lines = [
-        f"{arms[0].measure} in %, epoch {arms[0].epochs[-1]}, mean ± standard deviation over runs:",
-        "",
-        "| arm | runs | " + " | ".join(TABLE_COLUMNS) + " |",
-        "|---|---|" + "---|" * len(TABLE_COLUMNS),
-        *(f"| {arm.name} | {len(arm.seeds)} | " + " | ".join(arm.cells()) + " |" for arm in arms),
-        "",
-        *(line + "  " for line in differences(arms)),
-    ]
-    return "\n".join(lines) + "\n"
+    """The final tables and the differences for a README."""
+    lines = []
+    for last in periods(arms):
+        lines += [
+            f"{heading(arms, last)}:",
+            "",
+            "| arm | runs | " + " | ".join(TABLE_COLUMNS) + " |",
+            "|---|---|" + "---|" * len(TABLE_COLUMNS),
+            *(f"| {arm.name} | {len(arm.seeds)} | " + " | ".join(arm.cells(last)) + " |" for arm in arms),
+            "",
+            *(line + "  " for line in differences(arms, last).splitlines()),
+            "",
+        ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from data.augment import BIN_MEANS, Augmentation, augment
 from utils.files import write_file
+from utils.loops import progress
 from utils.metrics import PckCounter
 from utils.plots import plot_grid
 from utils.runs import Run
@@ -23,17 +23,14 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
     Without the flip test; the network is put in eval mode.
     """
     network.eval()
-    scales, rotations = (torch.tensor(BIN_MEANS[kind]) for kind in ("scale", "rotation"))
+    scales, rotations = BIN_MEANS["scale"], BIN_MEANS["rotation"]
     counters = [[PckCounter(run.dataset.threshold) for _ in rotations] for _ in scales]
-    people = run.dataset.valid
-    with tqdm(total=len(people), desc="grid", unit="person", disable=None, leave=False) as bar:
-        for batch in run.loader(people, "drawn"):
-            for i, scale in enumerate(scales):
-                for j, rotation in enumerate(rotations):
-                    augmentation = Augmentation.fixed(len(batch), scale, rotation)
-                    sample = augment(batch, augmentation, run.opt.in_res, run.opt.out_res)
-                    counters[i][j].add(run.forward(network, sample.image)[-1], sample)
-            bar.update(len(batch))
+    for people in progress(run.loader(run.dataset.valid, "drawn"), "grid", run.opt.bs):
+        for i, scale in enumerate(scales):
+            for j, rotation in enumerate(rotations):
+                augmentation = Augmentation.fixed(len(people), scale, rotation)
+                sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
+                counters[i][j].add(run.forward(network, sample.image)[-1], sample)
     return torch.tensor([[counter.mean for counter in row] for row in counters], dtype=torch.float64)
 
 

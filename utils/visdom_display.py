@@ -3,7 +3,6 @@
 `python -m utils.visdom_display checkpoints/<exp_id>` draws what a run's folder keeps into a server, later.
 """
 
-import argparse
 import logging
 import re
 import threading
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from options.parser import OneLineParser, whole_number
 from utils.errors import UserError
 from utils.events import EVENTS, read_events
 from utils.process import Terminal, run_stage
@@ -177,11 +177,11 @@ def environment_name(name: str) -> str:
 
 def replay() -> None:
     """The command: draw the event log of an experiment's folder."""
-    parser = argparse.ArgumentParser(prog="python -m utils.visdom_display", description=replay.__doc__)
+    parser = OneLineParser(replay.__doc__, prog="python -m utils.visdom_display")
     parser.add_argument("folder", type=Path, help="folder of the experiment, such as checkpoints/<exp_id>")
     parser.add_argument("--vis_env", help="visdom environment; default: the one of the run")
     parser.add_argument("--vis_server", default="http://localhost", help="visdom server")
-    parser.add_argument("--vis_port", type=int, default=8097, help="its port")
+    parser.add_argument("--vis_port", type=whole_number(1), default=8097, help="its port")
     opt = parser.parse_args()
     path = opt.folder / EVENTS
     if not path.is_file():
@@ -191,7 +191,7 @@ def replay() -> None:
         starts = [event for event in events if event["kind"] == "start"]
         if not starts:
             raise UserError(f"{path} holds no training run")
-        env = opt.vis_env or starts[-1]["options"]["vis_env"]
+        env = opt.vis_env or starts[-1]["options"].get("vis_env", "None")
         if env == "None":
             env = default_environment(starts[-1]["options"]["exp_id"], opt.folder.resolve())
         server = VisdomServer(env, opt.vis_server, opt.vis_port)
