@@ -20,7 +20,7 @@ from utils.means import Means
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws
+from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, warn_of_later
 
 
 def main() -> None:
@@ -38,6 +38,7 @@ def main() -> None:
         checkpoint = load_agent(run, agent.network, path)
         agent.restore(checkpoint, path)
         restore_draws(run, checkpoint)
+        warn_of_later(run.folder, checkpoint_name(opt.lr, agent.epoch))
 
     train_rows = collected_rows(run, "train", len(run.dataset.train))
     valid_rows = collected_rows(run, "val", len(run.dataset.valid))

@@ -18,7 +18,14 @@ from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
 from utils.single import report_photograph
-from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, scheduled_lr
+from utils.training import (
+    Learner,
+    refuse_to_overwrite,
+    remove_earlier,
+    restore_draws,
+    scheduled_lr,
+    warn_of_later,
+)
 
 
 def main() -> None:
@@ -48,6 +55,7 @@ def train(run: Run) -> None:
         checkpoint = run.load_pose(pose.network)
         pose.restore(checkpoint, run.pose_path)
         restore_draws(run, checkpoint)
+        warn_of_later(run.folder, checkpoint_name(opt.lr, pose.epoch))
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
     if opt.load_prefix_pose is None:

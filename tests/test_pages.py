@@ -146,6 +146,11 @@ def test_an_evaluation_has_a_page_with_and_without_an_index(run, tmp_path):
         assert path == tmp_path / "web" / "evaluation-lr-0.00025-3.html"
         assert len(page.all("a")) == links and page.text.count("100.0") == 7 and "Ankle" in page.text
         some_pages(tmp_path)
+    listed = tmp_path / "web" / "evaluations.html"
+    assert listed.name in {link["href"] for link in read(tmp_path / "web" / "index.html").all("a")}
+    for checkpoint in ("lr-0.00025-3", "lr-0.00025-4"):
+        write_evaluation(tmp_path, NASTY, checkpoint, "PCKh@0.5", evaluation.table, sections)
+        assert read(listed).all("a")[-1]["href"] == f"evaluation-{checkpoint}.html"
 
 
 def test_all_text_is_escaped(tmp_path):
@@ -179,7 +184,7 @@ def test_the_number_of_galleries_is_bounded(tmp_path, monkeypatch):
         rows.append(row(epoch))
         pages.rows = rows
         pages.write_epoch([section("x")])
-        assert len(list(pages.folder.iterdir())) <= MOST + 1
+        assert len(list(pages.folder.iterdir())) <= MOST + 2
     index = read(pages.index)
     names = {path.name for path in pages.folder.iterdir()}
     linked = {link["href"] for link in index.all("a")}
@@ -208,7 +213,7 @@ def test_a_new_start_drops_galleries_of_the_epochs_to_come(tmp_path):
         first.write_epoch([section()])
     resumed = some_pages(tmp_path, epoch=2, rows=[row(0, train_seconds=60.0), row(1, valid_seconds=40.0)])
     links = {link["href"] for link in read(resumed.index).all("a")}
-    assert links == {"epoch-0.html", "epoch-1.html"}
+    assert links == {"epoch-0.html", "epoch-1.html", "evaluations.html"}
     assert "0:01:40" in read(resumed.index).text
 
 

@@ -93,6 +93,15 @@ def test_resuming_equals_going_on(run, flags, tmp_path):
         np.testing.assert_array_equal(preds(folder / name), preds(tmp_path / "a" / name))
 
 
+def test_resuming_says_which_epochs_it_replaces(run, flags, tmp_path):
+    for epoch in (0, 1):
+        shutil.copy(run[0] / f"{NAME.format(epoch)}.pth.tar", tmp_path / "a")
+    go_on = ("--is_train", "true", "--nEpochs", 2, "--load_prefix_pose", NAME.format(0))
+    done = run_stage(SCRIPT, *flags, *go_on, check=False)
+    assert done.returncode == 0
+    assert f"{NAME.format(1)}.pth.tar and later epochs are there already" in done.stdout + done.stderr
+
+
 def test_evaluation_repeats_the_trainings_table_and_predictions(run, flags, tmp_path):
     folder, printed = run
     name = NAME.format(EPOCHS - 1)

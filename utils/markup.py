@@ -65,7 +65,8 @@ details summary { cursor: pointer; padding: .5rem 0; }
 class Overview:
     """What the index shows. cards: label -> value. table: rows of cells, the first one a head.
 
-    galleries: (file, text). options: (name, value, whether it differs from its default).
+    galleries: (file, text). evaluations: the file that lists them. options: (name, value, whether it differs
+    from its default).
     """
 
     title: str
@@ -77,6 +78,7 @@ class Overview:
     table: list[list[str]]
     galleries: list[tuple[str, str]]
     galleries_note: str
+    evaluations: str
     files: list[str]
     options: list[tuple[str, str, bool]]
 
@@ -105,11 +107,11 @@ def index_page(overview: Overview) -> str:
         if overview.galleries:
             tags.h2("Galleries")
             tags.p(overview.galleries_note, cls="note")
-            with tags.ul(cls="epochs"):
-                for file, label in overview.galleries:
-                    tags.li(tags.a(label, href=file))
+            _links(overview.galleries)
         _options(overview.options)
-        with tags.p("Files: ", cls="note"):
+        with tags.p("More: ", cls="note"):
+            tags.a("evaluations", href=overview.evaluations)
+            text(" ")
             for file in overview.files:
                 tags.a(file.rpartition("/")[2], href=file)
                 text(" ")
@@ -150,6 +152,25 @@ def gallery_page(
                 for person in section.people:
                     _person(person)
     return page.render()
+
+
+def evaluations_page(title: str, files: Sequence[str]) -> str:
+    """Links to the pages of evaluations, `evaluation-<checkpoint>.html`."""
+    page = _page(f"Evaluations of {title}")
+    with page.body:
+        tags.p(tags.a("← " + title, href="index.html"))
+        tags.h1("Evaluations")
+        if files:
+            _links([(file, file.removeprefix("evaluation-").removesuffix(".html")) for file in files])
+        else:
+            tags.p("None yet: a stage without --is_train true evaluates a checkpoint and adds its page here.")
+    return page.render()
+
+
+def _links(links: Sequence[tuple[str, str]]) -> None:
+    with tags.ul(cls="epochs"):
+        for file, label in links:
+            tags.li(tags.a(label, href=file))
 
 
 def _page(title: str) -> document:

@@ -18,7 +18,7 @@ from data.errors import DataError
 from utils.curves import draw_curves
 from utils.errors import UserError
 from utils.files import write_file
-from utils.markup import Overview, gallery_page, index_page
+from utils.markup import Overview, evaluations_page, gallery_page, index_page
 from utils.metrics import PckTable
 from utils.sections import Section
 
@@ -32,6 +32,9 @@ _FILES = (
     "../log.txt",
     "../opt.txt",
     "../log.jsonl",
+)
+EVALUATIONS = (
+    "evaluations.html"  # a page of its own: evaluations come when a run's index is not written any more
 )
 
 
@@ -118,8 +121,8 @@ class Pages:
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
             f"newest {MILESTONES} whose epoch is a power of two.",
-            files=[file for file in _FILES if (self.folder / file).exists()]
-            + sorted(path.name for path in self.folder.glob("evaluation-*.html")),
+            evaluations=EVALUATIONS,
+            files=[file for file in _FILES if (self.folder / file).exists()],
             options=[(name, *value) for name, value in sorted(self.options.items())],
         )
         write_file(self.index, index_page(overview))
@@ -129,6 +132,7 @@ class Pages:
         for epoch in self._galleries():
             if epoch >= self._first:
                 self._gallery(epoch).unlink()
+        list_evaluations(self.folder, self.title)
         self.write_index(running=True)
 
     def _guarded(self, write: Callable[[], None]) -> None:
@@ -199,7 +203,15 @@ def write_evaluation(
     write_file(
         path, gallery_page(title, f"Evaluation of {name}", sections, joint_rows(measure, table), index)
     )
+    if index:
+        list_evaluations(web, title)
     return path
+
+
+def list_evaluations(web: Path, title: str) -> None:
+    """Write the page with links to the evaluations' pages, which the index links to."""
+    files = sorted(path.name for path in web.glob("evaluation-*.html"))
+    write_file(web / EVALUATIONS, evaluations_page(title, files))
 
 
 def joint_rows(measure: str, table: PckTable | None) -> list[list[str]]:
