@@ -7,24 +7,30 @@ on tensors that are ready. Networks have initial weights; timings do not depend 
 """
 
 import importlib
+import logging
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from visdom_server import VisdomProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.augment import MARGINS, NUM_BINS, Augmentation, augment
-from data.patches import Patches
+from data.patches import Patches, PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import agent_logits, agent_loss, build_agent
 from utils.collect import collect_rows
+from utils.gallery import pose_gallery
+from utils.loops import evaluate
+from utils.report import Report
 from utils.runs import Run
 from utils.training import Learner
 
@@ -112,6 +118,44 @@ def measure(run: Run) -> None:
     say(f"  stage 1, floor / time: {plain_floor / ready / (plain / count):.2f}")
     say(f"  stage 3, floor / time: {joint_floor / ready / joint_part:.2f}")
     say(f"  stage 3 / stage 1: {joint_part / (plain / count):.2f}")
+    measure_displays(run, pose)
+
+
+def measure_displays(run: Run, pose: Learner) -> None:
+    """An epoch of stage 1 and its validation, with a visdom server and pages against neither."""
+    logging.getLogger().setLevel(logging.WARNING)  # of the run: its epochs would stand between the lines
+    say("\nan epoch of stage 1 with its validation and report")
+    loaders = (
+        run.loader(run.dataset.train, "random", run.generator),
+        run.loader(run.dataset.valid, "identity"),
+    )
+    seconds = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as folder, VisdomProcess(Path(folder)) as server:
+        run.opt.vis_port = server.port
+        whole_epoch(run, pose, *loaders, displays=True)
+        for displays in (False, True) * REPEATS:
+            began = time.perf_counter()
+            whole_epoch(run, pose, *loaders, displays=displays)
+            seconds[displays].append(time.perf_counter() - began)
+    without, with_them = (statistics.median(seconds[displays]) for displays in (False, True))
+    say(
+        f"  {without:.2f} s without displays, {with_them:.2f} s with visdom and pages: "
+        f"{100 * (with_them / without - 1):+.1f} %"
+    )
+
+
+def whole_epoch(
+    run: Run, pose: Learner, train_loader: PatchLoader, valid_loader: PatchLoader, displays: bool
+) -> None:
+    """What stage 1 does in an epoch, but for its checkpoint."""
+    run.opt.use_html = run.opt.use_visdom = displays
+    with Report(run, "bench", pose) as report:
+        trained = stack_hg.train_epoch(run, pose, train_loader, report)
+        valid = evaluate(run, pose.network, valid_loader)
+        pose.history.append({"epoch": pose.epoch, **trained, **valid.row()})
+        report.epoch(valid)
+        report.show(partial(pose_gallery, run, pose.network, valid), valid)
+    pose.epoch += 1
 
 
 class Floor:
