@@ -157,6 +157,22 @@ def test_a_signal_ends_a_run_cleanly(flags, tmp_path, sent):
     assert not list((tmp_path / "a").glob(".*"))
 
 
+def test_a_reader_that_goes_away_ends_nothing(flags, tmp_path):
+    """As with `| head -1`."""
+    process = subprocess.Popen(
+        command(SCRIPT, *flags, "--is_train", "true", "--nEpochs", 1),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(timeout=120), process.stderr.read()) == (0, "")
+    process.stderr.close()
+    assert (tmp_path / "a" / f"{NAME.format(0)}.pth.tar").exists()
+
+
 def cut_off(rows):
     return json.dumps(rows)[:-40]
 

@@ -101,6 +101,7 @@ class AgentRecord:
 
         PCKh [2, 2, N] is indexed by who drew (random, agent), what was drawn (scale, rotation) and person.
         """
+        predicted, pckh = [shares.cpu() for shares in predicted], pckh.cpu()  # not a wait for the GPU a number
         people = pckh.shape[-1]
         gap = pckh[0] - pckh[1]
         entropy = [torch.special.entr(shares).sum(dim=1).mean().item() for shares in predicted]
@@ -117,8 +118,8 @@ class AgentRecord:
             rotation_entropy=entropy[1],
         )
         for kind, shares in zip(KINDS, predicted, strict=True):
-            self._distributions[kind] += shares.sum(dim=0).cpu()
-        self._keep_hardest(pckh.cpu(), rows.cpu(), drawn)
+            self._distributions[kind] += shares.sum(dim=0)
+        self._keep_hardest(pckh, rows.cpu(), drawn)
 
     def _keep_hardest(self, pckh: Tensor, rows: Tensor, drawn: Augmentation) -> None:
         """`hardest` becomes the draws of scale or rotation alone that lost most against random ones."""

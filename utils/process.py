@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -72,8 +73,12 @@ class Terminal(logging.Handler):
     """Log lines on the terminal, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        failed = record.levelno >= logging.ERROR
-        tqdm.write(self.format(record), file=sys.stderr if failed else sys.stdout)
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        try:
+            tqdm.write(self.format(record), file=stream)
+            stream.flush()  # a pipe's reader watches, too
+        except BrokenPipeError:  # such as of `| head`: nobody reads on, which must not end a training
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def start_log(folder: Path) -> None:
