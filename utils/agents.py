@@ -101,7 +101,8 @@ class AgentRecord:
 
         PCKh [2, 2, N] is indexed by who drew (random, agent), what was drawn (scale, rotation) and person.
         """
-        predicted, pckh = [shares.cpu() for shares in predicted], pckh.cpu()  # not a wait for the GPU a number
+        # At once: each number by itself would wait for the GPU.
+        predicted, pckh = [shares.cpu() for shares in predicted], pckh.cpu()
         people = pckh.shape[-1]
         gap = pckh[0] - pckh[1]
         entropy = [torch.special.entr(shares).sum(dim=1).mean().item() for shares in predicted]
