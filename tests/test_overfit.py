@@ -11,7 +11,7 @@ from models.losses import pose_loss
 from utils.metrics import pck_table
 from utils.training import Learner
 
-STEPS = 220
+STEPS, LR = 260, 4e-3
 
 
 def test_sixteen_photographs_can_be_overfitted(real_data):
@@ -20,9 +20,9 @@ def test_sixteen_photographs_can_be_overfitted(real_data):
     people = Patches(dataset.train, dataset.root, 128, MARGINS["identity"])[list(range(16))]
     sample = augment(people, Augmentation.identity(16), in_res=128, out_res=32)
     image = sample.image.contiguous(memory_format=torch.channels_last)
-    learner = Learner(StackedHourglass(chan=32).to(memory_format=torch.channels_last), lr=2e-3)
+    learner = Learner(StackedHourglass(chan=32).to(memory_format=torch.channels_last), lr=LR)
     for step in range(STEPS):
-        learner.set_lr(2e-3 * 0.5 ** (4 * step // STEPS))
+        learner.set_lr(LR * 0.5 ** (5 * step // STEPS))
         learner.step(pose_loss(learner.network(image), sample.heatmap))
     with torch.no_grad():
         heatmaps = learner.network(image)[-1]
