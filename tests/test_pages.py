@@ -148,7 +148,7 @@ def test_an_evaluation_has_a_page_with_and_without_an_index(run, tmp_path):
         some_pages(tmp_path)
     listed = tmp_path / "web" / "evaluations.html"
     assert listed.name in {link["href"] for link in read(tmp_path / "web" / "index.html").all("a")}
-    for checkpoint in ("lr-0.00025-3", "lr-0.00025-4"):
+    for checkpoint in ("lr-0.00025-9", "lr-0.00025-10"):
         write_evaluation(tmp_path, NASTY, checkpoint, "PCKh@0.5", evaluation.table, sections)
         assert read(listed).all("a")[-1]["href"] == f"evaluation-{checkpoint}.html"
 

@@ -77,7 +77,7 @@ def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
     path = folder / (prefix if prefix.endswith(SUFFIX) else prefix + SUFFIX)
     if path.is_file() and path.parent == folder:
         return path
-    there = sorted((file.name for file in folder.glob(f"*{SUFFIX}")), key=_natural)
+    there = sorted((file.name for file in folder.glob(f"*{SUFFIX}")), key=natural)
     listing = ", ".join(there) if there else "no checkpoints"
     raise UserError(f"{flag} {prefix}: {path} is not there; {folder} has {listing}")
 
@@ -95,7 +95,8 @@ def newest_checkpoint(folder: Path, prefix: str) -> Path:
     return max(epochs, key=epochs.get)
 
 
-def _natural(name: str) -> list:
+def natural(name: str) -> list:
+    """A sorting key with which numbers in names count: epoch 9 before epoch 10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from data.errors import DataError
+from utils.checkpoint import natural
 from utils.curves import draw_curves
 from utils.errors import UserError
 from utils.files import write_file
@@ -210,7 +211,7 @@ def write_evaluation(
 
 def list_evaluations(web: Path, title: str) -> None:
     """Write the page with links to the evaluations' pages, which the index links to."""
-    files = sorted(path.name for path in web.glob("evaluation-*.html"))
+    files = sorted((path.name for path in web.glob("evaluation-*.html")), key=natural)
     write_file(web / EVALUATIONS, evaluations_page(title, files))
 
 
