@@ -38,7 +38,6 @@ def main() -> None:
         checkpoint = load_agent(run, agent.network, path)
         agent.restore(checkpoint, path)
         restore_draws(run, checkpoint)
-        warn_of_later(run.folder, checkpoint_name(opt.lr, agent.epoch))
 
     train_rows = collected_rows(run, "train", len(run.dataset.train))
     valid_rows = collected_rows(run, "val", len(run.dataset.valid))
@@ -46,6 +45,8 @@ def main() -> None:
     valid_loader = run.loader(run.dataset.valid, "identity")
     if opt.load_prefix_sr is None:
         remove_earlier(run.folder)
+    elif agent.epoch < opt.nEpochs:
+        warn_of_later(run.folder, checkpoint_name(opt.lr, agent.epoch))
 
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:

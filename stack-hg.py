@@ -55,11 +55,12 @@ def train(run: Run) -> None:
         checkpoint = run.load_pose(pose.network)
         pose.restore(checkpoint, run.pose_path)
         restore_draws(run, checkpoint)
-        warn_of_later(run.folder, checkpoint_name(opt.lr, pose.epoch))
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
     if opt.load_prefix_pose is None:
         remove_earlier(run.folder)
+    elif pose.epoch < opt.nEpochs:
+        warn_of_later(run.folder, checkpoint_name(opt.lr, pose.epoch))
 
     with Report(run, "stack-hg", pose) as report:
         while pose.epoch < opt.nEpochs:

@@ -46,6 +46,7 @@ def read_patch(
 
     Raises:
         OSError, ValueError, SyntaxError: the file is missing or is not a whole image.
+        OverflowError: the box is absurd.
     """
     side = margin * PIXELS_PER_SCALE * float(scale)
     with Image.open(path) as photo:
@@ -107,7 +108,7 @@ class Patches(Dataset):
                 patch[k], width[k] = read_patch(
                     path, people.center[k], people.scale[k], self.margin, self.res
                 )
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except (OSError, ValueError, OverflowError, SyntaxError, Image.DecompressionBombError) as error:
                 reason = " ".join(str(error).split())
                 wanted = f"wanted a whole image file ({reason})"
                 return DataError(f"{path}: the photograph of person {row} does not decode: {wanted}")

@@ -53,6 +53,13 @@ def folder_name(text: str) -> str:
     return text
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults in the help, of flags that have one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A command line whose mistakes end in one line and exit code 2, and whose help shows defaults."""
 
@@ -61,7 +68,7 @@ class OneLineParser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Defaults,
         )
 
     def error(self, message: str) -> None:

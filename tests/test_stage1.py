@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,7 +100,10 @@ def test_resuming_says_which_epochs_it_replaces(run, flags, tmp_path):
     go_on = ("--is_train", "true", "--nEpochs", 2, "--load_prefix_pose", NAME.format(0))
     done = run_stage(SCRIPT, *flags, *go_on, check=False)
     assert done.returncode == 0
-    assert f"{NAME.format(1)}.pth.tar and later epochs are there already" in done.stdout + done.stderr
+    assert (
+        f"{NAME.format(1)}.pth.tar is there already: it and later epochs are replaced"
+        in done.stdout + done.stderr
+    )
 
 
 def test_evaluation_repeats_the_trainings_table_and_predictions(run, flags, tmp_path):
@@ -155,6 +159,21 @@ def test_a_signal_ends_a_run_cleanly(flags, tmp_path, sent):
     checkpoints = list((tmp_path / "a").glob("*.pth.tar"))
     assert max(load_checkpoint(path)["epoch"] for path in checkpoints) >= 1
     assert not list((tmp_path / "a").glob(".*"))
+
+
+def test_a_full_disk_behind_the_output_ends_nothing(flags, tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(SCRIPT, *flags, "--is_train", "true", "--nEpochs", 1),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "a" / f"{NAME.format(0)}.pth.tar").exists()
 
 
 def test_a_reader_that_goes_away_ends_nothing(flags, tmp_path):

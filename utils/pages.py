@@ -34,9 +34,8 @@ _FILES = (
     "../opt.txt",
     "../log.jsonl",
 )
-EVALUATIONS = (
-    "evaluations.html"  # a page of its own: evaluations come when a run's index is not written any more
-)
+# A page of its own: evaluations come when a run's index is not written any more.
+EVALUATIONS = "evaluations.html"
 
 
 class Pages:
@@ -64,6 +63,7 @@ class Pages:
         self.folder, self.title, self.stage, self.measure = folder / "web", title, stage, measure
         self.options, self.epochs, self.rows = options, epochs, rows
         self.table: PckTable | None = None
+        self._drawn: tuple[int, list[tuple[str, bytes]]] | None = None  # rows of the history, their curves
         self._began, self._first, self._warned = time.monotonic(), epoch, False
         self._earlier = sum(_seconds(row) for row in rows)
         self._guarded(self._start)
@@ -117,7 +117,7 @@ class Pages:
             state=self._state(running),
             running=running,
             cards=self._cards(running),
-            curves=draw_curves(self.rows),
+            curves=self._curves(),
             table=joint_rows(self.measure, self.table),
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
@@ -127,6 +127,12 @@ class Pages:
             options=[(name, *value) for name, value in sorted(self.options.items())],
         )
         write_file(self.index, index_page(overview))
+
+    def _curves(self) -> list[tuple[str, bytes]]:
+        """The curves; drawing them takes longest of an index, so they are kept until there is a new row."""
+        if self._drawn is None or self._drawn[0] != len(self.rows):
+            self._drawn = len(self.rows), draw_curves(self.rows)
+        return self._drawn[1]
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -77,8 +77,9 @@ class Terminal(logging.Handler):
         try:
             tqdm.write(self.format(record), file=stream)
             stream.flush()  # a pipe's reader watches, too
-        except BrokenPipeError:  # such as of `| head`: nobody reads on, which must not end a training
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except OSError:  # nobody reads on, as after `| head`, or a full disk: a training must not end of it
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def start_log(folder: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import sys
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -159,8 +159,9 @@ def choose_device(gpu_id: int) -> torch.device:
     return torch.device("cuda", gpu_id)
 
 
+@cache
 def keep_freed_memory() -> None:
-    """Let the process keep the memory that tensors free, up to 2 GiB of it, for the next batch.
+    """Let the process keep the memory that tensors free for the next batch; the second call does nothing.
 
     glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
     half of the time of a forward pass without gradients. Other C libraries are left alone.

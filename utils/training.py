@@ -102,14 +102,14 @@ def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> None
 
 
 def warn_of_later(folder: Path, name: str) -> None:
-    """Say so if a resumed run is about to replace the checkpoint `name` of its first epoch."""
+    """Say so if the epoch to come, whose checkpoint is `name`, has been trained before."""
     path = folder / (name + SUFFIX)
     if path.exists():
-        log.warning("%s and later epochs are there already: they will be replaced", path)
+        log.warning("%s is there already: it and later epochs are replaced as training reaches them", path)
 
 
 def remove_earlier(folder: Path) -> None:
     """Remove an earlier run's checkpoints and predictions, once nothing stops the new one any more."""
-    for pattern in (f"*{SUFFIX}", "*-preds*.mat", "*-grid.*", "web/evaluation-*.html"):
+    for pattern in (f"*{SUFFIX}", "*-preds*.mat", "*-grid.*", "web/evaluation*.html"):
         for path in folder.glob(pattern):
             path.unlink()
