@@ -192,6 +192,15 @@ def test_the_number_of_galleries_is_bounded(tmp_path, monkeypatch):
     assert {f"epoch-{epoch}.html" for epoch in (0, best_epoch(rows), 16, 32, 59)} <= names
 
 
+def test_pages_that_take_too_long_leave_epochs_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages_module, "SHARE", 0)
+    pages, asked = Pages(tmp_path, "x", "stack-hg", "PCKh@0.5", {}, 0, 5, []), []
+    for epoch in range(5):
+        pages.epoch([row(k) for k in range(epoch + 1)], None, lambda k=epoch: asked.append(k) or [section()])
+    assert asked == [0, 4]
+    assert {path.name for path in pages.folder.glob("epoch-*")} == {"epoch-0.html", "epoch-4.html"}
+
+
 def test_kept_galleries():
     assert kept([], None) == set()
     assert kept([3], 3) == {3}

@@ -3,7 +3,8 @@
 A page is one self-contained file, written whole, so a browser never finds a picture missing or half a page.
 Of galleries at most `MOST` are kept however long the run: the newest ones, the best, the first, and the
 newest ones whose epoch is a power of two. A gallery shows a fixed number of people; the index grows by a
-point a curve and epoch.
+point a curve and epoch. Where epochs are so short that pages would take more than `SHARE` of the time, some
+epochs have none; the first of a run and its last one do.
 """
 
 import logging
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 NEWEST, MILESTONES = 6, 4
 MOST = NEWEST + MILESTONES + 2
+SHARE = 0.02  # of a run's time
 _FILES = (
     "../training-summary.txt",
     "../pose-training-summary.txt",
@@ -65,6 +67,7 @@ class Pages:
         self.table: PckTable | None = None
         self._drawn: tuple[int, list[tuple[str, bytes]]] | None = None  # rows of the history, their curves
         self._began, self._first, self._warned = time.monotonic(), epoch, False
+        self._drawing = 0.0  # seconds
         self._earlier = sum(_seconds(row) for row in rows)
         self._guarded(self._start)
 
@@ -76,13 +79,17 @@ class Pages:
     def epoch(
         self, rows: list[dict], table: PckTable | None = None, gallery: Callable[[], list[Section]] = list
     ) -> None:
-        """Write the pages of the epoch in the last row of the history.
+        """Write the pages of the epoch in the last row of the history, if there is time for them.
 
         Args:
             rows: the history. table: the epoch's results joint by joint. gallery: makes what its page shows.
         """
         self.rows, self.table = rows, table
-        self._guarded(lambda: self.write_epoch(gallery()))
+        began = time.monotonic()
+        last = rows[-1]["epoch"] + 1 == self.epochs
+        if last or self._drawing <= SHARE * (began - self._began):
+            self._guarded(lambda: self.write_epoch(gallery()))
+            self._drawing += time.monotonic() - began
 
     def close(self) -> None:
         """The run has ended, at its last epoch or before: the index stops reloading itself."""
@@ -121,7 +128,8 @@ class Pages:
             table=joint_rows(self.measure, self.table),
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
-            f"newest {MILESTONES} whose epoch is a power of two.",
+            f"newest {MILESTONES} whose epoch is a power of two. Some short epochs have none: pages take "
+            f"{100 * SHARE:.0f} % of the time at most.",
             evaluations=EVALUATIONS,
             files=[file for file in _FILES if (self.folder / file).exists()],
             options=[(name, *value) for name, value in sorted(self.options.items())],
