@@ -124,7 +124,9 @@ def _axes() -> tuple:
 
     figure = Figure(figsize=(4.6, 3.1))
     axes = figure.add_subplot()
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    # Few ticks: they are most of what drawing takes.
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("epoch", fontsize=_TEXT)
     axes.tick_params(labelsize=_TEXT)
     return figure, axes

@@ -109,7 +109,7 @@ def warn_of_later(folder: Path, name: str) -> None:
 
 
 def remove_earlier(folder: Path) -> None:
-    """Remove an earlier run's checkpoints and predictions, once nothing stops the new one any more."""
-    for pattern in (f"*{SUFFIX}", "*-preds*.mat", "*-grid.*", "web/evaluation*.html"):
+    """Remove an earlier run's checkpoints, predictions and pages, once nothing stops the new one any more."""
+    for pattern in (f"*{SUFFIX}", "*-preds*.mat", "*-grid.*", "web/*.html"):
         for path in folder.glob(pattern):
             path.unlink()
