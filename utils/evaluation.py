@@ -31,17 +31,11 @@ def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
     log.info("predictions: %s", path)
     grid = report_grid(run, network, stem) if run.opt.eval_grid else None
     if run.opt.use_html:
-        write_page(run, network, stem, result, grid)
+        _write_page(run, network, stem, result, grid)
 
 
-def write_page(
-    run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None = None
-) -> None:
-    """The page of an evaluation and its grid [7, 7], if there is one.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None) -> None:
+    """The page of an evaluation and its grid [7, 7], if there is one."""
     try:
         from utils.pages import write_evaluation
     except ImportError as error:  # of dominate, which nothing but pages needs

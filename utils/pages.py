@@ -3,8 +3,8 @@
 A page is one self-contained file, written whole, so a browser never finds a picture missing or half a page.
 Of galleries at most `MOST` are kept however long the run: the newest ones, the best, the first, and the
 newest ones whose epoch is a power of two. A gallery shows a fixed number of people; the index grows by a
-point a curve and epoch. Where epochs are so short that pages would take more than `SHARE` of the time, some
-epochs have none; the first of a run and its last one do.
+point a curve and epoch. An epoch has no page while the earlier ones have taken more than `SHARE` of the time;
+the first of a run and its last one always have.
 """
 
 import logging
@@ -65,9 +65,10 @@ class Pages:
         self.folder, self.title, self.stage, self.measure = folder / "web", title, stage, measure
         self.options, self.epochs, self.rows = options, epochs, rows
         self.table: PckTable | None = None
-        self._drawn: tuple[int, list[tuple[str, bytes]]] | None = None  # rows of the history, their curves
+        # The number of rows that the curves were last drawn from, and the curves.
+        self._kept_curves: tuple[int, list[tuple[str, bytes]]] | None = None
         self._began, self._first, self._warned = time.monotonic(), epoch, False
-        self._drawing = 0.0  # seconds
+        self._spent = 0.0  # seconds on epochs' pages
         self._earlier = sum(_seconds(row) for row in rows)
         self._guarded(self._start)
 
@@ -87,9 +88,9 @@ class Pages:
         self.rows, self.table = rows, table
         began = time.monotonic()
         last = rows[-1]["epoch"] + 1 == self.epochs
-        if last or self._drawing <= SHARE * (began - self._began):
+        if last or self._spent <= SHARE * (began - self._began):
             self._guarded(lambda: self.write_epoch(gallery()))
-            self._drawing += time.monotonic() - began
+            self._spent += time.monotonic() - began
 
     def close(self) -> None:
         """The run has ended, at its last epoch or before: the index stops reloading itself."""
@@ -128,8 +129,8 @@ class Pages:
             table=joint_rows(self.measure, self.table),
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
-            f"newest {MILESTONES} whose epoch is a power of two. Some short epochs have none: pages take "
-            f"{100 * SHARE:.0f} % of the time at most.",
+            f"newest {MILESTONES} whose epoch is a power of two. Epochs have none while pages take "
+            f"more than {100 * SHARE:.0f} % of the time.",
             evaluations=EVALUATIONS,
             files=[file for file in _FILES if (self.folder / file).exists()],
             options=[(name, *value) for name, value in sorted(self.options.items())],
@@ -138,9 +139,9 @@ class Pages:
 
     def _curves(self) -> list[tuple[str, bytes]]:
         """The curves; drawing them takes longest of an index, so they are kept until there is a new row."""
-        if self._drawn is None or self._drawn[0] != len(self.rows):
-            self._drawn = len(self.rows), draw_curves(self.rows)
-        return self._drawn[1]
+        if self._kept_curves is None or self._kept_curves[0] != len(self.rows):
+            self._kept_curves = len(self.rows), draw_curves(self.rows)
+        return self._kept_curves[1]
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
