@@ -4,5 +4,10 @@ from options.parser import StageParser
 from utils.collect import collect
 from utils.process import run_stage
 
+
+def main() -> None:
+    collect(StageParser(__doc__, "pose", "agent_folder", "overwrite").parse(), "rotation")
+
+
 if __name__ == "__main__":
-    run_stage(lambda: collect(StageParser(__doc__, "pose", "agent_folder", "overwrite").parse(), "rotation"))
+    run_stage(main)

@@ -16,25 +16,26 @@ from options.parser import StageParser
 from utils.agents import AgentRecord, agent_logits, agent_loss, build_agent, load_agent
 from utils.checkpoint import (
     SUFFIX,
-    checkpoint_name,
     find_checkpoint,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
-    save_epoch,
 )
 from utils.collect import crop_pckh
+from utils.epochs import KeptEpochs, checkpoint_name, refuse_to_overwrite, save_epoch
 from utils.errors import UserError
 from utils.evaluation import report_evaluation
+from utils.files import locked
 from utils.gallery import agent_gallery, hardest_gallery, pose_gallery
 from utils.loops import Evaluation, evaluate, progress
 from utils.means import Means
 from utils.metrics import PckCounter
+from utils.predictions import encode_predictions
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
 from utils.sections import Section
-from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, scheduled_lr
+from utils.training import Learner, resume, say_other_people, scheduled_lr
 
 POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
 
@@ -47,11 +48,13 @@ def main() -> None:
         raise UserError("--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar")
     run = Run(opt, opt.joint_folder if opt.is_train or resumed else opt.exp_folder)
     if opt.is_train:
-        train(run, resumed)
+        with locked(run.folder):
+            train(run, resumed)
     else:
         network, path = run.pose_network(), resumed or run.pose_path
-        load_weights(network, load_checkpoint(path), path, run.network_size)
-        report_evaluation(run, network, path.with_name(path.name.removesuffix(SUFFIX)))
+        checkpoint = load_checkpoint(path)
+        load_weights(network, checkpoint, path, run.network_size)
+        report_evaluation(run, network, checkpoint, path.with_name(path.name.removesuffix(SUFFIX)))
 
 
 def train(run: Run, resumed: Path | None) -> None:
@@ -59,22 +62,24 @@ def train(run: Run, resumed: Path | None) -> None:
     opt = run.opt
     pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
     if resumed is None:
-        refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
-        pose.restore(run.load_pose(pose.network), run.pose_path)
+        superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
+        checkpoint = run.load_pose(pose.network)
+        pose.restore(checkpoint, run.pose_path)
+        say_other_people(run, checkpoint, run.pose_path)
         agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
     else:
         checkpoint = load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size)
-        pose.restore(checkpoint, resumed)
-        restore_draws(run, checkpoint)
+        resume(run, pose, checkpoint, resumed)
+        superseded = []
         if "agent" not in checkpoint:
             raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
         agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_checkpoint true")
     agent.restore(load_agent(run, agent.network, agent_path), agent_path)
+    pose.require_epochs(opt.nEpochs)
+    kept = KeptEpochs(opt.keep, superseded)
     train_loader = run.loader(run.dataset.train, "drawn", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
-    if resumed is None:
-        remove_earlier(run.folder)
 
     with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
         while pose.epoch < opt.nEpochs:
@@ -106,7 +111,8 @@ def train(run: Run, resumed: Path | None) -> None:
                 }
             )
             report.epoch(valid)
-            save(run, pose, agent, valid.preds)
+            best = pose.history.improved("valid_pck")
+            kept.add(save(run, pose, agent, valid, best), best)
             report.show(partial(gallery, run, pose, agent, valid, record), valid)
             pose.epoch += 1
             agent.epoch += 1
@@ -121,13 +127,17 @@ def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation, record: 
     ]
 
 
-def save(run: Run, pose: Learner, agent: Learner, preds: Tensor) -> None:
+def save(run: Run, pose: Learner, agent: Learner, valid: Evaluation, best: bool) -> list[Path]:
     """Both networks' checkpoints; the agent's comes first, so that the pose network's never lacks it."""
     agent_name = AGENT + checkpoint_name(run.opt.agent_lr, agent.epoch)
-    save_epoch(run.folder, agent_name, agent.checkpoint(run) | {"pose": run.pose_identity}, best=False)
     pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
-    best = pose.history.improved("valid_pck")
-    save_epoch(run.folder, pose_name, pose.checkpoint(run) | {"agent": agent_name}, best, preds)
+    agent_checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
+    pose_checkpoint = pose.checkpoint(run) | {"agent": agent_name}
+    predictions = encode_predictions(valid.preds, run.dataset.valid)
+    return [
+        *save_epoch(run.folder, agent_name, agent_checkpoint, best=False),
+        *save_epoch(run.folder, pose_name, pose_checkpoint, best, predictions),
+    ]
 
 
 def train_pose(

@@ -6,47 +6,53 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from data.annotations import People
 from data.augment import Augmentation, augment
 from data.patches import PatchLoader
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from options.parser import StageParser
 from utils.agents import KINDS, agent_logits, agent_loss, build_agent, constant_loss, load_agent
-from utils.checkpoint import checkpoint_name, find_checkpoint, save_epoch
+from utils.checkpoint import find_checkpoint
 from utils.distributions import distribution_path, read_distributions
+from utils.epochs import KeptEpochs, checkpoint_name, later_best, refuse_to_overwrite, save_epoch
+from utils.files import locked
 from utils.gallery import agent_gallery
 from utils.loops import progress
 from utils.means import Means
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
-from utils.training import Learner, refuse_to_overwrite, remove_earlier, restore_draws, warn_of_later
+from utils.training import Learner, resume
 
 
 def main() -> None:
     groups = ("pose", "agent_folder", "resume_agent", "rate", "epochs", "overwrite")
     opt = StageParser(__doc__, *groups).parse()
     run = Run(opt, opt.agent_folder)
+    with locked(run.folder):
+        train(run)
+
+
+def train(run: Run) -> None:
+    """Train from the start, or resume from `--load_prefix_sr`; each epoch is scored and saved."""
+    opt = run.opt
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
     agent = Learner(build_agent(run), opt.lr)
     if opt.load_prefix_sr is None:
-        refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
+        superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
     else:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
-        checkpoint = load_agent(run, agent.network, path)
-        agent.restore(checkpoint, path)
-        restore_draws(run, checkpoint)
-
-    train_rows = collected_rows(run, "train", len(run.dataset.train))
-    valid_rows = collected_rows(run, "val", len(run.dataset.valid))
+        resume(run, agent, load_agent(run, agent.network, path), path)
+        superseded = later_best(run.folder, agent.epoch)
+    agent.require_epochs(opt.nEpochs)
+    kept = KeptEpochs(opt.keep, superseded)
+    train_rows = collected_rows(run, "train", run.dataset.train)
+    valid_rows = collected_rows(run, "val", run.dataset.valid)
     train_loader = run.loader(run.dataset.train, "identity", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
-    if opt.load_prefix_sr is None:
-        remove_earlier(run.folder)
-    elif agent.epoch < opt.nEpochs:
-        warn_of_later(run.folder, checkpoint_name(opt.lr, agent.epoch))
 
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:
@@ -69,12 +75,12 @@ def main() -> None:
             report.epoch()
             best = agent.history.improved("valid_loss", largest=False)
             checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
-            save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best)
+            kept.add(save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best), best)
             report.show(partial(agent_gallery, run, network, agent.network, agent.epoch))
             agent.epoch += 1
 
 
-def collected_rows(run: Run, split: str, people: int) -> tuple[Tensor, Tensor]:
+def collected_rows(run: Run, split: str, people: People) -> tuple[Tensor, Tensor]:
     """Scale and rotation distributions [N, 7] of a split, as collected, on the device."""
     return tuple(
         read_distributions(

@@ -7,25 +7,21 @@ from data.augment import Augmentation, augment
 from data.patches import PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
-from utils.checkpoint import SUFFIX, checkpoint_name, save_epoch
+from utils.checkpoint import SUFFIX
+from utils.epochs import KeptEpochs, checkpoint_name, later_best, refuse_to_overwrite, save_epoch
 from utils.errors import UserError
 from utils.evaluation import report_evaluation
+from utils.files import locked
 from utils.gallery import pose_gallery
 from utils.loops import evaluate, progress
 from utils.means import Means
 from utils.metrics import PckCounter
+from utils.predictions import encode_predictions
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
 from utils.single import report_photograph
-from utils.training import (
-    Learner,
-    refuse_to_overwrite,
-    remove_earlier,
-    restore_draws,
-    scheduled_lr,
-    warn_of_later,
-)
+from utils.training import Learner, resume, scheduled_lr
 
 
 def main() -> None:
@@ -35,14 +31,16 @@ def main() -> None:
         raise UserError("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
     run = Run(opt, opt.exp_folder)
     if opt.is_train:
-        train(run)
+        with locked(run.folder):
+            train(run)
     else:
         network = run.pose_network()
-        run.load_pose(network)
+        checkpoint = run.load_pose(network)
         if opt.image is not None:
             report_photograph(run, network)
         else:
-            report_evaluation(run, network, run.folder / opt.load_prefix_pose.removesuffix(SUFFIX))
+            stem = run.folder / opt.load_prefix_pose.removesuffix(SUFFIX)
+            report_evaluation(run, network, checkpoint, stem)
 
 
 def train(run: Run) -> None:
@@ -50,17 +48,14 @@ def train(run: Run) -> None:
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr)
     if opt.load_prefix_pose is None:
-        refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_pose")
+        superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_pose")
     else:
-        checkpoint = run.load_pose(pose.network)
-        pose.restore(checkpoint, run.pose_path)
-        restore_draws(run, checkpoint)
+        resume(run, pose, run.load_pose(pose.network), run.pose_path)
+        superseded = later_best(run.folder, pose.epoch)
+    pose.require_epochs(opt.nEpochs)
+    kept = KeptEpochs(opt.keep, superseded)
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
-    if opt.load_prefix_pose is None:
-        remove_earlier(run.folder)
-    elif pose.epoch < opt.nEpochs:
-        warn_of_later(run.folder, checkpoint_name(opt.lr, pose.epoch))
 
     with Report(run, "stack-hg", pose) as report:
         while pose.epoch < opt.nEpochs:
@@ -81,10 +76,9 @@ def train(run: Run) -> None:
                 }
             )
             report.epoch(valid)
-            name = checkpoint_name(opt.lr, pose.epoch)
-            save_epoch(
-                run.folder, name, pose.checkpoint(run), pose.history.improved("valid_pck"), valid.preds
-            )
+            name, best = checkpoint_name(opt.lr, pose.epoch), pose.history.improved("valid_pck")
+            predictions = encode_predictions(valid.preds, run.dataset.valid)
+            kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
             report.show(partial(pose_gallery, run, pose.network, valid), valid)
             pose.epoch += 1
 

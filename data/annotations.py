@@ -1,5 +1,6 @@
 """The table of annotated people, and the checks that every reader of annotation files shares."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,14 @@ class People:
     def __getitem__(self, rows: slice | np.ndarray) -> "People":
         """The people of a slice, of integer row numbers or of a bool mask [N]."""
         return People(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that say who the people are, in order, and how they are annotated."""
+        digest = hashlib.sha256("\0".join(self.image.tolist()).encode())
+        for field in fields(self)[1:]:
+            digest.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
+        return digest.hexdigest()[:16]
 
     @staticmethod
     def concatenate(tables: Sequence["People"]) -> "People":

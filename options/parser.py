@@ -188,6 +188,8 @@ class StageParser(OneLineParser):
     def _epochs(self) -> None:
         add = self.add_argument_group("epochs").add_argument
         add("--nEpochs", type=whole_number(1), default=100, help="epochs in all, the resumed ones included")
+        keep = "only the files of the newest so many epochs of this run, and of the best; default: of all"
+        add("--keep", type=whole_number(1), help=keep)
 
     def _rate(self) -> None:
         add = self.add_argument_group("learning rate").add_argument

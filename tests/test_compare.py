@@ -94,3 +94,23 @@ def test_command_writes_text_markdown_and_plot(tmp_path):
     assert (tmp_path / "out" / "compare.txt").read_text() in done.stdout
     assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "out" / "compare.md").exists()
+
+
+def with_people(folder, valid, train="t"):
+    """The run's log, saying whom it is of."""
+    path = folder / "log.jsonl"
+    start, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    events = [start | {"people": {"dataset": "demo", "train": train, "valid": valid}}, *rows]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return folder
+
+
+def test_runs_on_other_people_are_not_compared(tmp_path, caplog):
+    runs = [write_run(tmp_path / name, 1, [0.5]) for name in ("a", "b", "c")]
+    with_people(runs[0], "v")
+    with_people(runs[1], "v", train="other")
+    read_arms([("x", runs[:1]), ("y", runs[1:])])  # the third does not say
+    assert f"{runs[1]} was trained on other people than {runs[0]}" in caplog.text
+    with_people(runs[2], "w")
+    with pytest.raises(UserError, match="validated on other people"):
+        read_arms([("x", runs[:1]), ("y", runs[1:])])

@@ -18,6 +18,7 @@ SOURCE = {
     "split": "train",
     "dataset": "demo",
     "people": 5,
+    "fingerprint": "fedcba9876543210",
     "checkpoint": "lr-0.00025-3.pth.tar",
     "sha256": "0123456789abcdef",
     "in_res": 64,

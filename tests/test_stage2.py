@@ -176,7 +176,7 @@ def test_agents_epochs_leave_the_pose_network_alone(experiment):
     network = loaded_pose(run)
     before = copied_state(network)
     agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
-    rows = script.collected_rows(run, "train", TRAIN)
+    rows = script.collected_rows(run, "train", run.dataset.train)
     loader = run.loader(run.dataset.train, "identity", run.generator)
 
     class Quiet:

@@ -47,7 +47,18 @@ def test_a_later_start_replaces_its_epochs():
     windows = draw_windows(events)
     assert windows["pose loss"]["data"][0]["x"] == [0.5, 1, 1.5, 2, 2.5, 3]
     assert windows["pose loss"]["data"][1]["x"] == [0, 1, 2]
-    assert list(draw_windows([*events, start(0)])) == ["options"]
+
+
+def test_a_start_replaces_nothing_before_it_has_trained():
+    """Epochs count until one is trained anew; the running means of a batch replace earlier ones at once."""
+    events = [start(), *epochs(0, 4), start(1)]
+    drawn = draw_windows(events)["pose loss"]["data"]
+    assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4], [0, 1, 2, 3]]
+    batch, _, epoch = epochs(1, 2)
+    drawn = draw_windows([*events, batch])["pose loss"]["data"]
+    assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5], [0, 1, 2, 3]]
+    drawn = draw_windows([*events, batch, epoch, start(3)])["pose loss"]["data"]
+    assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5], [0, 1]]
 
 
 def test_options_are_escaped_and_what_is_not_finite_is_a_gap():

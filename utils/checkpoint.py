@@ -8,64 +8,24 @@ A checkpoint is a dict of
     generator       state of the run's random generator, u8 [...]
     seed            what the generator started from
     network         the flags that size the pose network, with their values
+    people          data set, and fingerprints of the people it was trained and validated on
 and, of an agent, pose: name and hash of the pose network's file that it learned from; of a pose network in
 joint training, agent: the name of the agent's checkpoint beside it. Files of the 2018 release load too: they
 lack all but the first three, and their names carry the epoch.
 """
 
-import io
 import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-import scipy.io
 import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.files import write_file
 
 SUFFIX = ".pth.tar"
 _EPOCH = re.compile(r"-(\d+)(-model-best)?\.pth\.tar$")
-
-
-def learning_rate_text(lr: float) -> str:
-    """A learning rate as file names show it: 0.00025, never 2.5e-04."""
-    return np.format_float_positional(lr, trim="-")
-
-
-def checkpoint_name(lr: float, epoch: int) -> str:
-    """`lr-0.00025-10` for epoch 10 of a run that started with --lr 0.00025."""
-    return f"lr-{learning_rate_text(lr)}-{epoch}"
-
-
-def save_epoch(folder: Path, name: str, checkpoint: dict, best: bool, preds: Tensor | None = None) -> None:
-    """Write an epoch's `<name>-preds.mat` and `<name>.pth.tar`; the best as `-preds-best`, `-model-best` too.
-
-    An agent has no predictions [N, 16, 2].
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    for kind in ("-best", "") if best else ("",):  # resuming relies on the plain checkpoint: it comes last
-        if preds is not None:
-            write_predictions(folder / f"{name}-preds{kind}.mat", preds)
-        write_file(folder / f"{name}{kind and '-model-best'}{SUFFIX}", buffer.getvalue())
-
-
-def write_predictions(path: Path, preds: Tensor) -> None:
-    """`preds` [N, 16, 2], px of the photographs, as a MATLAB file.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    scipy.io.savemat(buffer, {"preds": preds.double().numpy()})
-    write_file(path, buffer.getvalue())
 
 
 def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:

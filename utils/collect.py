@@ -37,7 +37,7 @@ def collect(opt: argparse.Namespace, kind: str) -> None:
     collected = {}
     for split, people in (("train", run.dataset.train), ("val", run.dataset.valid)):
         path = distribution_path(run.folder, split, kind)
-        source = run.distribution_source(split, kind, len(people))
+        source = run.distribution_source(split, kind, people)
         if path.exists() and not opt.overwrite:
             collected[split] = read_distributions(path, source)
             log.info("%s is there already and fits: kept (--overwrite true collects again)", path)

@@ -85,36 +85,62 @@ def main() -> None:
     log.info("written: %s", opt.out / "compare.txt, .md, .png")
 
 
+@dataclass(frozen=True)
+class RunLog:
+    """What a run's event log says; people: of `utils.events`, or nothing. pck: of each epoch, by column."""
+
+    measure: str
+    seed: str
+    people: dict[str, str]
+    pck: dict[int, list[float]]
+
+
 def read_arms(named: Sequence[tuple[str, list[Path]]], from_epoch: int = 0) -> list[Arm]:
     """Arms with the epochs that all of their runs have.
 
     Raises:
-        UserError: a folder has no log, the runs share no epoch, or are measured differently.
+        UserError: a folder has no log, the runs share no epoch, or differ in measure or validation people.
     """
     runs = {folder: read_run(folder) for _, folders in named for folder in folders}
     if any(not folders for _, folders in named):
         raise UserError("--arm: wanted a name and at least one folder")
-    measures = {measure for measure, _, _ in runs.values()}
+    measures = {run.measure for run in runs.values()}
     if len(measures) > 1:
         raise UserError(f"the runs are measured differently: {', '.join(sorted(measures))}")
-    common = set.intersection(*(set(rows) for _, _, rows in runs.values()))
+    check_people(runs)
+    common = set.intersection(*(set(run.pck) for run in runs.values()))
     epochs = sorted(epoch for epoch in common if epoch >= from_epoch)
     if not epochs:
         raise UserError(f"no epoch from {from_epoch} on is in all of the runs")
     return [
         Arm(
             name,
-            [runs[folder][1] for folder in folders],
+            [runs[folder].seed for folder in folders],
             epochs,
-            np.array([[runs[folder][2][epoch] for epoch in epochs] for folder in folders]),
+            np.array([[runs[folder].pck[epoch] for epoch in epochs] for folder in folders]),
             measures.copy().pop(),
         )
         for name, folders in named
     ]
 
 
-def read_run(folder: Path) -> tuple[str, str, dict[int, list[float]]]:
-    """The measure, the seed, and the validation PCK by column of each epoch; a resumed epoch counts once.
+def check_people(runs: dict[Path, RunLog]) -> None:
+    """Runs are compared on the same validation people; other training people are worth a warning.
+
+    Raises:
+        UserError: two runs were validated on different people.
+    """
+    known = {folder: run.people for folder, run in runs.items() if run.people}
+    for folder, people in known.items():
+        first, reference = next(iter(known.items()))
+        if people["valid"] != reference["valid"]:
+            raise UserError(f"{folder} was validated on other people than {first}: they cannot be compared")
+        if people["train"] != reference["train"]:
+            log.warning("%s was trained on other people than %s", folder, first)
+
+
+def read_run(folder: Path) -> RunLog:
+    """The log of a run; an epoch that was trained again counts once.
 
     Raises:
         UserError: the folder has no log of a training of the pose network.
@@ -124,16 +150,17 @@ def read_run(folder: Path) -> tuple[str, str, dict[int, list[float]]]:
         events = current_events(read_events(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: wanted the folder of a training run") from error
-    measure, seed, rows = "", "", {}
+    start, last, pck = {}, {}, {}
     for event in events:
         if event["kind"] == "start":
-            measure, seed = event["measure"], event["options"]["seed"]
+            start = event
         elif event["kind"] == "epoch" and "pck" in event:
+            last = start  # of the run that trained it: a later start may have trained nothing
             shares = [event["pck"][column] for column in TABLE_COLUMNS]
-            rows[event["epoch"]] = [math.nan if share is None else share for share in shares]
-    if not rows:
+            pck[event["epoch"]] = [math.nan if share is None else share for share in shares]
+    if not pck:
         raise UserError(f"{path} has no epoch of a pose network")
-    return measure, seed, rows
+    return RunLog(last["measure"], last["options"]["seed"], last.get("people", {}), pck)
 
 
 def periods(arms: list[Arm]) -> list[int]:

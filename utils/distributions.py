@@ -5,6 +5,7 @@ The first line is `#` and a JSON object that says what the rows are of; files of
 
 import io
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 from data.augment import NUM_BINS
 from utils.errors import UserError
 from utils.files import write_file
+
+log = logging.getLogger(__name__)
 
 SUM_TOLERANCE = 0.05  # the release's rows are rounded to two digits
 
@@ -53,8 +56,7 @@ def read_distributions(path: Path, source: dict) -> Tensor:
         raise UserError(f"{path} is not there: {script} makes it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text") from error
-    if text.startswith("#"):
-        _check_source(path, text.splitlines()[0], source)
+    _check_source(path, text.partition("\n")[0], source)
     rows = _parse(path, text)
     if len(rows) != source["people"]:
         raise UserError(f"{path} has {len(rows)} rows, wanted one for each of {source['people']} people")
@@ -67,15 +69,22 @@ def read_distributions(path: Path, source: dict) -> Tensor:
 
 
 def _check_source(path: Path, header: str, source: dict) -> None:
+    if not header.startswith("#"):
+        log.warning("%s does not say what it is of: taken to be of these people and this network", path)
+        return
     try:
         found = dict(json.loads(header[1:]))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: its first line is damaged: {header[:60]}") from error
+    if "fingerprint" in source and "fingerprint" not in found:
+        log.warning("%s does not say who its %s people are: taken to be these", path, found.get("people"))
+        found["fingerprint"] = source["fingerprint"]
     differing = [name for name in source if found.get(name) != source[name]]
     if differing:
         name = differing[0]
+        what = "people with the fingerprint" if name == "fingerprint" else name
         raise UserError(
-            f"{path} is of {name} {found.get(name)}, this run has {source[name]}: "
+            f"{path} is of {what} {found.get(name)}, this run has {source[name]}: "
             "--overwrite true of the collecting script collects again"
         )
 

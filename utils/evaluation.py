@@ -5,37 +5,44 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from utils.checkpoint import write_predictions
 from utils.errors import UserError
+from utils.files import write_file
 from utils.gallery import grid_section, pose_gallery
 from utils.grid import report_grid
 from utils.loops import Evaluation, evaluate
+from utils.predictions import encode_predictions, refuse_other_people
 from utils.runs import Run
 
 log = logging.getLogger(__name__)
 
 
-def report_evaluation(run: Run, network: nn.Module, stem: Path) -> None:
+def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path) -> None:
     """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
 
-    With --eval_grid true also `<stem>-grid.txt` and `.png`; with --use_html true a page in `web/`.
+    With --eval_grid true also `<stem>-grid.txt` and `.png`; with --use_html true a page in `web/`. Names end
+    in the data set if the checkpoint is of another one, and in `-first-N` with --limit N.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file cannot be written, or the predictions there are of other people.
     """
+    trained_on = checkpoint.get("people", {}).get("dataset", run.dataset.name)
+    whose = "" if trained_on == run.dataset.name else f"-{run.dataset.name}"
+    if run.opt.limit:
+        whose += f"-first-{run.opt.limit}"
+    path = stem.with_name(f"{stem.name}-preds{whose}.mat")
+    refuse_other_people(path, run.dataset.valid, run.opt.overwrite)
     result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
     log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
-    some = f"-first-{run.opt.limit}" if run.opt.limit else ""  # must not replace everyone's predictions
-    path = stem.with_name(f"{stem.name}-preds{some}.mat")
-    write_predictions(path, result.preds)
+    write_file(path, encode_predictions(result.preds, run.dataset.valid))
     log.info("predictions: %s", path)
-    grid = report_grid(run, network, stem) if run.opt.eval_grid else None
+    grid_path = stem.with_name(f"{stem.name}-grid{whose}.txt")
+    grid = report_grid(run, network, grid_path) if run.opt.eval_grid else None
     if run.opt.use_html:
-        _write_page(run, network, stem, result, grid)
+        _write_page(run, network, stem.with_name(stem.name + whose), result, grid)
 
 
 def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None) -> None:
-    """The page of an evaluation and its grid [7, 7], if there is one."""
+    """The page of an evaluation and its grid [7, 7], if there is one; its name ends in the stem's."""
     try:
         from utils.pages import write_evaluation
     except ImportError as error:  # of dominate, which nothing but pages needs

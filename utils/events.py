@@ -1,12 +1,12 @@
 """The event log of a training run: `log.jsonl` in its folder, one JSON object a line.
 
 `kind` is
-"start": stage, time (s since 1970), measure, epoch (the first one to come), epochs (all in all), options
-    (name -> text);
+"start": stage, time (s since 1970), measure, epoch (the first one to come), epochs (all in all), people (data
+    set, and fingerprints of the training and validation people), options (name -> text);
 "batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
 "epoch": a row of the history, and for the pose network pck and auc (column -> share);
 "end": time.
-A run that was resumed has several starts: what comes after a start replaces earlier events of its epochs.
+A run that was resumed has several starts: an epoch after one replaces that epoch and later ones before it.
 """
 
 import json
@@ -72,10 +72,18 @@ def read_events(path: Path) -> list[dict]:
 
 
 def current_events(events: list[dict]) -> list[dict]:
-    """The events less those of epochs that a later start of the run begins again."""
-    kept: list[dict] = []
+    """The events less those of epochs that were trained anew, or on another way, after a later start.
+
+    Until an epoch of the later start is finished, the earlier ones count; of single batches, the latest.
+    """
+    earlier: list[dict] = []
+    latest: list[dict] = []
     for event in events:
-        if event["kind"] == "start":
-            kept = [earlier for earlier in kept if earlier.get("epoch", -1) < event["epoch"]]
-        kept.append(event)
-    return kept
+        kind = event["kind"]
+        if kind == "start":
+            earlier, latest = earlier + latest, []
+        elif kind in ("batch", "epoch") and all(other["kind"] != kind for other in latest):
+            gone = ("batch", kind)
+            earlier = [old for old in earlier if old["kind"] not in gone or old["epoch"] < event["epoch"]]
+        latest.append(event)
+    return earlier + latest

@@ -34,8 +34,8 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
     return torch.tensor([[counter.mean for counter in row] for row in counters], dtype=torch.float64)
 
 
-def report_grid(run: Run, network: nn.Module, stem: Path) -> Tensor:
-    """Log the grid and return it; write it as `<stem>-grid.txt` and `<stem>-grid.png`.
+def report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
+    """Log the grid and return it; write it to the text file `path` and, as a picture, to its `.png` twin.
 
     Raises:
         UserError: a file cannot be written.
@@ -50,6 +50,6 @@ def report_grid(run: Run, network: nn.Module, stem: Path) -> Tensor:
     ]
     text = "\n".join([title, head, *rows, f"mean of all {100 * grid.mean():.2f}"])
     log.info("%s", text)
-    write_file(stem.with_name(f"{stem.name}-grid.txt"), text + "\n")
-    plot_grid(stem.with_name(f"{stem.name}-grid.png"), grid, measure)
+    write_file(path, text + "\n")
+    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, measure)
     return grid

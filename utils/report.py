@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from utils.epochs import epoch_files
 from utils.errors import UserError
 from utils.events import EVENTS, EventLog
 from utils.files import write_file
@@ -33,9 +34,6 @@ class Report:
 
     def __init__(self, run: Run, stage: str, learner: Learner, summary: str = "training-summary.txt") -> None:
         self.run, self.history, self.summary = run, learner.history, run.folder / summary
-        write_file(run.folder / "opt.txt", run.options_text() + "\n")
-        if learner.epoch >= run.opt.nEpochs:
-            log.warning("nothing to train: %d epochs are done, --nEpochs asks for no more", learner.epoch)
         self._log = EventLog(run.folder / EVENTS)
         self._visdom, opt = None, run.opt
         if opt.use_visdom:
@@ -48,9 +46,14 @@ class Report:
             measure=run.dataset.score,
             epoch=learner.epoch,
             epochs=run.opt.nEpochs,
+            people=run.people,
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
-        self.pages = self._pages(stage, learner.epoch) if run.opt.use_html else None
+        self._stage, self._first, self._shown = stage, learner.epoch, False
+        self.pages: Pages | None = None
+        # What another way to these epochs has left is not touched before one of this run's is saved.
+        if all(file.epoch < learner.epoch for file in epoch_files(run.folder)):
+            self._show_this_run()
 
     def __enter__(self) -> "Report":
         return self
@@ -87,6 +90,8 @@ class Report:
 
     def show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None = None) -> None:
         """The epoch's HTML page, once it is saved; `gallery` makes its pictures, if there are pages."""
+        if not self._shown:
+            self._show_this_run()
         if self.pages:
             self.pages.epoch(self.history.rows, evaluation and evaluation.table, gallery)
 
@@ -103,7 +108,14 @@ class Report:
         if done:
             log.info("done: %s", self.run.folder)
 
-    def _pages(self, stage: str, epoch: int) -> "Pages | None":
+    def _show_this_run(self) -> None:
+        """The folder's options and pages become those of this run."""
+        self._shown = True
+        write_file(self.run.folder / "opt.txt", self.run.options_text() + "\n")
+        if self.run.opt.use_html:
+            self.pages = self._pages()
+
+    def _pages(self) -> "Pages | None":
         try:
             from utils.pages import Pages
         except ImportError as error:  # of dominate, which nothing but pages needs
@@ -116,7 +128,14 @@ class Report:
             if hasattr(opt, name)
         }
         return Pages(
-            run.folder, opt.exp_id, stage, run.dataset.score, options, epoch, opt.nEpochs, self.history.rows
+            run.folder,
+            opt.exp_id,
+            self._stage,
+            run.dataset.score,
+            options,
+            self._first,
+            opt.nEpochs,
+            self.history.rows,
         )
 
     def _event(self, **event: object) -> None:

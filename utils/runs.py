@@ -118,13 +118,24 @@ class Run:
         digest = hashlib.sha256(self.pose_path.read_bytes()).hexdigest()
         return {"checkpoint": self.pose_path.name, "sha256": digest[:16]}
 
-    def distribution_source(self, split: str, kind: str, people: int) -> dict:
-        """What a file of collected distributions is of, to the checkpoint's last bit."""
+    @cached_property
+    def people(self) -> dict[str, str]:
+        """Name of the data set, and the fingerprints of its people: `train` and `valid`."""
+        dataset = self.dataset
+        return {
+            "dataset": dataset.name,
+            "train": dataset.train.fingerprint,
+            "valid": dataset.valid.fingerprint,
+        }
+
+    def distribution_source(self, split: str, kind: str, people: People) -> dict:
+        """What a file of collected distributions is of: the people, and the checkpoint to its last bit."""
         return {
             "kind": kind,
             "split": split,
             "dataset": self.dataset.name,
-            "people": people,
+            "people": len(people),
+            "fingerprint": people.fingerprint,
             **self.pose_identity,
             "in_res": self.opt.in_res,
         }

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import RMSprop
 
-from utils.checkpoint import SUFFIX
 from utils.errors import UserError
 from utils.history import History
 from utils.runs import Run
@@ -45,6 +44,18 @@ class Learner:
             ) from error
         self.history, self.epoch = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
 
+    def require_epochs(self, epochs: int) -> None:
+        """Refuse to train up to an epoch that is done.
+
+        Raises:
+            UserError: there is nothing to train; the message says what to ask for.
+        """
+        if self.epoch >= epochs:
+            raise UserError(
+                f"nothing to train: --nEpochs {epochs} counts the {self.epoch} epochs that the checkpoint "
+                f"has behind it; --nEpochs {self.epoch + 10} trains 10 more"
+            )
+
     def set_lr(self, lr: float) -> None:
         """The learning rate of the coming steps."""
         for group in self.optimizer.param_groups:
@@ -76,40 +87,36 @@ class Learner:
             "generator": run.generator.get_state(),
             "seed": run.opt.seed,
             "network": run.network_size,
+            "people": run.people,
         }
 
 
-def restore_draws(run: Run, checkpoint: dict) -> None:
-    """Go on with a checkpoint's random numbers; with another --seed, or a released file, draws start anew."""
+def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
+    """Go on exactly where a checkpoint ended, its random numbers included; its weights are loaded already.
+
+    With another --seed, or from a released file, draws start anew.
+
+    Raises:
+        UserError: its optimiser is not of this network.
+    """
+    learner.restore(checkpoint, path)
+    say_other_people(run, checkpoint, path)
     if checkpoint.get("seed") == run.opt.seed:
         run.generator.set_state(checkpoint["generator"])
     else:
         log.info("draws start anew from --seed %d", run.opt.seed)
 
 
-def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> None:
-    """A run from the start must not replace the checkpoints of an earlier one unasked.
-
-    Raises:
-        UserError: the folder has checkpoints, and `overwrite` is not set.
-    """
-    there = sorted(folder.glob(f"*{SUFFIX}"))
-    if there and not overwrite:
-        raise UserError(
-            f"{folder} has checkpoints already, {there[0].name} for one: {resume_flag} goes on from one, "
-            "--overwrite true starts again, another --exp_id keeps both"
-        )
-
-
-def warn_of_later(folder: Path, name: str) -> None:
-    """Say so if the epoch to come, whose checkpoint is `name`, has been trained before."""
-    path = folder / (name + SUFFIX)
-    if path.exists():
-        log.warning("%s is there already: it and later epochs are replaced as training reaches them", path)
-
-
-def remove_earlier(folder: Path) -> None:
-    """Remove an earlier run's checkpoints, predictions and pages, once nothing stops the new one any more."""
-    for pattern in (f"*{SUFFIX}", "*-preds*.mat", "*-grid.*", "web/*.html"):
-        for path in folder.glob(pattern):
-            path.unlink()
+def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
+    """Log a warning if a checkpoint was trained or validated on other people than this run's."""
+    recorded = checkpoint.get("people", run.people)
+    for split in ("train", "valid"):
+        if recorded[split] != run.people[split]:
+            log.warning(
+                "%s is of other people: its %s people were those of %s with the fingerprint %s, not %s",
+                path,
+                split,
+                recorded["dataset"],
+                recorded[split],
+                run.people[split],
+            )
