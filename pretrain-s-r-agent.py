@@ -8,8 +8,8 @@ from torch import Tensor
 
 from data.augment import Augmentation, augment
 from data.patches import PatchLoader
+from models import PoseNetwork
 from models.agent import ScaleRotationAgent
-from models.hourglass import StackedHourglass
 from options.parser import StageParser
 from utils.agents import KINDS, agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import checkpoint_name, find_checkpoint, save_epoch
@@ -30,7 +30,7 @@ def main() -> None:
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
-    agent = Learner(build_agent(run), opt.lr)
+    agent = Learner(build_agent(run, network), opt.lr)
     if opt.load_prefix_sr is None:
         refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
     else:
@@ -96,7 +96,7 @@ def yardsticks(split: str, rows: tuple[Tensor, Tensor]) -> dict[str, float]:
 
 def train_epoch(
     run: Run,
-    network: StackedHourglass,
+    network: PoseNetwork,
     agent: Learner,
     loader: PatchLoader,
     rows: tuple[Tensor, Tensor],
@@ -119,7 +119,7 @@ def train_epoch(
 @torch.no_grad()
 def mean_loss(
     run: Run,
-    network: StackedHourglass,
+    network: PoseNetwork,
     agent: ScaleRotationAgent,
     loader: PatchLoader,
     rows: tuple[Tensor, Tensor],
