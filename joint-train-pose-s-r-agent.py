@@ -60,7 +60,8 @@ def main() -> None:
 def train(run: Run, resumed: Path | None) -> None:
     """Alternate between the pose network and the agent, an epoch each; each epoch is scored and saved."""
     opt = run.opt
-    pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
+    pose = Learner(run.pose_network(), opt.lr)
+    agent = Learner(build_agent(run, pose.network), opt.agent_lr)
     if resumed is None:
         superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
         checkpoint = run.load_pose(pose.network)

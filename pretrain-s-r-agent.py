@@ -9,8 +9,8 @@ from torch import Tensor
 from data.annotations import People
 from data.augment import Augmentation, augment
 from data.patches import PatchLoader
+from models import PoseNetwork
 from models.agent import ScaleRotationAgent
-from models.hourglass import StackedHourglass
 from options.parser import StageParser
 from utils.agents import KINDS, agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import find_checkpoint
@@ -40,7 +40,7 @@ def train(run: Run) -> None:
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
-    agent = Learner(build_agent(run), opt.lr)
+    agent = Learner(build_agent(run, network), opt.lr)
     if opt.load_prefix_sr is None:
         superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
     else:
@@ -102,7 +102,7 @@ def yardsticks(split: str, rows: tuple[Tensor, Tensor]) -> dict[str, float]:
 
 def train_epoch(
     run: Run,
-    network: StackedHourglass,
+    network: PoseNetwork,
     agent: Learner,
     loader: PatchLoader,
     rows: tuple[Tensor, Tensor],
@@ -125,7 +125,7 @@ def train_epoch(
 @torch.no_grad()
 def mean_loss(
     run: Run,
-    network: StackedHourglass,
+    network: PoseNetwork,
     agent: ScaleRotationAgent,
     loader: PatchLoader,
     rows: tuple[Tensor, Tensor],

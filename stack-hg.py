@@ -1,4 +1,4 @@
-"""Stage 1: train the stacked-hourglass pose network with random augmentation, or evaluate it."""
+"""Stage 1: train the pose network with random augmentation, or evaluate it."""
 
 import time
 from functools import partial

@@ -13,7 +13,8 @@ class ScaleRotationAgent(nn.Module):
     Parameters have the names and the order of the agents released with the paper.
 
     Args:
-        chan_in: channels of the features (`chan` of the pose network).
+        chan_in: channels of each of the five features (`feature_channels` of the pose network), or one
+            number for all of them.
         chan_out: channels of the agent, an even number.
         scale_num: bins of scale.
         rotation_num: bins of rotation.
@@ -21,13 +22,20 @@ class ScaleRotationAgent(nn.Module):
     Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
-    def __init__(self, chan_in: int = 256, chan_out: int = 256, scale_num: int = 7, rotation_num: int = 7):
+    def __init__(
+        self,
+        chan_in: int | Sequence[int] = 256,
+        chan_out: int = 256,
+        scale_num: int = 7,
+        rotation_num: int = 7,
+    ):
         super().__init__()
-        self.residual_skip1 = Residual(chan_in, chan_out)
-        self.residual_skip2 = Residual(chan_in, chan_out)
-        self.residual_skip3 = Residual(chan_in, chan_out)
-        self.residual_skip4 = Residual(chan_in, chan_out)
-        self.residual_neck = Residual(chan_in, chan_out)
+        skip1, skip2, skip3, skip4, neck = (chan_in,) * 5 if isinstance(chan_in, int) else chan_in
+        self.residual_skip1 = Residual(skip1, chan_out)
+        self.residual_skip2 = Residual(skip2, chan_out)
+        self.residual_skip3 = Residual(skip3, chan_out)
+        self.residual_skip4 = Residual(skip4, chan_out)
+        self.residual_neck = Residual(neck, chan_out)
         self.merge1 = Residual(chan_out, chan_out)
         self.merge2 = Residual(chan_out, chan_out)
         self.merge3 = Residual(chan_out, chan_out)
@@ -41,8 +49,8 @@ class ScaleRotationAgent(nn.Module):
         """Logits of both distributions; no gradient reaches the features.
 
         Args:
-            features: skip1, skip2, skip3, skip4 and neck as `StackedHourglass.features` returns
-                them: [N, chan_in, h, w] float, each half as large as the one before.
+            features: skip1, skip2, skip3, skip4 and neck as `PoseNetwork.features` returns
+                them: [N, C, h, w] float, each half as large as the one before.
 
         Returns:
             scale logits [N, scale_num] and rotation logits [N, rotation_num].

@@ -1,13 +1,11 @@
-"""The pose network: hourglasses in a row, each followed by heatmaps of all joints."""
+"""The stacked hourglass: a pose network of hourglasses in a row, each followed by heatmaps of all joints."""
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Residual, initialize, pool, residuals, upsample
-
-STRIDE = 64  # the input is 64 times as large as the neck: 4 in the stem, 16 in the hourglass
-
-Features = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+from models.layers import Features, Residual, check_sides, initialize, pool, residuals, upsample
 
 
 class Hourglass(nn.Module):
@@ -76,8 +74,13 @@ class StackedHourglass(nn.Module):
     arXiv:1805.09707.
     """
 
+    stride: ClassVar[int] = 64  # 4 in the stem, 16 in the hourglass
+    heatmap_stride: ClassVar[int] = 4
+    sizes: ClassVar[tuple[str, ...]] = ("num_stacks", "num_modules", "chan")
+
     def __init__(self, num_stacks: int = 2, num_modules: int = 1, num_classes: int = 16, chan: int = 256):
         super().__init__()
+        self.feature_channels = (chan,) * 5
         stacks, gaps = range(num_stacks), range(num_stacks - 1)
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
         self.bn1 = nn.BatchNorm2d(64)
@@ -137,9 +140,7 @@ class StackedHourglass(nn.Module):
         return self.hg[0].encode(self._stem(image))
 
     def _stem(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if height % STRIDE or width % STRIDE:
-            raise ValueError(f"the image is {width} x {height} px; both sides must be multiples of {STRIDE}")
+        check_sides(image, self.stride)
         x = F.relu(self.bn1(self.conv1(image)), inplace=True)
         x = pool(self.residual1(x))
         return self.residual3(self.residual2(x))

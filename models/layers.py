@@ -1,7 +1,10 @@
-"""The residual block both networks are built of, and the initial values of their weights."""
+"""What networks share: the residual block, resizing, checks of sizes, and initial weights."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Features = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""What an agent reads: [N, C, h, w] each, half as large as the one before."""
 
 
 class Residual(nn.Module):
@@ -54,6 +57,17 @@ def pool(x: Tensor) -> Tensor:
 def upsample(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, 2H, 2W] by nearest-neighbour up-sampling."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def check_sides(image: Tensor, stride: int) -> None:
+    """Refuse images [N, 3, H, W] that a network cannot halve down to its smallest map.
+
+    Raises:
+        ValueError: H or W is no multiple of the stride.
+    """
+    height, width = image.shape[-2:]
+    if height % stride or width % stride:
+        raise ValueError(f"the image is {width} x {height} px; both sides must be multiples of {stride}")
 
 
 def initialize(network: nn.Module) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.datasets import DATASETS
-from models.hourglass import STRIDE
+from models import NETWORKS
 
 
 def boolean(text: str) -> bool:
@@ -97,10 +97,9 @@ class StageParser(OneLineParser):
         folder = (opt.exp_dir / opt.exp_id).resolve()
         if opt.exp_dir.resolve() not in folder.parents:
             self.error(f"--exp_id {opt.exp_id}: wanted the name of a folder inside {opt.exp_dir}")
-        if opt.bs == 1 and opt.in_res == STRIDE:
-            self.error("--bs 1: at --in_res 64 batch statistics need at least 2 people")
+        self._check_network(opt)
         opt.exp_folder = opt.exp_dir / opt.exp_id
-        opt.out_res = opt.in_res // 4
+        opt.out_res = opt.in_res // NETWORKS[opt.network].heatmap_stride
         prefix = (opt.load_prefix_pose or "").removesuffix(".pth.tar")
         if "image" in opt:
             self._check_image(opt)
@@ -147,15 +146,24 @@ class StageParser(OneLineParser):
 
     def _network(self) -> None:
         add = self.add_argument_group("pose network (the defaults are the paper's)").add_argument
+        add("--network", choices=NETWORKS, default="hourglass", help="simple_baseline is a ResNet-50")
         add("--num_stacks", type=whole_number(1), default=2, help="hourglasses in a row")
-        add("--num_modules", type=whole_number(1), default=1, help="residual blocks a position")
-        add("--chan", type=whole_number(2, multiple_of=2), default=256, help="channels")
         add(
-            "--in_res",
-            type=whole_number(STRIDE, multiple_of=STRIDE),
-            default=256,
-            help="side of the crops in px; heatmaps are a quarter of it",
+            "--num_modules", type=whole_number(1), default=1, help="an hourglass's residual blocks a position"
         )
+        add("--chan", type=whole_number(2, multiple_of=2), default=256, help="channels of an hourglass")
+        in_res = "side of the crops in px, a multiple of 64; heatmaps are a quarter of it"
+        add("--in_res", type=whole_number(1), default=256, help=in_res)
+
+    def _check_network(self, opt: argparse.Namespace) -> None:
+        network = NETWORKS[opt.network]
+        for name in dict.fromkeys(name for other in NETWORKS.values() for name in other.sizes):
+            if name not in network.sizes and getattr(opt, name) != self.get_default(name):
+                self.error(f"--{name} is not of --network {opt.network}: leave it out")
+        if opt.in_res % network.stride:
+            self.error(f"--in_res {opt.in_res}: expected a multiple of {network.stride}")
+        if opt.bs == 1 and opt.in_res == network.stride:
+            self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
 
     def _display(self) -> None:
         add = self.add_argument_group("display").add_argument

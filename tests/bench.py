@@ -88,7 +88,8 @@ def measure(run: Run) -> None:
     random = Augmentation.random(len(rows), run.generator)
     per_person("augment a person", lambda: augment(batch, random, opt.in_res, opt.out_res), len(rows))
 
-    pose, agent = Learner(run.pose_network(), opt.lr), Learner(build_agent(run), opt.agent_lr)
+    pose = Learner(run.pose_network(), opt.lr)
+    agent = Learner(build_agent(run, pose.network), opt.agent_lr)
     crops = augment(batch, random, opt.in_res, opt.out_res)
     rounds = -(-count // opt.bs)
     floor = Floor(run, pose, agent, crops.image, crops.heatmap, rounds)

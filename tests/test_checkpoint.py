@@ -21,7 +21,7 @@ from utils.files import link_file, write_file
 from utils.history import History
 from utils.training import Learner
 
-SIZE = {"num_stacks": 1, "num_modules": 1, "chan": 8, "in_res": 64}
+SIZE = {"network": "hourglass", "num_stacks": 1, "num_modules": 1, "chan": 8, "in_res": 64}
 
 
 def pose_network(chan=8, seed=0):
@@ -190,6 +190,20 @@ def test_another_network_is_named_by_its_flags(checkpoint, tmp_path):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert str(path) in refusal(load_weights, network, old, path, ours)
     assert_equal_weights(network, before)
+
+
+def test_files_that_name_no_network_are_of_the_hourglass(checkpoint, tmp_path):
+    path = tmp_path / "lr-1-0.pth.tar"
+    recorded = {name: value for name, value in SIZE.items() if name != "network"}
+    earlier = checkpoint | {"network": recorded}
+    network = pose_network(seed=1)
+    load_weights(network, earlier, path, SIZE)
+    assert_equal_weights(network, checkpoint["state_dict"])
+    ours = {"network": "simple_baseline", "in_res": 64}
+    line = refusal(load_weights, network, earlier, path, ours)
+    assert "this run has --network simple_baseline: add --network hourglass --num_stacks 1" in line
+    line = refusal(load_weights, network, checkpoint | {"network": ours}, path, SIZE)
+    assert line.endswith("this run has --network hourglass: add --network simple_baseline")
 
 
 @pytest.mark.parametrize("step", [(os, "fsync"), (Path, "replace")], ids=lambda step: step[1])

@@ -170,7 +170,8 @@ def learner_state(learner):
 
 
 def test_agents_epoch_leaves_the_pose_network_alone(run):
-    pose, agent = Learner(run.pose_network(), 1e-3), Learner(build_agent(run), 1e-3)
+    pose = Learner(run.pose_network(), 1e-3)
+    agent = Learner(build_agent(run, pose.network), 1e-3)
     loader = run.loader(run.dataset.train, "drawn", run.generator)
     pose.network.train()
     before, agent_before = learner_state(pose), learner_state(agent)
@@ -220,7 +221,8 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
 
 def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
     """The half pass looks in eval mode, in the middle of training too."""
-    pose, agent = Learner(run.pose_network(), 1e-3), Learner(build_agent(run), 1e-3)
+    pose = Learner(run.pose_network(), 1e-3)
+    agent = Learner(build_agent(run, pose.network), 1e-3)
     agent.network.eval()
     (people, *_) = run.loader(run.dataset.train, "drawn")
     before = learner_state(pose)

@@ -84,6 +84,7 @@ def test_defaults(parse):
     opt = parse(STAGE1, "--exp_id", "a")
     _assert_options(opt, is_train=False, lr=2.5e-4, nEpochs=100, bs=24, nThreads=4, load_prefix_pose=None)
     _assert_options(opt, num_stacks=2, num_modules=1, chan=256, in_res=256, out_res=64, precision="fp32")
+    assert opt.network == "hourglass"
     _assert_options(opt, use_visdom=True, use_html=True, display_winsize=256, print_freq=10, display_freq=10)
 
 
@@ -92,6 +93,11 @@ def test_booleans(parse, text):
     assert parse(STAGE1, "--exp_id", "a", "--is_train", text).is_train is (
         text.lower() in ("true", "1", "yes")
     )
+
+
+def test_simple_baseline_needs_no_size(parse):
+    opt = parse(STAGE1, "--exp_id", "a", "--network", "simple_baseline", "--chan", "256")  # its default
+    _assert_options(opt, network="simple_baseline", in_res=256, out_res=64)
 
 
 def test_a_folder_below_a_folder_is_an_experiment(parse):
@@ -107,6 +113,9 @@ def test_a_folder_below_a_folder_is_an_experiment(parse):
         ("--bs", "2.5"),
         ("--bs", "1", "--in_res", "64"),
         ("--in_res", "100"),
+        ("--network", "resnet"),
+        ("--num_stacks", "3", "--network", "simple_baseline"),
+        ("--chan", "128", "--network", "simple_baseline"),
         ("--chan", "33"),
         ("--nThreads", "-1"),
         ("--lr", "0"),

@@ -106,7 +106,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def site(run: Run) -> Pages:
     """Pages of two epochs with everything that a page can show."""
-    network, agent = run.pose_network(), build_agent(run)
+    network = run.pose_network()
+    agent = build_agent(run, network)
     evaluation = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
     hardest = [
         {"row": k, "log2_scale": 0.5, "rotation": -45.0, "pck_agent": 0.2, "pck_random": 0.8}
@@ -273,7 +274,8 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path, caplog):
 
 
 def test_galleries_leave_training_as_it_was(run):
-    network, agent = run.pose_network(), build_agent(run)
+    network = run.pose_network()
+    agent = build_agent(run, network)
     network.train(), agent.train()
     network.bn1.eval()
     state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from data.augment import Augmentation
+from models import PoseNetwork
 from models.agent import ScaleRotationAgent
-from models.hourglass import StackedHourglass
 from models.losses import distribution_loss
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UserError
@@ -22,14 +22,12 @@ KINDS = ("scale", "rotation")
 HARDEST = 8  # draws of an epoch that its page shows
 
 
-def build_agent(run: Run) -> ScaleRotationAgent:
-    """An agent as wide as the run's pose network, with initial weights, on the device."""
-    return run.place(ScaleRotationAgent(run.opt.chan, run.opt.chan))
+def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
+    """An agent as wide as the pose network's narrowest features, with initial weights, on the device."""
+    return run.place(ScaleRotationAgent(network.feature_channels, min(network.feature_channels)))
 
 
-def agent_logits(
-    run: Run, network: StackedHourglass, agent: nn.Module, image: Tensor
-) -> tuple[Tensor, Tensor]:
+def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and rotation logits, f32 [N, 7] each, for un-augmented images [N, 3, H, W].
 
     The pose network's half pass runs in eval mode without gradients, so that none of its weights and

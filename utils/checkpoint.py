@@ -7,7 +7,7 @@ A checkpoint is a dict of
     epoch           the last finished epoch, from 0
     generator       state of the run's random generator, u8 [...]
     seed            what the generator started from
-    network         the flags that size the pose network, with their values
+    network         the flags that choose and size the pose network, with their values
     people          data set, and fingerprints of the people it was trained and validated on
 and, of an agent, pose: name and hash of the pose network's file that it learned from; of a pose network in
 joint training, agent: the name of the agent's checkpoint beside it. Files of the 2018 release load too: they
@@ -94,16 +94,19 @@ def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dic
     """Put a checkpoint's weights into a network of the same size.
 
     Args:
-        expected: the flags that size the network, with this run's values; the checkpoint's must agree.
+        expected: the flags that choose and size the network, with this run's values; the checkpoint's must
+            agree.
 
     Raises:
         UserError: the checkpoint is of a network of another size; the message says which flags differ.
     """
     recorded = checkpoint.get("network", {})
-    differing = [name for name in expected if recorded.get(name, expected[name]) != expected[name]]
+    if recorded:
+        recorded = {"network": "hourglass"} | recorded  # the only one there was when files did not say it
+    differing = [name for name in recorded if recorded[name] != expected.get(name)]
     if differing:
         theirs = " ".join(f"--{name} {recorded[name]}" for name in differing)
-        ours = " ".join(f"--{name} {expected[name]}" for name in differing)
+        ours = " ".join(f"--{name} {expected[name]}" for name in differing if name in expected)
         raise UserError(f"{path} is of a network with {theirs}, this run has {ours}: add {theirs}")
     own = network.state_dict()
     state = dict(checkpoint["state_dict"])

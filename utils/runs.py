@@ -16,7 +16,7 @@ from data.annotations import People
 from data.augment import MARGINS
 from data.datasets import Dataset, load_dataset
 from data.patches import PatchLoader
-from models.hourglass import StackedHourglass
+from models import NETWORKS, PoseNetwork
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.errors import UserError
 from utils.process import start_log
@@ -25,15 +25,13 @@ log = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
-NETWORK_FLAGS = ("num_stacks", "num_modules", "chan", "in_res")
-
 
 class Run:
     """What every stage starts with.
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
-    device, generator: where it computes, and its one source of draws. network_size: the flags that size the
-    pose network, with their values.
+    device, generator: where it computes, and its one source of draws. network_size: the flags that choose and
+    size the pose network, with their values.
 
     Raises:
         UserError: the folder, the device or the checkpoint is not to be had.
@@ -52,7 +50,8 @@ class Run:
             keep_freed_memory()
         set_precision(opt.precision)
         self.generator = seeded_generator(opt.seed)
-        self.network_size = {name: getattr(opt, name) for name in NETWORK_FLAGS}
+        flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
+        self.network_size = {name: getattr(opt, name) for name in flags}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -91,17 +90,16 @@ class Run:
             raise UserError(f"--dataset {self.opt.dataset} has one person to train on: wanted at least two")
         return loader
 
-    def pose_network(self) -> StackedHourglass:
-        """A pose network of the size asked for, with initial weights, on the device."""
-        opt = self.opt
-        network = StackedHourglass(opt.num_stacks, opt.num_modules, chan=opt.chan)
-        return self.place(network)
+    def pose_network(self) -> PoseNetwork:
+        """The pose network of --network in the size asked for, with initial weights, on the device."""
+        network = NETWORKS[self.opt.network]
+        return self.place(network(**{name: getattr(self.opt, name) for name in network.sizes}))
 
     def place(self, network: nn.Module) -> nn.Module:
         """A network on the device, in the memory format in which convolutions are fast."""
         return network.to(self.device, memory_format=torch.channels_last)
 
-    def load_pose(self, network: StackedHourglass) -> dict:
+    def load_pose(self, network: PoseNetwork) -> dict:
         """Load the checkpoint of `--load_prefix_pose` into the network, and return it.
 
         Raises:
@@ -144,7 +142,7 @@ class Run:
         """The context of networks' forward passes: bf16 with --precision bf16, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
 
-    def forward(self, network: StackedHourglass, image: Tensor) -> list[Tensor]:
+    def forward(self, network: PoseNetwork, image: Tensor) -> list[Tensor]:
         """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W]."""
         image = image.contiguous(memory_format=torch.channels_last)
         with self.autocast():

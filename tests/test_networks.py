@@ -1,0 +1,152 @@
+"""What every pose network offers, SimpleBaseline itself, and all stages with it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from experiment import POSE
+from stages import REPOSITORY, demo_data, environment, run_stage
+from torch import nn
+from torchvision.models import resnet50
+
+from models import NETWORKS, PoseNetwork
+from models.agent import ScaleRotationAgent
+from models.hourglass import StackedHourglass
+from models.simple_baseline import SimpleBaseline
+from utils.checkpoint import load_checkpoint
+
+SMALL = {"hourglass": lambda: StackedHourglass(chan=8), "simple_baseline": lambda: SimpleBaseline(depth=18)}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    """Each of the table's networks, small, in eval mode."""
+    torch.manual_seed(0)
+    network = SMALL[request.param]().eval()
+    assert isinstance(network, NETWORKS[request.param])
+    return network
+
+
+@pytest.fixture
+def image():
+    return torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_a_network_offers_what_the_stages_use(network, image):
+    assert isinstance(network, PoseNetwork)
+    height, width = 128 // network.heatmap_stride, 192 // network.heatmap_stride
+    assert all(tuple(heatmaps.shape) == (2, 16, height, width) for heatmaps in network(image))
+    features, strides = network.features(image), (4, 8, 16, 32, network.stride)
+    for feature, chan, stride in zip(features, network.feature_channels, strides, strict=True):
+        assert tuple(feature.shape) == (2, chan, 128 // stride, 192 // stride)
+
+
+@pytest.mark.parametrize("side", [32, 100])
+def test_a_side_that_is_no_multiple_of_the_stride_is_refused(network, side):
+    for call in (network, network.features):
+        with pytest.raises(ValueError, match="multiples of 64"):
+            call(torch.rand(1, 3, side, 64))
+
+
+@torch.no_grad()
+def test_the_half_pass_changes_no_buffer(network, image):
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network.features(image)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+def test_the_agent_reads_the_features_and_sends_no_gradient_back(network, image):
+    agent = ScaleRotationAgent(network.feature_channels, 8)
+    scale, rotation = agent(network.features(image))
+    assert scale.shape == rotation.shape == (2, 7)
+    (scale.sum() + rotation.sum()).backward()
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(parameter.grad is not None for parameter in agent.parameters())
+
+
+def test_one_number_of_channels_is_that_of_all_features():
+    torch.manual_seed(0)
+    one = ScaleRotationAgent(8, 4).state_dict()
+    torch.manual_seed(0)
+    five = ScaleRotationAgent((8,) * 5, 4).state_dict()
+    assert list(one) == list(five) and all(torch.equal(one[name], five[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    torch.manual_seed(0)
+    return SimpleBaseline()
+
+
+def test_simple_baseline_has_the_published_names_and_size(baseline):
+    resnet = {name: value for name, value in resnet50().state_dict().items() if not name.startswith("fc.")}
+    behind = {
+        name: tuple(value.shape)
+        for name, value in baseline.state_dict().items()
+        if name not in resnet and not name.endswith("num_batches_tracked")
+    }
+    normalization = {
+        f"deconv_layers.{layer}.{name}": (256,)
+        for layer in (1, 4, 7)
+        for name in ("weight", "bias", "running_mean", "running_var")
+    }
+    assert behind == normalization | {
+        "deconv_layers.0.weight": (2048, 256, 4, 4),
+        "deconv_layers.3.weight": (256, 256, 4, 4),
+        "deconv_layers.6.weight": (256, 256, 4, 4),
+        "final_layer.weight": (16, 256, 1, 1),
+        "final_layer.bias": (16,),
+    }
+    missing, unexpected = baseline.load_state_dict(resnet, strict=False)
+    assert not unexpected and all(name.startswith(("deconv_layers.", "final_layer.")) for name in missing)
+    assert baseline.feature_channels == (256, 512, 1024, 2048, 2048)
+    assert sum(parameter.numel() for parameter in baseline.parameters()) == 33_999_440
+
+
+def test_simple_baseline_starts_as_in_the_paper(baseline):
+    drawn = [m for m in baseline.deconv_layers if isinstance(m, nn.ConvTranspose2d)] + [baseline.final_layer]
+    assert all(module.weight.std().item() == pytest.approx(0.001, rel=0.05) for module in drawn)
+    assert not baseline.final_layer.bias.any()
+    for module in baseline.deconv_layers:
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all() and not module.bias.any()
+
+
+@torch.no_grad()
+def test_the_features_of_simple_baseline_are_what_forward_computes(image):
+    network = SimpleBaseline(depth=18).eval()
+    stages = []
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        stage.register_forward_hook(lambda _, __, out: stages.append(out.clone()))
+    network(image)
+    whole = [*stages, nn.functional.max_pool2d(stages[-1], 2)]
+    for parameter in (*network.deconv_layers.parameters(), *network.final_layer.parameters()):
+        parameter.fill_(float("nan"))  # the half pass does not get so far
+    half = network.features(image)
+    assert all(torch.equal(feature, stage) for feature, stage in zip(half, whole, strict=True))
+
+
+def test_the_hourglass_starts_without_torchvision():
+    code = "import sys; import utils.runs, options.parser; sys.exit('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_all_stages_run_with_simple_baseline(tmp_path):
+    place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "simple")
+    place += ("--network", "simple_baseline", "--chan", 256)
+    run_stage("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 1)
+    flags = (*place, "--load_prefix_pose", POSE)
+    run_stage("collect-scale-distri.py", *flags)
+    run_stage("collect-rotation-distri.py", *flags)
+    run_stage("pretrain-s-r-agent.py", *flags, "--nEpochs", 1)
+    training = ("--load_prefix_sr", POSE, "--is_train", "true", "--nEpochs", 2)
+    run_stage("joint-train-pose-s-r-agent.py", *flags, *training)
+    joint = tmp_path / "simple" / f"joint-{POSE}"
+    checkpoint = load_checkpoint(joint / "pose-lr-0.00025-1.pth.tar")
+    assert checkpoint["network"] == {"network": "simple_baseline", "in_res": 64}
+    agent = load_checkpoint(joint / "agent-lr-0.00005-1.pth.tar")
+    assert agent["state_dict"]["residual_neck.adapter.weight"].shape == (256, 2048, 1, 1)
