@@ -1,4 +1,4 @@
-"""The agent: it looks at a person through the pose network and picks hard augmentations."""
+"""The agents: they look at a person through the pose network and pick hard augmentations."""
 
 from collections.abc import Sequence
 
@@ -7,28 +7,18 @@ from torch import Tensor, nn
 from models.layers import Residual, initialize, pool, residuals
 
 
-class ScaleRotationAgent(nn.Module):
-    """Predicts, for each person, distributions over bins of scale and bins of rotation.
-
-    Parameters have the names and the order of the agents released with the paper.
+class AgentBody(nn.Module):
+    """What agents share: residual blocks that merge the five features from fine to coarse.
 
     Args:
         chan_in: channels of each of the five features (`feature_channels` of the pose network), or one
             number for all of them.
         chan_out: channels of the agent, an even number.
-        scale_num: bins of scale.
-        rotation_num: bins of rotation.
 
     Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
-    def __init__(
-        self,
-        chan_in: int | Sequence[int] = 256,
-        chan_out: int = 256,
-        scale_num: int = 7,
-        rotation_num: int = 7,
-    ):
+    def __init__(self, chan_in: int | Sequence[int], chan_out: int):
         super().__init__()
         skip1, skip2, skip3, skip4, neck = (chan_in,) * 5 if isinstance(chan_in, int) else chan_in
         self.residual_skip1 = Residual(skip1, chan_out)
@@ -41,19 +31,16 @@ class ScaleRotationAgent(nn.Module):
         self.merge3 = Residual(chan_out, chan_out)
         self.merge4 = Residual(chan_out, chan_out)
         self.deep_merge = residuals(3, chan_out)
-        self.fc_scale = nn.Linear(chan_out, scale_num)
-        self.fc_rotation = nn.Linear(chan_out, rotation_num)
-        initialize(self)
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of both distributions; no gradient reaches the features.
+    def merge(self, features: Sequence[Tensor]) -> Tensor:
+        """One map of the neck's size; no gradient reaches the features.
 
         Args:
             features: skip1, skip2, skip3, skip4 and neck as `PoseNetwork.features` returns
                 them: [N, C, h, w] float, each half as large as the one before.
 
         Returns:
-            scale logits [N, scale_num] and rotation logits [N, rotation_num].
+            [N, chan_out, h, w] of the neck's h and w.
 
         Raises:
             ValueError: there are not five features; or, in training mode, they are of one single
@@ -65,5 +52,66 @@ class ScaleRotationAgent(nn.Module):
         x = self.merge2(pool(x) + self.residual_skip3(skip3))
         x = self.merge3(pool(x) + self.residual_skip4(skip4))
         x = self.merge4(pool(x) + self.residual_neck(neck))
-        x = self.deep_merge(x).mean(dim=(2, 3))
-        return self.fc_scale(x), self.fc_rotation(x)
+        return self.deep_merge(x)
+
+
+class ScaleRotationAgent(AgentBody):
+    """Predicts, for each person, a distribution over bins of each kind of augmentation.
+
+    Parameters have the names and the order of the agents released with the paper.
+
+    Args:
+        chan_in, chan_out: see `AgentBody`.
+        scale_num: bins of scale.
+        rotation_num: bins of rotation.
+        more_num: bins of further kinds, by `<kind>_num`.
+
+    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+    """
+
+    def __init__(
+        self,
+        chan_in: int | Sequence[int] = 256,
+        chan_out: int = 256,
+        scale_num: int = 7,
+        rotation_num: int = 7,
+        **more_num: int,
+    ):
+        super().__init__(chan_in, chan_out)
+        numbers = {"scale_num": scale_num, "rotation_num": rotation_num, **more_num}
+        self.kinds = [name.removesuffix("_num") for name in numbers]
+        for kind, number in zip(self.kinds, numbers.values(), strict=True):
+            self.add_module(f"fc_{kind}", nn.Linear(chan_out, number))
+        initialize(self)
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Logits of each distribution by its kind, [N, bins]: "scale", "rotation" and further ones.
+
+        Args, Raises: see `AgentBody.merge`.
+        """
+        x = self.merge(features).mean(dim=(2, 3))
+        return {kind: self.get_submodule(f"fc_{kind}")(x) for kind in self.kinds}
+
+
+class OcclusionAgent(AgentBody):
+    """Predicts, for each person, which cells of the neck's grid to mask.
+
+    Parameters have the names and the order of the release's occlusion agents.
+
+    Args:
+        chan_in, chan_out: see `AgentBody`.
+
+    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+    """
+
+    def __init__(self, chan_in: int | Sequence[int] = 256, chan_out: int = 256):
+        super().__init__(chan_in, chan_out)
+        self.out_conv = nn.Conv2d(chan_out, 1, kernel_size=1)
+        initialize(self)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Logits [N, 1, h, w] of the neck's h and w; the distribution is over all h * w cells.
+
+        Args, Raises: see `AgentBody.merge`.
+        """
+        return self.out_conv(self.merge(features))

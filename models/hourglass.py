@@ -54,9 +54,17 @@ class Hourglass(nn.Module):
         x = upsample(self.up2(x)) + skip2
         return upsample(self.up1(x)) + skip1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, chan, H, W] -> same; H and W are multiples of 16."""
-        return self.decode(self.encode(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[N, chan, H, W] -> same; H and W are multiples of 16.
+
+        mask: [N, 1, H/16, W/16]; enlarged, it multiplies what `encode` returns.
+        """
+        features = self.encode(x)
+        if mask is not None:
+            features = tuple(
+                feature * F.interpolate(mask, size=feature.shape[-2:], mode="nearest") for feature in features
+            )
+        return self.decode(features)
 
 
 class StackedHourglass(nn.Module):
@@ -98,23 +106,29 @@ class StackedHourglass(nn.Module):
         self.in_conv = nn.ModuleList(nn.Conv2d(num_classes, chan, 1) for _ in gaps)
         initialize(self)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Heatmaps of every stack; the last are the prediction, all of them are trained.
 
         Args:
             image: [N, 3, H, W] float, RGB in 0..1; H and W are multiples of 64.
+            mask: [N, 1, H/64, W/64] float, 0 where a cell of the neck is occluded, else 1: enlarged,
+                it multiplies the neck and the four skips of every hourglass.
 
         Returns:
             `num_stacks` tensors [N, num_classes, H/4, W/4].
 
         Raises:
-            ValueError: H or W is no multiple of 64; or, in training mode, one single image of
-                64 x 64 px, whose neck is one value a channel and cannot be normalised.
+            ValueError: H or W is no multiple of 64; the mask has another shape; or, in training mode,
+                one single image of 64 x 64 px, whose neck is one value a channel and cannot be
+                normalised.
         """
         x = self._stem(image)
+        grid = (len(image), 1, image.shape[-2] // self.stride, image.shape[-1] // self.stride)
+        if mask is not None and mask.shape != grid:
+            raise ValueError(f"the mask has the shape {tuple(mask.shape)}, expected {grid}")
         heatmaps = []
         for i, hourglass in enumerate(self.hg):
-            y = self.linear[i](self.post_res[i](hourglass(x)))
+            y = self.linear[i](self.post_res[i](hourglass(x, mask)))
             heatmaps.append(self.out_conv[i](y))
             if i < len(self.forth_conv):
                 x = x + self.forth_conv[i](y) + self.in_conv[i](heatmaps[i])

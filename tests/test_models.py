@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.agent import ScaleRotationAgent
+from models.agent import OcclusionAgent, ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from models.losses import pose_loss
 
@@ -56,6 +56,7 @@ def assert_close(actual: torch.Tensor, expected: np.ndarray, atol: float, rtol: 
         ("pose_net_chan256", StackedHourglass),
         ("pose_net_chan32", lambda: StackedHourglass(chan=32)),
         ("agent_aug_chan256", ScaleRotationAgent),
+        ("agent_dropout_chan256", OcclusionAgent),
     ],
 )
 def test_names_shapes_and_counts_are_golden(name, build):
@@ -105,9 +106,49 @@ def test_agent_logits_are_golden(golden, pose_net, agent, mode, atol):
     arrays = golden("h_agent")
     with torch.no_grad():
         features = pose_net.eval().features(image_of(arrays["in_image_u8"]))
-        scale, rotation = agent.train(mode == "train")(features)
-    assert_close(scale, arrays[f"out_{mode}_scale"], atol=atol)
-    assert_close(rotation, arrays[f"out_{mode}_rotation"], atol=atol)
+        logits = agent.train(mode == "train")(features)
+    assert list(logits) == ["scale", "rotation"]
+    for kind, found in logits.items():
+        assert_close(found, arrays[f"out_{mode}_{kind}"], atol=atol)
+
+
+def test_occlusion_logits_are_golden(golden, pose_net):
+    arrays = golden("h_agent")
+    body = {
+        name: values for name, values in arrays.items() if name.startswith("sd_agent/") and "/fc_" not in name
+    }
+    head = {
+        name.replace("sd_dropout/", "sd_agent/"): arrays[name] for name in arrays if "sd_dropout/" in name
+    }
+    agent = with_weights(OcclusionAgent(chan_in=32, chan_out=32), body | head, "sd_agent/").eval()
+    with torch.no_grad():
+        logits = agent(pose_net.eval().features(image_of(arrays["in_image_u8"])))
+    assert_close(logits, arrays["out_dropout_logits"], atol=2e-5)
+
+
+def test_masked_heatmaps_are_golden(golden, pose_net):
+    arrays, image = golden("h_dropout"), image_of(golden("h_agent")["in_image_u8"])
+    seen = []
+    pose_net.eval().hg[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        masked = pose_net(image, torch.from_numpy(arrays["in_mask"]).float())
+        plain = pose_net(image)
+    assert_close(masked[0][:, :, ::4, ::4], arrays["out_stack0"], atol=5e-5)
+    assert_close(masked[1][:, :, ::2, ::2], arrays["out_stack1"], atol=5e-5)
+    assert_close(seen[0][:, ::4, ::4, ::4], arrays["out_hourglass0"], atol=5e-5)
+    assert_close(plain[1][:, :, ::4, ::4], arrays["out_nodrop_stack1"], atol=5e-5)
+
+
+def test_a_mask_of_ones_changes_nothing_and_one_of_another_shape_is_refused(small_net):
+    image = torch.rand(2, 3, 64, 128)
+    with torch.no_grad():
+        for plain, masked in zip(
+            small_net.eval()(image), small_net(image, torch.ones(2, 1, 1, 2)), strict=True
+        ):
+            assert torch.equal(plain, masked)
+        for shape in ((2, 1, 2, 1), (1, 1, 1, 2), (2, 16, 1, 2), (2, 1, 2)):
+            with pytest.raises(ValueError, match="mask has the shape"):
+                small_net(image, torch.ones(shape))
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -197,20 +238,31 @@ def test_a_size_that_is_no_multiple_of_64_is_refused(small_net, shape):
 @pytest.mark.parametrize("size", [64, 128, 192])
 def test_agent_takes_features_of_any_image_size(small_net, size):
     agent = ScaleRotationAgent(chan_in=8, chan_out=4, scale_num=5, rotation_num=3)
-    scale, rotation = agent(small_net.eval().features(torch.rand(2, 3, size, size)))
-    assert scale.shape == (2, 5)
-    assert rotation.shape == (2, 3)
+    features = small_net.eval().features(torch.rand(2, 3, size, size))
+    logits = agent(features)
+    assert {kind: tuple(found.shape) for kind, found in logits.items()} == {
+        "scale": (2, 5),
+        "rotation": (2, 3),
+    }
+    occlusion = OcclusionAgent(chan_in=8, chan_out=4)(features)
+    assert occlusion.shape == (2, 1, size // 64, size // 64)
+
+
+def test_an_agent_answers_for_further_kinds(small_net):
+    agent = ScaleRotationAgent(chan_in=8, chan_out=4, shear_num=3)
+    logits = agent(small_net.eval().features(torch.rand(2, 3, 64, 64)))
+    assert list(logits) == ["scale", "rotation", "shear"] and logits["shear"].shape == (2, 3)
+    assert list(agent.state_dict())[-1] == "fc_shear.bias"
 
 
 def test_no_gradient_of_the_agent_reaches_the_pose_network(small_net):
     agent = ScaleRotationAgent(chan_in=8, chan_out=8)
-    scale, rotation = agent(small_net.features(torch.rand(2, 3, 128, 128)))
-    (scale.sum() + rotation.sum()).backward()
+    sum(logits.sum() for logits in agent(small_net.features(torch.rand(2, 3, 128, 128))).values()).backward()
     assert all(parameter.grad is None for parameter in small_net.parameters())
     assert all(parameter.grad is not None for parameter in agent.parameters())
 
 
-@pytest.mark.parametrize("build", [StackedHourglass, ScaleRotationAgent])
+@pytest.mark.parametrize("build", [StackedHourglass, ScaleRotationAgent, OcclusionAgent])
 def test_initial_values_follow_the_rule_and_the_global_generator(build):
     torch.manual_seed(7)
     network = build()
@@ -218,7 +270,7 @@ def test_initial_values_follow_the_rule_and_the_global_generator(build):
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = module.weight[0].numel() ** -0.5
             assert 0.95 * bound < module.weight.abs().max() <= bound
-            assert 0.5 * bound < module.bias.abs().max() <= bound
+            assert 0.5 * bound * (len(module.bias) > 1) < module.bias.abs().max() <= bound
         elif isinstance(module, nn.BatchNorm2d):
             assert 0 <= module.weight.min() < 0.2 < 0.8 < module.weight.max() <= 1
             assert not module.bias.any()

@@ -59,9 +59,9 @@ def test_the_half_pass_changes_no_buffer(network, image):
 
 def test_the_agent_reads_the_features_and_sends_no_gradient_back(network, image):
     agent = ScaleRotationAgent(network.feature_channels, 8)
-    scale, rotation = agent(network.features(image))
-    assert scale.shape == rotation.shape == (2, 7)
-    (scale.sum() + rotation.sum()).backward()
+    logits = agent(network.features(image)).values()
+    assert [tuple(answer.shape) for answer in logits] == [(2, 7), (2, 7)]
+    sum(answer.sum() for answer in logits).backward()
     assert all(parameter.grad is None for parameter in network.parameters())
     assert all(parameter.grad is not None for parameter in agent.parameters())
 

@@ -40,8 +40,8 @@ def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor
         features = network.features(image)
     network.train(training)
     with run.autocast():
-        scale, rotation = agent(features)
-    return scale.float(), rotation.float()
+        logits = agent(features)
+    return tuple(logits[kind].float() for kind in KINDS)
 
 
 def agent_loss(logits: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
