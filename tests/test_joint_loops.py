@@ -43,7 +43,7 @@ class Stubborn(nn.Module):
 
     def forward(self, features):
         people = len(features[0])
-        return self.scale.expand(people, 7), self.rotation.expand(people, 7)
+        return {"scale": self.scale.expand(people, 7), "rotation": self.rotation.expand(people, 7)}
 
     def train(self, mode=True):
         return self
