@@ -1,5 +1,10 @@
 """Stage 2: collect, for every person, how hard each rotation bin is for the pose network of stage 1."""
 
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
 from options.parser import StageParser
 from utils.collect import collect
 from utils.process import run_stage

@@ -1,5 +1,10 @@
 """Stage 3: train the pose network against the agent, which learns to draw what is hard; or evaluate."""
 
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
 import time
 from dataclasses import replace
 from functools import partial

@@ -1,5 +1,10 @@
 """Stage 2: train the agent to predict the collected scale and rotation distributions of each person."""
 
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
 import time
 from functools import partial
 

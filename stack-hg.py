@@ -1,5 +1,10 @@
 """Stage 1: train the pose network with random augmentation, or evaluate it."""
 
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
 import time
 from functools import partial
 

@@ -43,6 +43,7 @@ Points = TypeVar("Points")
 
 # In float32 a coordinate below this still has sub-pixel resolution; no photograph is as wide.
 _LARGEST = 1e6
+_LONGEST = 1000  # characters of a path below the images folder; a table has room for its longest in every row
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +170,12 @@ class RowChecks:
         return values
 
     def names(self, field: str, found: Sequence[object], folder: str) -> np.ndarray:
-        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`."""
+        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`, "" if wrong."""
         self._require_all_rows(field, found)
         bad = np.array([not _inside(name) for name in found], dtype=bool)
-        self.reject(field, found, bad, "a file name inside the images folder")
-        return np.array([f"{folder}/{name}" for name in found], dtype=str)
+        self.reject(field, found, bad, f"a file name inside the images folder, {_LONGEST} characters at most")
+        paths = ["" if wrong else f"{folder}/{name}" for name, wrong in zip(found, bad, strict=True)]
+        return np.array(paths, dtype=str)
 
     def reject(self, field: str, found: Sequence | np.ndarray, bad: np.ndarray, wanted: str) -> None:
         """Mark the rows of the mask `bad` [N] as bad in `field`."""
@@ -241,7 +243,7 @@ def _as_floats(value: object) -> np.ndarray | None:
 
 def _inside(name: object) -> bool:
     # Windows paths know both separators and drive letters, so one rule serves every system.
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > _LONGEST:
         return False
     path = PureWindowsPath(name)
     return bool(path.name) and not path.anchor and ".." not in path.parts

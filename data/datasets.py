@@ -1,5 +1,6 @@
 """A data set by its name: where its files are, whose people it has, how it is measured."""
 
+import errno
 import logging
 import os
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ _MPII_FILES = (
     ("mpii_annotations.json.gz",),
     (_OFFICIAL,),
     ("valid.h5",),
-    ("train.h5",),
 )
 _FILES = {"mpii": _MPII_FILES, "lsp": (("joints.mat",),), "demo": ((_AUTHORS,),)}
 _MEASURES = {"mpii": ("PCKh", 0.5), "lsp": ("PCK", 0.2), "demo": ("PCKh", 0.5)}
@@ -79,7 +79,7 @@ def load_dataset(
     Photographs are in `<data_dir>/<name>/images`, the annotation file beside that folder. For MPII
     it is the first of: mpii-hr-lsp-normalizer.json, train.h5 with valid.h5,
     mpii_human_pose_v1_u12_1.mat with valid_images.txt (all with exact head sizes),
-    mpii_annotations.json, the .mat alone, one .h5 alone; a JSON may be gzipped. For LSP it is
+    mpii_annotations.json, the .mat alone, valid.h5 alone; a JSON may be gzipped. For LSP it is
     joints.mat, and where `<data_dir>/lspet` is there its people join the training split. The demo
     set is drawn when its folder is absent.
 
@@ -119,7 +119,7 @@ def _find_annotations(name: str, folder: Path) -> Path:
         if all((folder / file).is_file() for file in files):
             log.info("annotations: %s", folder / files[0])
             return folder / files[0]
-    wanted = ", ".join(dict.fromkeys(files[0] for files in _FILES[name]))
+    wanted = ", ".join(" with ".join(files) for files in _FILES[name])
     raise DataError(f"no annotations of data set {name} in {folder}: looked for {wanted}")
 
 
@@ -161,10 +161,21 @@ def _photograph_exists(root: Path, image: np.ndarray) -> np.ndarray:
     # Listing each folder once is far quicker than asking for 25,204 files on a network disk.
     there = set()
     for folder in {path.rpartition("/")[0] for path in image.tolist()}:
-        if (root / folder).is_dir():
-            with os.scandir(root / folder) as entries:
-                there.update(f"{folder}/{entry.name}" for entry in entries)
+        there.update(f"{folder}/{name}" for name in _names_in(root / folder))
     return np.array([path in there for path in image.tolist()], dtype=bool)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names of what is in a folder; empty where there is no such folder, or can be none."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except ValueError:  # a character that no path can have
+        return []
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return []
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
 def _first_of_each_split(valid: np.ndarray, limit: int) -> np.ndarray:

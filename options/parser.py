@@ -17,8 +17,11 @@ def boolean(text: str) -> bool:
     return values[text.lower()]
 
 
+LARGEST = 2**63 - 1  # what PyTorch takes for a size and for a seed
+
+
 def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
-    """A parser of whole numbers of at least `low`, multiples of `multiple_of`."""
+    """A parser of whole numbers from `low` to `LARGEST`, multiples of `multiple_of`."""
     wanted = f"a whole number of at least {low}" + (
         f", a multiple of {multiple_of}" if multiple_of > 1 else ""
     )
@@ -28,6 +31,8 @@ def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             value = low - 1
+        if value > LARGEST:
+            raise argparse.ArgumentTypeError(f"{text!r}: wanted at most {LARGEST}")
         if value < low or value % multiple_of:
             raise argparse.ArgumentTypeError(f"{text!r}: wanted {wanted}")
         return value
@@ -98,6 +103,8 @@ class StageParser(OneLineParser):
         if opt.exp_dir.resolve() not in folder.parents:
             self.error(f"--exp_id {opt.exp_id}: wanted the name of a folder inside {opt.exp_dir}")
         self._check_network(opt)
+        if getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has no --is_train
+            self._check_training(opt)
         opt.exp_folder = opt.exp_dir / opt.exp_id
         opt.out_res = opt.in_res // NETWORKS[opt.network].heatmap_stride
         prefix = (opt.load_prefix_pose or "").removesuffix(".pth.tar")
@@ -162,8 +169,12 @@ class StageParser(OneLineParser):
                 self.error(f"--{name} is not of --network {opt.network}: leave it out")
         if opt.in_res % network.stride:
             self.error(f"--in_res {opt.in_res}: expected a multiple of {network.stride}")
-        if opt.bs == 1 and opt.in_res == network.stride:
+
+    def _check_training(self, opt: argparse.Namespace) -> None:
+        if opt.bs == 1 and opt.in_res == NETWORKS[opt.network].stride:
             self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
+        if "eval_grid" in opt and opt.eval_grid:
+            self.error("--eval_grid is of an evaluation: it does not go with --is_train true")
 
     def _display(self) -> None:
         add = self.add_argument_group("display").add_argument

@@ -94,6 +94,7 @@ def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
         ("img_paths", "C:\\a.jpg", "a.jpg"),
         ("img_paths", "b/../../a.jpg", "'b/../../a.jpg'"),
         ("img_paths", 7, "7"),
+        ("img_paths", "x" * 100_000, "'xxx"),
         ("isValidation", 2, "2"),
         ("dataset", "COCO", "'COCO'"),
     ],
@@ -107,8 +108,10 @@ def test_bad_row_is_named_or_skipped(tmp_path, caplog, field, value, found):
     assert message.startswith(f"{path}: row 2 (counted from 0), field {field}: found ")
     assert found in message.split("found ")[1].split(", wanted ")[0]
     assert "\n" not in message
+    assert len(message) < 400
 
     people = read_json(path, IMAGES, skip_bad=True)
+    assert people.image.itemsize < 200
     assert people.image.tolist() == ["mpii/images/a.jpg", "mpii/images/z.jpg"]
     assert "left out 2 of 4 people" in caplog.text
     assert message in caplog.text

@@ -1,8 +1,11 @@
 """Data sets by name: which files are read, and what happens when some are not there."""
 
+import errno
 import gzip
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +80,43 @@ def test_missing_photographs(tmp_path, caplog):
         load_dataset("mpii", tmp_path, skip_missing=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["no\udc80.jpg", "no\0/a.jpg", "\ud800/a.jpg", "x" * 500 + ".jpg", "x" * 500 + "/a.jpg"]
+)
+def test_a_photograph_that_no_file_system_can_hold_is_missing(tmp_path, name):
+    write_set(tmp_path, "mpii", rows("tv"))
+    path = tmp_path / "mpii" / "mpii-hr-lsp-normalizer.json"
+    people = json.loads(path.read_text())
+    people[1]["img_paths"] = name
+    path.write_text(json.dumps(people))
+    with pytest.raises(DataError, match=r"^1 of 2 photographs are missing"):
+        load_dataset("mpii", tmp_path)
+    assert numbers(load_dataset("mpii", tmp_path, skip_missing=True).people) == [0]
+
+
+def test_an_unreadable_images_folder_is_named(tmp_path, monkeypatch):
+    write_set(tmp_path, "mpii", rows("tv"))
+
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for skip in (False, True):
+        with pytest.raises(DataError, match=r"/mpii/images cannot be read: Permission denied$"):
+            load_dataset("mpii", tmp_path, skip_missing=skip)
+
+
+def test_unreadable_annotations_are_named(tmp_path, monkeypatch):
+    write_set(tmp_path, "mpii", rows("tv"))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"normalizer\.json cannot be read as JSON .*Permission denied"):
+        load_dataset("mpii", tmp_path)
+
+
 def test_a_split_may_be_empty(tmp_path):
     write_set(tmp_path, "mpii", rows("vv"))
     dataset = load_dataset("mpii", tmp_path)
@@ -110,6 +150,10 @@ def test_preference_among_mpii_files(tmp_path):
         return load_dataset("mpii", tmp_path).people.normalizer.round().tolist()
 
     folder.mkdir()
+    train_alone = write_h5(folder, "train", 1, imgname=[b"0.jpg"])
+    with pytest.raises(DataError, match=r"looked for .*, valid\.h5 with train\.h5, .*, valid\.h5$"):
+        load_dataset("mpii", tmp_path)  # no stage can use it
+    train_alone.unlink()
     write_h5(folder, "valid", 1, imgname=[b"0.jpg"], normalize=[78.0])
     (folder / "images").mkdir()
     (folder / "images" / "0.jpg").touch()

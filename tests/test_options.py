@@ -8,6 +8,7 @@ import pytest
 from stages import REPOSITORY
 
 from options.parser import StageParser
+from utils.runs import seeded_generator
 
 PREFIX = ("--load_prefix_pose", "lr-0.00025-10.pth.tar")
 STAGE1, STAGE3 = "stack-hg.py", "joint-train-pose-s-r-agent.py"
@@ -30,6 +31,7 @@ def parse(monkeypatch):
     def run(script, *flags):
         monkeypatch.setattr(StageParser, "parse", parse_and_stop)
         monkeypatch.setattr("utils.process.run_stage", lambda stage: stage())
+        monkeypatch.setattr("utils.signals.end_at_once", lambda: None)
         monkeypatch.setattr(sys, "argv", [script, *flags])
         with pytest.raises(_Parsed) as stopped:
             runpy.run_path(str(REPOSITORY / script), run_name="__main__")
@@ -111,7 +113,11 @@ def test_a_folder_below_a_folder_is_an_experiment(parse):
         ("--is_train",),
         ("--bs", "0"),
         ("--bs", "2.5"),
-        ("--bs", "1", "--in_res", "64"),
+        ("--bs", "1", "--in_res", "64", "--is_train", "true"),
+        ("--bs", "99999999999999999999"),
+        ("--seed", "99999999999999999999"),
+        ("--seed", "-1"),
+        ("--eval_grid", "true", "--is_train", "true"),
         ("--in_res", "100"),
         ("--network", "resnet"),
         ("--num_stacks", "3", "--network", "simple_baseline"),
@@ -130,6 +136,21 @@ def test_a_folder_below_a_folder_is_an_experiment(parse):
 )
 def test_a_wrong_flag_or_value_is_named(refusal, flags):
     assert flags[0] in refusal("--exp_id", "a", *flags)
+
+
+def test_one_person_a_batch_where_no_statistics_are_learned(parse, capsys):
+    one = ("--exp_id", "a", "--bs", "1", "--in_res", "64")
+    for script, *flags in ((STAGE1,), (STAGE3, *PREFIX), *((script, *PREFIX) for script in COLLECT)):
+        assert parse(script, *one, *flags).bs == 1
+    for script, *flags in ((STAGE3, *PREFIX, "--is_train", "true"), (PRETRAIN, *PREFIX)):
+        with pytest.raises(SystemExit):
+            parse(script, *one, *flags)
+        assert "--bs 1" in capsys.readouterr().err
+
+
+def test_the_largest_seed_seeds(parse):
+    opt = parse(STAGE1, "--exp_id", "a", "--seed", str(2**63 - 1))
+    assert seeded_generator(opt.seed).initial_seed() == 2**63 - 1
 
 
 @pytest.mark.parametrize("exp_id", ["../x", "/abs", ".", "", "a/..", "a/../.."])

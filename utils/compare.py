@@ -1,5 +1,10 @@
 """Compare arms of an experiment, several seeds each: `python -m utils.compare --help`."""
 
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
 import logging
 import math
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """A stage as a process: its log, and how it ends on errors and signals."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -13,10 +14,13 @@ from tqdm import tqdm
 
 from data.errors import DataError
 from utils.errors import UserError
+from utils.signals import SIGNALS, stop_line
 
 log = logging.getLogger(__name__)
 batch_log = logging.getLogger("batches")
 """For lines about single batches: they go to the file alone, a terminal has the progress bar."""
+
+PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
 
 
 class Interrupted(BaseException):
@@ -26,28 +30,30 @@ class Interrupted(BaseException):
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a script's `main` and end the process as users expect.
 
-    An error of theirs is one line and exit code 2; Ctrl-C and SIGTERM are one line and 128 + the signal's
-    number; an error of ours keeps its traceback.
+    An error of theirs is one line and exit code 2, a path that is too long or may not be read among them;
+    Ctrl-C and SIGTERM are one line and 128 + the signal's number; an error of ours keeps its traceback.
     """
     name = Path(sys.argv[0]).name
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
+        stream.reconfigure(errors="backslashreplace")  # a character that it lacks must not end a training
     try:
         stage()
     except (UserError, DataError) as error:
         log.error("%s: error: %s", name, error)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in PATH_ERRORS or error.filename is None:
+            raise
+        log.error("%s: error: %s: %s", name, error.filename, error.strerror)
+        sys.exit(2)
     except torch.OutOfMemoryError:
         log.error("%s: error: the GPU's memory is full: try a smaller --bs", name)
         sys.exit(2)
     except Interrupted as stop:
-        number = signal.Signals(stop.args[0])
-        log.error(
-            "%s: stopped by %s: what was finished is on disk, nothing is half written",
-            name,
-            number.name,
-        )
-        sys.exit(128 + number)
+        log.error("%s", stop_line(stop.args[0]))
+        sys.exit(128 + stop.args[0])
     finally:
         _end_quietly()
 

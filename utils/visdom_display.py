@@ -3,6 +3,11 @@
 `python -m utils.visdom_display checkpoints/<exp_id>` draws what a run's folder keeps into a server, later.
 """
 
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
 import logging
 import re
 import threading
