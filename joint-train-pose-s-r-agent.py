@@ -85,6 +85,7 @@ def train(run: Run, resumed: Path | None) -> None:
     pose.require_epochs(opt.nEpochs)
     kept = KeptEpochs(opt.keep, superseded)
     train_loader = run.loader(run.dataset.train, "drawn", run.generator)
+    agent_loader = run.loader(run.dataset.train, "drawn", run.generator, scored=True)
     valid_loader = run.loader(run.dataset.valid, "identity")
 
     with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
@@ -95,7 +96,7 @@ def train(run: Run, resumed: Path | None) -> None:
             agent.set_lr(opt.agent_lr)
             pose_row = train_pose(run, pose, agent, train_loader, report)
             pose_seconds = time.monotonic() - began
-            record = train_agent(run, pose, agent, train_loader, report)
+            record = train_agent(run, pose, agent, agent_loader, report)
             agent_row = record.row(pose.history)
             train_seconds = time.monotonic() - began
             valid = evaluate(run, pose.network, valid_loader)
@@ -178,7 +179,7 @@ def train_pose(
 
 
 def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report) -> AgentRecord:
-    """One pass over the training people, or --agent_iters batches of it; what the agent did and learned.
+    """One pass over people who have PCK, or --agent_iters batches of it; what the agent did and learned.
 
     Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
     agent's rotation alone. A draw that was harder than the random one is rewarded, any other penalised.

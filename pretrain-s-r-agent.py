@@ -25,6 +25,7 @@ from utils.files import locked
 from utils.gallery import agent_gallery
 from utils.loops import progress
 from utils.means import Means
+from utils.metrics import scorable
 from utils.process import run_stage
 from utils.report import Report
 from utils.runs import Run
@@ -54,10 +55,11 @@ def train(run: Run) -> None:
         superseded = later_best(run.folder, agent.epoch)
     agent.require_epochs(opt.nEpochs)
     kept = KeptEpochs(opt.keep, superseded)
-    train_rows = collected_rows(run, "train", run.dataset.train)
-    valid_rows = collected_rows(run, "val", run.dataset.valid)
-    train_loader = run.loader(run.dataset.train, "identity", run.generator)
-    valid_loader = run.loader(run.dataset.valid, "identity")
+    train_people, valid_people = run.dataset.train, run.dataset.valid
+    train_loader = run.loader(train_people, "identity", run.generator, scored=True)
+    valid_loader = run.loader(valid_people, "identity", scored=True)
+    train_rows = collected_rows(run, "train", train_people)
+    valid_rows = collected_rows(run, "val", valid_people)
 
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:
@@ -71,8 +73,8 @@ def train(run: Run) -> None:
                     "lr": opt.lr,
                     "train_loss": train_loss,
                     "valid_loss": mean_loss(run, network, agent.network, valid_loader, valid_rows),
-                    **yardsticks("train", train_rows),
-                    **yardsticks("valid", valid_rows),
+                    **yardsticks("train", train_people, train_rows),
+                    **yardsticks("valid", valid_people, valid_rows),
                     "train_seconds": train_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
                 }
@@ -86,7 +88,7 @@ def train(run: Run) -> None:
 
 
 def collected_rows(run: Run, split: str, people: People) -> tuple[Tensor, Tensor]:
-    """Scale and rotation distributions [N, 7] of a split, as collected, on the device."""
+    """Scale and rotation distributions [N, 7] of a split's people, as collected, on the device."""
     return tuple(
         read_distributions(
             distribution_path(run.folder, split, kind), run.distribution_source(split, kind, people)
@@ -95,8 +97,12 @@ def collected_rows(run: Run, split: str, people: People) -> tuple[Tensor, Tensor
     )
 
 
-def yardsticks(split: str, rows: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Losses of predicting the same for everyone: the mean row, which is the best constant, and 1/7."""
+def yardsticks(split: str, people: People, rows: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Losses of predicting the same for everyone: the mean row, which is the best constant, and 1/7.
+
+    As in training, of the people who have PCK.
+    """
+    rows = tuple(row[torch.from_numpy(scorable(people))] for row in rows)
     mean_row = tuple(row.mean(dim=0) for row in rows)
     uniform = tuple(torch.full_like(mean, 1 / len(mean)) for mean in mean_row)
     return {

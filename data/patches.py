@@ -125,24 +125,23 @@ class Patches(Dataset):
 
 
 class BatchRows(Sampler[list[int]]):
-    """Rows of each batch: in order, or in the order that a generator draws anew for each epoch.
+    """The rows (int64 [N]) of each batch: in order, or as a generator shuffles them anew for each epoch.
 
     Drawn in the main process, so that it does not depend on the number of workers. A shuffled epoch leaves
     out a last batch of one person: batch statistics need two.
     """
 
-    def __init__(self, people: int, batch_size: int, generator: Generator | None) -> None:
-        self.people, self.batch_size, self.generator = people, batch_size, generator
-        self.alone = generator is not None and batch_size > 1 and people % batch_size == 1
+    def __init__(self, rows: np.ndarray, batch_size: int, generator: Generator | None) -> None:
+        self.rows, self.batch_size, self.generator = torch.from_numpy(rows), batch_size, generator
+        self.alone = generator is not None and batch_size > 1 and len(rows) % batch_size == 1
 
     def __len__(self) -> int:
-        return math.ceil(self.people / self.batch_size) - self.alone
+        return math.ceil(len(self.rows) / self.batch_size) - self.alone
 
     def __iter__(self) -> Iterator[list[int]]:
-        if self.generator is None:
-            order = torch.arange(self.people)
-        else:
-            order = torch.randperm(self.people, generator=self.generator)
+        order = self.rows
+        if self.generator is not None:
+            order = order[torch.randperm(len(order), generator=self.generator)]
         for rows in order.split(self.batch_size)[: len(self)]:
             yield rows.tolist()
 
@@ -155,6 +154,7 @@ class PatchLoader:
         in_res: side of the crops in px. margin: see `data.augment.MARGINS`.
         batch_size: people a batch. workers: processes that decode; 0 decodes in this one.
         device: where batches go. generator: shuffles each epoch; without one people come in order.
+        rows: int64 [N], who is loaded; without it everyone.
 
     Iterating raises `DataError` for a photograph that does not decode.
     """
@@ -169,11 +169,13 @@ class PatchLoader:
         workers: int,
         device: torch.device,
         generator: Generator | None = None,
+        rows: np.ndarray | None = None,
     ) -> None:
-        self.device, self.people = device, len(people)
+        self.device = device
+        rows = np.arange(len(people)) if rows is None else rows
         self.loader = DataLoader(
             Patches(people, root, in_res, margin),
-            sampler=BatchRows(len(people), batch_size, generator),
+            sampler=BatchRows(rows, batch_size, generator),
             batch_size=None,
             num_workers=workers,
             pin_memory=device.type == "cuda",

@@ -16,10 +16,12 @@ import pytest
 import torch
 from stages import QUIET, REPOSITORY, SMALL, command, demo_data, run_stage
 
+from data.annotations import UPPER_NECK
 from data.demo import ANNOTATIONS
 from options.parser import StageParser
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
+from utils.metrics import SCORED_JOINTS
 from utils.runs import Run
 
 POSE = "lr-0.00025-0"  # stage 1's only epoch
@@ -91,6 +93,22 @@ def enlarge_heads(annotations: Path) -> None:
     for row in rows:
         row["normalizer"] *= 12
     annotations.write_text(json.dumps(rows))
+
+
+def unscored(data: Path, copy: Path, *rows: int) -> Path:
+    """A copy of a demo set's annotations in which these people have no PCK; all else is as it was.
+
+    By turns a person has no reference length, or no joint but those that are not scored.
+    """
+    people = json.loads((data / "demo" / ANNOTATIONS).read_text())
+    for k, row in enumerate(rows):
+        for joint, point in enumerate(people[row]["joint_self"]):
+            if joint == UPPER_NECK if k % 2 == 0 else joint in SCORED_JOINTS:
+                point[:2] = 0, 0
+        if k % 2 == 0:
+            people[row]["normalizer"] = 0
+    copy.write_text(json.dumps(people))
+    return copy
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
 
+from data.annotations import People
 from data.heatmap import predict_points
-from utils.metrics import heatmap_accuracy, pck_counts, pck_table, person_pckh
+from utils.metrics import heatmap_accuracy, pck_counts, pck_table, person_pckh, scorable
 
 EVERYONE = torch.full((1,), 10.0)
 
@@ -44,6 +46,19 @@ def test_joints_and_people_that_do_not_count():
     points[0, 4] = 0
     _, annotated = pck_counts(points, points, torch.tensor([10.0, 0.0]))
     assert annotated.tolist() == [1] * 4 + [0] + [1] * 11
+
+
+def test_who_can_be_scored():
+    points = np.zeros((5, 16, 2), np.float32)
+    points[0] = points[1] = 100
+    points[2, 6:8] = 100  # pelvis and thorax
+    points[3, 0] = 100
+    normalizer = np.array([10, 0, 10, 10, 10], np.float32)
+    names, ones = np.array(["a.jpg"] * 5), np.ones(5, np.float32)
+    people = People(names, np.zeros((5, 2), np.float32), ones, points, normalizer, ones > 0)
+    assert scorable(people).tolist() == [True, False, False, True, False]
+    points, normalizer = torch.from_numpy(points), torch.from_numpy(normalizer)
+    assert pck_table(points, points, normalizer, "PCKh", 0.5).people == 2
 
 
 def test_table_counts_over_joints_not_over_batches():

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from experiment import assert_same_state, enlarge_heads
-from stages import VALID, assert_user_error, command, demo_data, environment, run_stage
+from experiment import assert_same_state, enlarge_heads, refusal, run_here, unscored
+from stages import TRAIN, VALID, assert_user_error, command, demo_data, environment, run_stage
 
 from data.demo import ANNOTATIONS
 from utils.checkpoint import load_checkpoint
@@ -219,6 +219,22 @@ def test_bad_annotations_are_named(data, flags, tmp_path, damage, named):
     path.write_text(damage(json.loads((data / "demo" / ANNOTATIONS).read_text())))
     done = run_stage(SCRIPT, *flags, *TRAIN_FLAGS, "--annotations", path, check=False)
     assert_user_error(done, path, *named)
+
+
+def test_people_of_whom_nobody_has_pck_are_named(flags, data, tmp_path):
+    """Of training people stage 1 needs none: it learns from their joints."""
+    nobody = unscored(data, tmp_path / "nobody.json", *range(TRAIN, TRAIN + VALID))
+    message = refusal(SCRIPT, *flags, *TRAIN_FLAGS, "--annotations", nobody)
+    assert f"none of {VALID} validation people has PCK" in message
+    assert not list((tmp_path / "a").glob("*.pth.tar"))
+    some = unscored(data, tmp_path / "some.json", *range(TRAIN), TRAIN)
+    on = ("--use_html", "true")
+    run_here(SCRIPT, *flags, "--is_train", "true", "--nEpochs", 1, *on, "--annotations", some)
+    prefix = ("--load_prefix_pose", NAME.format(0))
+    printed = run_stage(SCRIPT, *flags, *prefix, "--annotations", some).stdout
+    assert f"{VALID - 1} people" in printed
+    assert preds(tmp_path / "a" / f"{NAME.format(0)}-preds.mat").shape == (VALID, 16, 2)
+    assert_user_error(run_stage(SCRIPT, *flags, *prefix, "--annotations", nobody, check=False), "has PCK")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

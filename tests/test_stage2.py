@@ -11,10 +11,12 @@ from experiment import (
     POSE,
     assert_same_state,
     change_weights,
+    differences,
     load_script,
     refusal,
     run_here,
     tiny_experiment,
+    unscored,
 )
 from PIL import Image
 from stages import TRAIN, VALID, assert_user_error, run_stage
@@ -119,6 +121,61 @@ def test_rows_do_not_depend_on_batches_and_workers(experiment, flags):
     run = experiment.run(*flags)
     rows = collect_rows(run, loaded_pose(run), run.dataset.train, "scale")
     np.testing.assert_allclose(rows_of(experiment, "train", "scale"), rows, atol=1e-6)
+
+
+@pytest.fixture
+def with_unscored(changeable, tmp_path):
+    """The experiment anew, collected of people of whom training 2 and 7 and validation 1 have no PCK."""
+    annotations = unscored(changeable.data, tmp_path / "people.json", 2, 7, TRAIN + 1)
+    shutil.rmtree(changeable.agent_folder)
+    flags = (*changeable.flags, "--annotations", annotations)
+    printed = run_stage(SCRIPTS["scale"], *flags).stdout
+    run_stage(SCRIPTS["rotation"], *flags)
+    return changeable, flags, printed
+
+
+def test_people_without_pck_teach_the_agent_nothing(experiment, with_unscored):
+    made, flags, printed = with_unscored
+    assert printed.count(f"2 of {TRAIN} training people lack a reference length") == 1
+    assert printed.count(f"1 of {VALID} validation people lack a reference length") == 1
+    assert f"train: {TRAIN - 2} people" in printed
+    without = {"train": [2, 7], "val": [1]}
+    for kind in KINDS:
+        for split, rows in without.items():
+            expected = rows_of(experiment, split, kind)
+            expected[rows] = 1 / 7
+            np.testing.assert_allclose(rows_of(made, split, kind), expected, atol=2e-6)
+
+    run_here(PRETRAIN, *flags, "--nEpochs", 1)
+    trained = load_checkpoint(made.agent_folder / AGENT)
+    (row,) = trained["train_history"]
+    uniform = {"train": 0.0, "valid": 0.0}
+    for kind in KINDS:
+        for split, name in (("train", "train"), ("val", "valid")):
+            scored = np.delete(rows_of(made, split, kind).astype(float), without[split], axis=0)
+            uniform[name] += sum(share * math.log(7 * share) for share in scored.flat if share) / len(scored)
+            path = distribution_path(made.agent_folder, split, kind)
+            lines = path.read_text().splitlines(keepends=True)
+            for person in without[split]:
+                lines[1 + person] = "1 0 0 0 0 0 0\n"  # nobody must read it
+            path.write_text("".join(lines))
+    for name, loss in uniform.items():
+        assert row[f"{name}_uniform"] == pytest.approx(loss, rel=1e-3)
+    run_here(PRETRAIN, *flags, "--nEpochs", 1, "--overwrite", "true")
+    again = load_checkpoint(made.agent_folder / AGENT)
+    assert differences(trained["state_dict"], again["state_dict"]) == []
+    for name in ("train_loss", "valid_loss", "train_mean_row", "valid_mean_row", "valid_uniform"):
+        assert row[name] == again["train_history"][0][name]
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+@pytest.mark.parametrize("script", [SCRIPTS["scale"], PRETRAIN])
+def test_a_split_of_which_nobody_has_pck_is_one_line(changeable, tmp_path, script, split):
+    rows = range(TRAIN) if split == "training" else range(TRAIN, TRAIN + VALID)
+    annotations = unscored(changeable.data, tmp_path / "people.json", *rows)
+    flags = (*changeable.flags, "--annotations", annotations, "--overwrite", "true")
+    done = run_stage(script, *flags, check=False)
+    assert_user_error(done, f"none of {len(rows)} {split} people has PCK")
 
 
 def test_file_that_is_there_is_kept(changeable):

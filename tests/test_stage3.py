@@ -15,12 +15,14 @@ from experiment import (
     refusal,
     run_here,
     tiny_experiment,
+    unscored,
 )
 from PIL import Image
-from stages import VALID, assert_user_error, command, environment, run_stage
+from stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
 
 from data.augment import BIN_MEANS, Augmentation, augment
 from data.heatmap import predict_points
+from utils.agents import AgentRecord
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.metrics import SCORED_JOINTS, pck_counts
 
@@ -181,6 +183,34 @@ def test_agent_iters_limits_the_agents_batches(experiment, changeable):
     assert steps(changeable.joint_folder / "agent-lr-0.00005-2.pth.tar") == {before + 1}
     (pose_before,) = steps(experiment.folder / f"{POSE}.pth.tar")
     assert steps(changeable.joint_folder / "pose-lr-0.00025-1.pth.tar") == {pose_before + 3}
+
+
+def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, monkeypatch):
+    annotations = unscored(changeable.data, tmp_path / "people.json", 2, 7)
+    pose_saw, agent_saw = [], []
+
+    def recorded_augment(people, augmentation, *sizes):
+        pose_saw.extend(people.index[augmentation.color.std() > 0].view(-1).tolist())
+        return augment(people, augmentation, *sizes)
+
+    def recorded_add(record, loss, predicted, pckh, rows, drawn):
+        agent_saw.extend(rows.tolist())
+        add(record, loss, predicted, pckh, rows, drawn)
+
+    add = AgentRecord.add
+    monkeypatch.setattr(AgentRecord, "add", recorded_add)
+    monkeypatch.setattr("data.augment.augment", recorded_augment)  # the script imports it anew
+    flags = (*changeable.flags, "--annotations", annotations, "--use_html", "true")
+    run_here(JOINT, *flags, *TRAINING, "--nEpochs", 2)
+    assert sorted(pose_saw) == [*range(TRAIN)]
+    assert sorted(agent_saw) == sorted({*range(TRAIN)} - {2, 7})
+
+
+def test_nobody_to_reward_the_agent_for_is_one_line(changeable, tmp_path):
+    annotations = unscored(changeable.data, tmp_path / "people.json", *range(TRAIN))
+    message = refusal(JOINT, *changeable.flags, "--annotations", annotations, *TRAINING, "--nEpochs", 2)
+    assert f"none of {TRAIN} training people has PCK" in message
+    assert not list(changeable.joint_folder.glob("*.pth.tar"))
 
 
 def test_joint_run_is_not_replaced_unasked(joint):

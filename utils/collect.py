@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from data.annotations import People
-from data.augment import BIN_MEANS, Augmentation, PersonBatch, augment
+from data.augment import BIN_MEANS, NUM_BINS, Augmentation, PersonBatch, augment
 from data.heatmap import predict_points
 from models.losses import hardness_distribution
 from utils.distributions import distribution_path, read_distributions, write_distributions
 from utils.loops import progress
-from utils.metrics import person_pckh
+from utils.metrics import person_pckh, scorable
 from utils.plots import plot_distributions
 from utils.runs import Run
 
@@ -39,12 +39,13 @@ def collect(opt: argparse.Namespace, kind: str) -> None:
         path = distribution_path(run.folder, split, kind)
         source = run.distribution_source(split, kind, people)
         if path.exists() and not opt.overwrite:
-            collected[split] = read_distributions(path, source)
+            rows = read_distributions(path, source)
             log.info("%s is there already and fits: kept (--overwrite true collects again)", path)
-            continue
-        collected[split] = collect_rows(run, network, people, kind)
-        write_distributions(path, collected[split], source)
-        log.info("%s: %d people", path, len(people))
+        else:
+            rows = collect_rows(run, network, people, kind)
+            write_distributions(path, rows, source)
+            log.info("%s: %d people", path, len(people))
+        collected[split] = rows[torch.from_numpy(scorable(people))]
     for split, rows in collected.items():
         log.info("%s", summary(rows, split, kind))
     plot = run.folder / f"{kind}-distributions.png"
@@ -53,9 +54,11 @@ def collect(opt: argparse.Namespace, kind: str) -> None:
 
 
 def collect_rows(run: Run, network: nn.Module, people: People, kind: str) -> Tensor:
-    """Hardness distributions f32 [N, 7] of people, in their order."""
-    batches = progress(run.loader(people, kind), f"{kind}s", run.opt.bs)
-    return torch.cat([hardness_distribution(bin_pckh(run, network, batch, kind)).cpu() for batch in batches])
+    """Hardness distributions f32 [N, 7] of people, in their order; uniform where a person has no PCK."""
+    rows = torch.full((len(people), NUM_BINS), 1 / NUM_BINS)
+    for batch in progress(run.loader(people, kind, scored=True), f"{kind}s", run.opt.bs):
+        rows[batch.index.cpu()] = hardness_distribution(bin_pckh(run, network, batch, kind)).cpu()
+    return rows
 
 
 @torch.no_grad()

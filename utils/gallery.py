@@ -21,7 +21,7 @@ from data.patches import Patches
 from utils.agents import agent_logits
 from utils.drawing import clear_peaks, draw_skeleton, encode_jpeg, enlarge, overlay_heatmaps
 from utils.loops import Evaluation
-from utils.metrics import SCORED_JOINTS, normalized_distances, person_pckh
+from utils.metrics import SCORED_JOINTS, normalized_distances, person_pckh, scorable
 from utils.runs import Run
 from utils.sections import Bars, Grid, Person, Picture, Section
 
@@ -218,8 +218,8 @@ def undisturbed(*networks: nn.Module) -> Iterator[None]:
 
 
 def fixed_rows(people: People) -> np.ndarray:
-    """Rows of a few people with a known reference length, evenly spread over the table."""
-    known = np.flatnonzero((people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1))
+    """Rows of a few people who have PCK, evenly spread over the table."""
+    known = np.flatnonzero(scorable(people))
     places = np.linspace(0, len(known) - 1, min(PEOPLE, len(known))).round().astype(int)
     return known[places]
 

@@ -8,10 +8,11 @@ Everything is counted over people and joints, so that no figure depends on the b
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from data.annotations import annotated
+from data.annotations import People, annotated
 from data.augment import Sample
 from data.heatmap import decode_heatmaps, predict_points
 
@@ -32,6 +33,11 @@ TABLE_COLUMNS = {
 
 AUC_STEPS = 50
 UNIT = 0.1  # of the map's side: the reference length of `heatmap_accuracy`
+
+
+def scorable(people: People) -> np.ndarray:
+    """Bool [N]: who has PCK at all, with a known reference length and a scored joint that is annotated."""
+    return (people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1)
 
 
 def normalized_distances(pred: Tensor, points: Tensor, normalizer: Tensor) -> Tensor:
@@ -141,7 +147,7 @@ class PckTable:
 
     pck: share correct at `threshold`, by column of `TABLE_COLUMNS`. auc: mean of the shares at thresholds
     from 0 to `threshold` in equal steps. Both are NaN where no joint of the column is annotated. people: how
-    many were scored.
+    many were scored; those without a reference length, or without a scored joint, are not.
     """
 
     measure: str
@@ -174,4 +180,5 @@ def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, measure: str, th
         scored = scored[~scored.isnan()]
         curve = (scored[:, None] <= steps).double().mean(dim=0)
         pck[name], auc[name] = curve[-1].item(), curve.mean().item()
-    return PckTable(measure, threshold, len(pred), pck, auc)
+    people = (~distance[:, SCORED_JOINTS].isnan()).any(dim=1).sum().item()
+    return PckTable(measure, threshold, people, pck, auc)

@@ -9,6 +9,7 @@ import sys
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -19,6 +20,7 @@ from data.patches import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.errors import UserError
+from utils.metrics import scorable
 from utils.process import start_log
 
 log = logging.getLogger(__name__)
@@ -55,15 +57,23 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The people of --dataset, read when they are first needed.
+        """The people of --dataset, read when they are first needed; logs how many have no PCK.
 
         Raises:
-            DataError: the data set is not to be had.
+            DataError: the data set is not to be had. UserError: none of its validation people has PCK.
         """
         opt = self.opt
-        return load_dataset(
+        dataset = load_dataset(
             opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad
         )
+        for split, people in (("training", dataset.train), ("validation", dataset.valid)):
+            unscored = np.count_nonzero(~scorable(people))
+            if unscored:
+                lacking = "lack a reference length or every scored joint: no PCK, and no lesson for the agent"
+                log.info("%d of %d %s people %s", unscored, len(people), split, lacking)
+        if len(dataset.valid):
+            self._scored_rows(dataset.valid)
+        return dataset
 
     def options_text(self) -> str:
         """The options, a line each, with a star at those that differ from their defaults."""
@@ -73,22 +83,37 @@ class Run:
             if name in self.opt.defaults
         )
 
-    def loader(self, people: People, augmentation: str, generator: Generator | None = None) -> PatchLoader:
+    def loader(
+        self, people: People, augmentation: str, generator: Generator | None = None, scored: bool = False
+    ) -> PatchLoader:
         """Batches of people, shuffled with a generator, for an augmentation of `data.augment.MARGINS`.
+
+        scored: only of people who have PCK; their rows in the table stay what they are.
 
         Raises:
             UserError: there are too few people in this split of the data set.
         """
         if not len(people):
             raise UserError(f"--dataset {self.opt.dataset} has nobody in a split that this stage needs")
+        rows = self._scored_rows(people) if scored else None
         workers = min(self.opt.nThreads, os.cpu_count() or 1)
         margin, in_res = MARGINS[augmentation], self.opt.in_res
         loader = PatchLoader(
-            people, self.dataset.root, in_res, margin, self.opt.bs, workers, self.device, generator
+            people, self.dataset.root, in_res, margin, self.opt.bs, workers, self.device, generator, rows
         )
         if not len(loader):
             raise UserError(f"--dataset {self.opt.dataset} has one person to train on: wanted at least two")
         return loader
+
+    def _scored_rows(self, people: People) -> np.ndarray:
+        rows = np.flatnonzero(scorable(people))
+        if not len(rows):
+            split = "validation" if people.valid[0] else "training"
+            raise UserError(
+                f"--dataset {self.opt.dataset}: none of {len(people)} {split} people has PCK: "
+                "wanted one with a reference length and a scored joint"
+            )
+        return rows
 
     def pose_network(self) -> PoseNetwork:
         """The pose network of --network in the size asked for, with initial weights, on the device."""
