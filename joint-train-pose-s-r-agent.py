@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.augment import Augmentation, PersonBatch, augment
+from data.augment import Augmentation, PersonBatch
+from data.kinds import KINDS
 from data.patches import PatchLoader
 from models.losses import pose_loss, rewarded_distribution
 from options.parser import StageParser
-from utils.agents import AgentRecord, agent_logits, agent_loss, build_agent, load_agent
+from utils.agents import AgentRecord, agent_logits, agent_loss, build_agent, draw, load_agent
 from utils.checkpoint import (
     SUFFIX,
     find_checkpoint,
@@ -26,21 +27,20 @@ from utils.checkpoint import (
     load_weights,
     newest_checkpoint,
 )
-from utils.collect import crop_pckh
-from utils.epochs import KeptEpochs, checkpoint_name, refuse_to_overwrite, save_epoch
+from utils.display.evaluation import report_evaluation
+from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
+from utils.display.report import Report
+from utils.display.sections import Section
+from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
-from utils.evaluation import report_evaluation
+from utils.evaluation import Evaluation, crop_pckh, evaluate
 from utils.files import locked
-from utils.gallery import agent_gallery, hardest_gallery, pose_gallery
-from utils.loops import Evaluation, evaluate, progress
 from utils.means import Means
 from utils.metrics import PckCounter
 from utils.predictions import encode_predictions
-from utils.process import run_stage
-from utils.report import Report
+from utils.process import progress, run_stage
 from utils.runs import Run
-from utils.sections import Section
-from utils.training import Learner, resume, say_other_people, scheduled_lr
+from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr
 
 POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
 
@@ -67,23 +67,20 @@ def train(run: Run, resumed: Path | None) -> None:
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr)
     agent = Learner(build_agent(run, pose.network), opt.agent_lr)
+    checkpoint = None
     if resumed is None:
-        superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_checkpoint true")
-        checkpoint = run.load_pose(pose.network)
-        pose.restore(checkpoint, run.pose_path)
-        say_other_people(run, checkpoint, run.pose_path)
+        start = run.load_pose(pose.network)
+        pose.restore(start, run.pose_path)
+        say_other_people(run, start, run.pose_path)
         agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
     else:
         checkpoint = load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size)
-        resume(run, pose, checkpoint, resumed)
-        superseded = []
         if "agent" not in checkpoint:
             raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
         agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_checkpoint true")
     agent.restore(load_agent(run, agent.network, agent_path), agent_path)
-    pose.require_epochs(opt.nEpochs)
-    kept = KeptEpochs(opt.keep, superseded)
+    kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
     train_loader = run.loader(run.dataset.train, "drawn", run.generator)
     agent_loader = run.loader(run.dataset.train, "drawn", run.generator, scored=True)
     valid_loader = run.loader(run.dataset.valid, "identity")
@@ -118,7 +115,7 @@ def train(run: Run, resumed: Path | None) -> None:
                 }
             )
             report.epoch(valid)
-            best = pose.history.improved("valid_pck")
+            best = pose.history.improved()
             kept.add(save(run, pose, agent, valid, best), best)
             report.show(partial(gallery, run, pose, agent, valid, record), valid)
             pose.epoch += 1
@@ -156,20 +153,21 @@ def train_pose(
     means = Means()
     pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("random", "agent")}
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
-    for batch, people in enumerate(bar):
+    for index, people in enumerate(bar):
         augmentation = Augmentation.random(len(people), run.generator)
-        if batch % 2:
+        if index % 2:
             with torch.no_grad():
-                drawn, *_ = draw(run, pose, agent, people)
-            augmentation = replace(augmentation, log2_scale=drawn.log2_scale, rotation=drawn.rotation)
-        sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
+                drawn, _ = draw(look(run, pose, agent, people), run.generator)
+            fields = {kind.field: getattr(drawn, kind.field) for kind in KINDS.values()}
+            augmentation = replace(augmentation, **fields)
+        sample = run.augment(people, augmentation)
         outputs = run.forward(pose.network, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap))
         means.add(len(people), loss=loss)
-        pck["agent" if batch % 2 else "random"].add(outputs[-1].detach(), sample)
+        pck["agent" if index % 2 else "random"].add(outputs[-1].detach(), sample)
         if not bar.disable:
             bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{(pck['random'] + pck['agent']).mean:.3f}")
-        report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
+        report.batch(pose.epoch, index, len(loader), loss=means["loss"])
     return {
         "train_loss": means["loss"],
         "train_pck": (pck["random"] + pck["agent"]).mean,
@@ -182,44 +180,36 @@ def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, re
     """One pass over people who have PCK, or --agent_iters batches of it; what the agent did and learned.
 
     Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
-    agent's rotation alone. A draw that was harder than the random one is rewarded, any other penalised.
+    agent's rotation alone (and so on, kind by kind). A draw that was harder than the random one is rewarded,
+    any other penalised.
     """
     pose.network.eval()
     agent.network.train()
     record = AgentRecord()
     iters = min(len(loader), run.opt.agent_iters or len(loader))
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, agent", run.opt.bs, iters)
-    for batch, people in enumerate(bar):
-        drawn, bins, logits = draw(run, pose, agent, people)
-        chance = Augmentation.random(len(people), run.generator)
-        trials = [drawer.only(field) for drawer in (chance, drawn) for field in ("log2_scale", "rotation")]
-        pckh = crop_pckh(run, pose.network, people, Augmentation.cat(trials)).view(2, 2, -1)
-        predicted = [logit.detach().softmax(dim=1) for logit in logits]
-        targets = tuple(map(rewarded_distribution, predicted, bins, *pckh))
+    for index, people in enumerate(bar):
+        logits = look(run, pose, agent, people)
+        drawn, bins = draw(logits, run.generator)
+        random = Augmentation.random(len(people), run.generator)
+        trials = [which.only(kind.field) for which in (random, drawn) for kind in KINDS.values()]
+        pckh = crop_pckh(run, pose.network, people, Augmentation.cat(trials)).view(2, len(KINDS), -1)
+        predicted = {kind: answer.detach().softmax(dim=1) for kind, answer in logits.items()}
+        targets = {
+            kind: rewarded_distribution(predicted[kind], bins[kind].to(run.device), *pckh[:, k])
+            for k, kind in enumerate(KINDS)
+        }
         loss = agent.step(agent_loss(logits, targets))
         record.add(loss, predicted, pckh, people.index, drawn)
         bar.set_postfix(loss=f"{record.means['agent_loss']:.5f}", gap=f"{record.means['pck_gap']:.3f}")
-        report.batch(pose.epoch, batch, iters, agent_loss=record.means["agent_loss"])
+        report.batch(pose.epoch, index, iters, agent_loss=record.means["agent_loss"])
     return record
 
 
-def draw(
-    run: Run, pose: Learner, agent: Learner, people: PersonBatch
-) -> tuple[Augmentation, list[Tensor], tuple[Tensor, Tensor]]:
-    """The agent looks at un-augmented people: what it draws for them, the bins [N] and the logits [N, 7].
-
-    Raises:
-        UserError: the agent has diverged.
-    """
-    sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
-    logits = agent_logits(run, pose.network, agent.network, sample.image)
-    if not all(logit.isfinite().all() for logit in logits):
-        raise UserError(f"the agent's answers are not finite in epoch {pose.epoch}: try a smaller --agent_lr")
-    bins = [
-        torch.multinomial(logit.detach().softmax(dim=1).cpu(), 1, generator=run.generator)[:, 0]
-        for logit in logits
-    ]
-    return Augmentation.drawn(*bins, run.generator), [drawn.to(run.device) for drawn in bins], logits
+def look(run: Run, pose: Learner, agent: Learner, people: PersonBatch) -> dict[str, Tensor]:
+    """The agent looks at un-augmented people: its logits [N, bins] by kind."""
+    sample = run.augment(people, Augmentation.identity(len(people)))
+    return agent_logits(run, pose.network, agent.network, sample.image)
 
 
 if __name__ == "__main__":

@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 
 from data.annotations import People
-from data.augment import Augmentation, augment
+from data.augment import Augmentation
+from data.kinds import KINDS
 from data.patches import PatchLoader
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from options.parser import StageParser
-from utils.agents import KINDS, agent_logits, agent_loss, build_agent, constant_loss, load_agent
+from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import find_checkpoint
+from utils.display.gallery import agent_gallery
+from utils.display.report import Report
 from utils.distributions import distribution_path, read_distributions
-from utils.epochs import KeptEpochs, checkpoint_name, later_best, refuse_to_overwrite, save_epoch
+from utils.epochs import checkpoint_name, save_epoch
 from utils.files import locked
-from utils.gallery import agent_gallery
-from utils.loops import progress
 from utils.means import Means
 from utils.metrics import scorable
-from utils.process import run_stage
-from utils.report import Report
+from utils.process import progress, run_stage
 from utils.runs import Run
-from utils.training import Learner, resume
+from utils.training import Learner, fresh_or_resumed
 
 
 def main() -> None:
@@ -47,14 +47,11 @@ def train(run: Run) -> None:
     run.load_pose(network)
     network.eval().requires_grad_(False)
     agent = Learner(build_agent(run, network), opt.lr)
-    if opt.load_prefix_sr is None:
-        superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_sr")
-    else:
+    path = checkpoint = None
+    if opt.load_prefix_sr is not None:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
-        resume(run, agent, load_agent(run, agent.network, path), path)
-        superseded = later_best(run.folder, agent.epoch)
-    agent.require_epochs(opt.nEpochs)
-    kept = KeptEpochs(opt.keep, superseded)
+        checkpoint = load_agent(run, agent.network, path)
+    kept = fresh_or_resumed(run, agent, checkpoint, path, "--load_prefix_sr")
     train_people, valid_people = run.dataset.train, run.dataset.valid
     train_loader = run.loader(train_people, "identity", run.generator, scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
@@ -73,38 +70,38 @@ def train(run: Run) -> None:
                     "lr": opt.lr,
                     "train_loss": train_loss,
                     "valid_loss": mean_loss(run, network, agent.network, valid_loader, valid_rows),
-                    **yardsticks("train", train_people, train_rows),
-                    **yardsticks("valid", valid_people, valid_rows),
+                    **baselines("train", train_people, train_rows),
+                    **baselines("valid", valid_people, valid_rows),
                     "train_seconds": train_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
                 }
             )
             report.epoch()
-            best = agent.history.improved("valid_loss", largest=False)
+            best = agent.history.improved()
             checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
             kept.add(save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best), best)
             report.show(partial(agent_gallery, run, network, agent.network, agent.epoch))
             agent.epoch += 1
 
 
-def collected_rows(run: Run, split: str, people: People) -> tuple[Tensor, Tensor]:
-    """Scale and rotation distributions [N, 7] of a split's people, as collected, on the device."""
-    return tuple(
-        read_distributions(
+def collected_rows(run: Run, split: str, people: People) -> dict[str, Tensor]:
+    """Distributions [N, bins] of a split's people by kind, as collected, on the device."""
+    return {
+        kind: read_distributions(
             distribution_path(run.folder, split, kind), run.distribution_source(split, kind, people)
         ).to(run.device)
         for kind in KINDS
-    )
+    }
 
 
-def yardsticks(split: str, people: People, rows: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Losses of predicting the same for everyone: the mean row, which is the best constant, and 1/7.
+def baselines(split: str, people: People, rows: dict[str, Tensor]) -> dict[str, float]:
+    """Losses of predicting the same for everyone: the mean row, which is the best constant, and 1 / bins.
 
     As in training, of the people who have PCK.
     """
-    rows = tuple(row[torch.from_numpy(scorable(people))] for row in rows)
-    mean_row = tuple(row.mean(dim=0) for row in rows)
-    uniform = tuple(torch.full_like(mean, 1 / len(mean)) for mean in mean_row)
+    rows = {kind: row[torch.from_numpy(scorable(people))] for kind, row in rows.items()}
+    mean_row = {kind: row.mean(dim=0) for kind, row in rows.items()}
+    uniform = {kind: torch.full_like(mean, 1 / len(mean)) for kind, mean in mean_row.items()}
     return {
         f"{split}_mean_row": constant_loss(rows, mean_row),
         f"{split}_uniform": constant_loss(rows, uniform),
@@ -116,20 +113,20 @@ def train_epoch(
     network: PoseNetwork,
     agent: Learner,
     loader: PatchLoader,
-    rows: tuple[Tensor, Tensor],
+    rows: dict[str, Tensor],
     report: Report,
 ) -> float:
     """One pass over the training people, un-augmented; the mean loss."""
     agent.network.train()
     means = Means()
     bar = progress(loader, f"epoch {agent.epoch}", run.opt.bs)
-    for batch, people in enumerate(bar):
-        sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
+    for index, people in enumerate(bar):
+        sample = run.augment(people, Augmentation.identity(len(people)))
         logits = agent_logits(run, network, agent.network, sample.image)
-        loss = agent.step(agent_loss(logits, tuple(row[people.index] for row in rows)))
+        loss = agent.step(agent_loss(logits, {kind: row[people.index] for kind, row in rows.items()}))
         means.add(len(people), loss=loss)
         bar.set_postfix(loss=f"{means['loss']:.5f}")
-        report.batch(agent.epoch, batch, len(loader), agent_loss=means["loss"])
+        report.batch(agent.epoch, index, len(loader), agent_loss=means["loss"])
     return means["loss"]
 
 
@@ -139,15 +136,18 @@ def mean_loss(
     network: PoseNetwork,
     agent: ScaleRotationAgent,
     loader: PatchLoader,
-    rows: tuple[Tensor, Tensor],
+    rows: dict[str, Tensor],
 ) -> float:
     """The agent's mean loss over people, in eval mode."""
     agent.eval()
     means = Means()
     for people in progress(loader, "valid", run.opt.bs):
-        sample = augment(people, Augmentation.identity(len(people)), run.opt.in_res, run.opt.out_res)
+        sample = run.augment(people, Augmentation.identity(len(people)))
         logits = agent_logits(run, network, agent, sample.image)
-        means.add(len(people), loss=agent_loss(logits, tuple(row[people.index] for row in rows)).item())
+        means.add(
+            len(people),
+            loss=agent_loss(logits, {kind: row[people.index] for kind, row in rows.items()}).item(),
+        )
     return means["loss"]
 
 

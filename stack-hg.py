@@ -8,25 +8,25 @@ if __name__ == "__main__":
 import time
 from functools import partial
 
-from data.augment import Augmentation, augment
+from data.augment import Augmentation
 from data.patches import PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.checkpoint import SUFFIX
-from utils.epochs import KeptEpochs, checkpoint_name, later_best, refuse_to_overwrite, save_epoch
+from utils.display.evaluation import report_evaluation
+from utils.display.gallery import pose_gallery
+from utils.display.report import Report
+from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
-from utils.evaluation import report_evaluation
+from utils.evaluation import evaluate
 from utils.files import locked
-from utils.gallery import pose_gallery
-from utils.loops import evaluate, progress
 from utils.means import Means
 from utils.metrics import PckCounter
 from utils.predictions import encode_predictions
-from utils.process import run_stage
-from utils.report import Report
+from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.single import report_photograph
-from utils.training import Learner, resume, scheduled_lr
+from utils.training import Learner, fresh_or_resumed, scheduled_lr
 
 
 def main() -> None:
@@ -52,13 +52,8 @@ def train(run: Run) -> None:
     """Train from the start, or go on from `--load_prefix_pose`; each epoch is scored and saved."""
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr)
-    if opt.load_prefix_pose is None:
-        superseded = refuse_to_overwrite(run.folder, opt.overwrite, "--load_prefix_pose")
-    else:
-        resume(run, pose, run.load_pose(pose.network), run.pose_path)
-        superseded = later_best(run.folder, pose.epoch)
-    pose.require_epochs(opt.nEpochs)
-    kept = KeptEpochs(opt.keep, superseded)
+    checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None
+    kept = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
     train_loader = run.loader(run.dataset.train, "random", run.generator)
     valid_loader = run.loader(run.dataset.valid, "identity")
 
@@ -81,7 +76,7 @@ def train(run: Run) -> None:
                 }
             )
             report.epoch(valid)
-            name, best = checkpoint_name(opt.lr, pose.epoch), pose.history.improved("valid_pck")
+            name, best = checkpoint_name(opt.lr, pose.epoch), pose.history.improved()
             predictions = encode_predictions(valid.preds, run.dataset.valid)
             kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
             report.show(partial(pose_gallery, run, pose.network, valid), valid)
@@ -93,16 +88,16 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
     pose.network.train()
     means, pck = Means(), PckCounter(run.dataset.threshold)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
-    for batch, people in enumerate(bar):
+    for index, people in enumerate(bar):
         augmentation = Augmentation.random(len(people), run.generator)
-        sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
+        sample = run.augment(people, augmentation)
         outputs = run.forward(pose.network, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap))
         means.add(len(people), loss=loss)
         pck.add(outputs[-1].detach(), sample)
         if not bar.disable:
             bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck.mean:.3f}")
-        report.batch(pose.epoch, batch, len(loader), loss=means["loss"])
+        report.batch(pose.epoch, index, len(loader), loss=means["loss"])
     return {"train_loss": means["loss"], "train_pck": pck.mean}
 
 

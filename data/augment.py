@@ -3,12 +3,12 @@
 `augment` warps patches of people into network inputs and target heatmaps. Which warp is an `Augmentation`,
 and its constructors make every stage: random in training, the identity in validation, fixed bins when
 collecting, the agent's draws in joint training. A new augmentation is a field of `Augmentation` and a line
-in `augment`.
+in `augment`, or in `deformation` where it is an affine warp; an entry of `KINDS` lets the agent choose it.
 Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that came with it).
 """
 
-import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +16,14 @@ from torch import Generator, Tensor
 
 from data.annotations import annotated
 from data.geometry import mirror_points, transform_points
-from data.heatmap import render_heatmaps
+from data.heatmap import predict_points, render_heatmaps
+from data.kinds import KINDS, Kind
 
 RANDOM_SCALE_STD, RANDOM_SCALE_LIMIT = 0.25, 0.5  # log2
 RANDOM_ROTATION_STD, RANDOM_ROTATION_LIMIT = 30.0, 60.0  # degrees
 RANDOM_ROTATION_PROBABILITY = 0.4
 FLIP_PROBABILITY = 0.5
 COLOR_RANGE = (0.6, 1.4)
-
-BIN_MEANS = {
-    "scale": (-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6),  # log2
-    "rotation": (-60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0),  # degrees
-}
-BIN_STD = {"scale": 0.05, "rotation": 5.0}
-"""Each bin is a Gaussian of this width, limited to one standard deviation around its mean."""
-NUM_BINS = 7
-BIN_FIELD = {"scale": "log2_scale", "rotation": "rotation"}
-"""The field of `Augmentation` that bins of each kind set."""
 
 SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
 
@@ -87,13 +78,14 @@ class Augmentation:
     """What is done to each of N people, on the CPU.
 
     log2_scale: f32 [N], added to log2 of the box's scale (above 0 zooms out). rotation: f32 [N], degrees.
-    flip: bool [N], mirror left and right. color: f32 [N, 3], gains of red, green and blue.
+    flip: bool [N], mirror left and right. color: f32 [N, 3], gains of red, green and blue. The identity of a
+    field is what changes nothing.
     """
 
-    log2_scale: Tensor
-    rotation: Tensor
-    flip: Tensor
-    color: Tensor
+    log2_scale: Tensor = field(metadata={"identity": 0.0})
+    rotation: Tensor = field(metadata={"identity": 0.0})
+    flip: Tensor = field(metadata={"identity": False})
+    color: Tensor = field(metadata={"identity": (1.0, 1.0, 1.0)})
 
     def __len__(self) -> int:
         return len(self.log2_scale)
@@ -101,9 +93,8 @@ class Augmentation:
     @staticmethod
     def identity(n: int) -> "Augmentation":
         """Nothing is done to n people."""
-        return Augmentation(
-            torch.zeros(n), torch.zeros(n), torch.zeros(n, dtype=torch.bool), torch.ones(n, 3)
-        )
+        values = {one.name: torch.tensor(one.metadata["identity"]) for one in fields(Augmentation)}
+        return Augmentation(**{name: torch.stack(n * [value]) for name, value in values.items()})
 
     @staticmethod
     def random(n: int, generator: Generator) -> "Augmentation":
@@ -122,7 +113,8 @@ class Augmentation:
         flip = torch.rand(n, generator=generator) < FLIP_PROBABILITY
         low, high = COLOR_RANGE
         color = low + (high - low) * torch.rand(n, 3, generator=generator)
-        return Augmentation(log2_scale, rotation * rotated, flip, color)
+        identity = Augmentation.identity(n)
+        return replace(identity, log2_scale=log2_scale, rotation=rotation * rotated, flip=flip, color=color)
 
     @staticmethod
     def fixed(n: int, log2_scale: float, rotation: float) -> "Augmentation":
@@ -134,50 +126,67 @@ class Augmentation:
 
     @staticmethod
     def bins(kind: str, n: int) -> "Augmentation":
-        """All bin means of `kind` ("scale" or "rotation") for n people.
+        """All K bin means of the `kind` of that name for n people.
 
-        7 * n rows; row k * n + j is bin k of person j.
+        K * n rows; row k * n + j is bin k of person j.
         """
-        means = torch.tensor(BIN_MEANS[kind]).repeat_interleave(n)
-        return replace(Augmentation.identity(NUM_BINS * n), **{BIN_FIELD[kind]: means})
+        means = torch.tensor(KINDS[kind].means).repeat_interleave(n)
+        return replace(Augmentation.identity(len(means)), **{KINDS[kind].field: means})
 
     @staticmethod
-    def drawn(scale_bin: Tensor, rotation_bin: Tensor, generator: Generator) -> "Augmentation":
-        """The agent's choice: each person's bins [N] (int64), with the bins' Gaussians around their means.
+    def drawn(bins: dict[str, Tensor], generator: Generator) -> "Augmentation":
+        """The agent's choice: each person's bin [N] (int64) of each kind, with its Gaussian round the mean.
 
-        A Gaussian is limited to one standard deviation. Neither flip nor colour is changed.
+        A Gaussian is clamped to one standard deviation. Neither flip nor colour is changed.
         """
-        log2_scale = _around_bin("scale", scale_bin, generator)
-        rotation = _around_bin("rotation", rotation_bin, generator)
-        return replace(Augmentation.identity(len(scale_bin)), log2_scale=log2_scale, rotation=rotation)
+        values = {KINDS[kind].field: _around(KINDS[kind], chosen, generator) for kind, chosen in bins.items()}
+        people = len(next(iter(values.values())))
+        return replace(Augmentation.identity(people), **values)
 
     @staticmethod
     def cat(augmentations: list["Augmentation"]) -> "Augmentation":
         """Several augmentations of the same people, one after another."""
-        return Augmentation(
-            *(
-                torch.cat([getattr(one, field.name) for one in augmentations])
-                for field in fields(Augmentation)
-            )
-        )
+        names = [one.name for one in fields(Augmentation)]
+        return Augmentation(*(torch.cat([getattr(one, name) for one in augmentations]) for name in names))
 
     def only(self, *names: str) -> "Augmentation":
         """The named fields of this augmentation; the others do nothing."""
         identity = Augmentation.identity(len(self))
-        return Augmentation(
-            *(getattr(self if field.name in names else identity, field.name) for field in fields(self))
-        )
+        return replace(identity, **{name: getattr(self, name) for name in names})
 
     def to(self, device: torch.device) -> "Augmentation":
         """The same augmentation on `device`."""
-        return Augmentation(
-            *(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
-        )
+        return Augmentation(*(getattr(self, one.name).to(device, non_blocking=True) for one in fields(self)))
 
 
-def _around_bin(kind: str, chosen: Tensor, generator: Generator) -> Tensor:
+def _around(kind: Kind, chosen: Tensor, generator: Generator) -> Tensor:
     noise = torch.randn(len(chosen), generator=generator).clamp(-1, 1)
-    return torch.tensor(BIN_MEANS[kind])[chosen] + BIN_STD[kind] * noise
+    return torch.tensor(kind.means)[chosen] + kind.std * noise
+
+
+def deformation(augmentation: Augmentation) -> Tensor:
+    """Affine warps beside scale and rotation: f32 [N, 2, 2], from the crop's plane to the plane before them.
+
+    They are about the crop's middle. Each kind of this sort sets its entries below; none does today.
+    """
+    matrix = torch.eye(2, device=augmentation.log2_scale.device).repeat(len(augmentation), 1, 1)
+    return matrix
+
+
+def crop_to_box(augmentation: Augmentation) -> Tensor:
+    """The linear part of the map from a crop to the person's box: f32 [N, 2, 2].
+
+    It is about their common middle; both have the sides -1 and 1.
+    """
+    angle = torch.deg2rad(-augmentation.rotation)
+    cos, sin = angle.cos(), angle.sin()
+    turn = torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
+    return 2 ** augmentation.log2_scale[:, None, None] * (turn @ deformation(augmentation))
+
+
+def reach(augmentation: Augmentation) -> Tensor:
+    """How far each crop reaches over its box: f32 [N], side of the square round it / side of the box."""
+    return crop_to_box(augmentation).abs().sum(dim=2).amax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -185,8 +194,9 @@ class Sample:
     """Augmented people, M crops: what the network sees, what it should answer, and what metrics need.
 
     image: f32 [M, 3, in_res, in_res] in 0..1, RGB. heatmap: f32 [M, 16, out_res, out_res]. center [M, 2],
-    scale [M], rotation [M] (degrees): the box that was cropped. points: [M, 16, 2] px. normalizer: [M] px.
-    Where a person was mirrored, center and points are those of the mirrored photograph.
+    scale [M], rotation [M] (degrees): the box that was cropped. deformation: [M, 2, 2], see there. points:
+    [M, 16, 2] px. normalizer: [M] px. Where a person was mirrored, center and points are those of the
+    mirrored photograph.
     """
 
     image: Tensor
@@ -194,26 +204,44 @@ class Sample:
     center: Tensor
     scale: Tensor
     rotation: Tensor
+    deformation: Tensor
     points: Tensor
     normalizer: Tensor
 
+    def predict(self, heatmaps: Tensor) -> Tensor:
+        """Joints f32 [M, K, 2] px of the photographs, from the network's maps [M, K, H, H] of the crops."""
+        return predict_points(heatmaps, self.center, self.scale, self.rotation, self.deformation)
 
-def patch_margin(max_log2_scale: float, max_rotation: float) -> float:
-    """Patch side / box side that holds all crops up to 2^max_log2_scale and max_rotation degrees."""
-    angle = math.radians(min(max_rotation, 45.0))  # a turned square is widest at 45 degrees
-    return 2**max_log2_scale * (math.cos(angle) + math.sin(angle))
+    def in_crop(self, points: Tensor, res: int) -> Tensor:
+        """Points [M, K, 2] px of the photographs in px of the crops, whose side is `res`."""
+        box = (self.center, self.scale, self.rotation)
+        return transform_points(points, *box, res, deformation=self.deformation)
+
+
+def _widest(values: dict[str, Iterable[float]]) -> float:
+    """The widest reach of all combinations of these values of fields of `Augmentation`."""
+    combinations = torch.cartesian_prod(*(torch.tensor(list(each)) for each in values.values()))
+    columns = combinations.view(-1, len(values)).T
+    return (
+        reach(replace(Augmentation.identity(len(combinations)), **dict(zip(values, columns, strict=True))))
+        .max()
+        .item()
+    )
 
 
 MARGINS = {
     "identity": 1.0,
-    "random": patch_margin(RANDOM_SCALE_LIMIT, RANDOM_ROTATION_LIMIT),
-    "scale": patch_margin(BIN_MEANS["scale"][-1], 0.0),
-    "rotation": patch_margin(0.0, BIN_MEANS["rotation"][-1]),
-    "drawn": patch_margin(
-        BIN_MEANS["scale"][-1] + BIN_STD["scale"], BIN_MEANS["rotation"][-1] + BIN_STD["rotation"]
+    # A turned square is widest at 45 degrees.
+    "random": _widest({"log2_scale": [RANDOM_SCALE_LIMIT], "rotation": [min(RANDOM_ROTATION_LIMIT, 45.0)]}),
+    **{kind.name: _widest({kind.field: kind.means}) for kind in KINDS.values()},
+    "drawn": _widest(
+        {
+            kind.field: [mean + side * kind.std for mean in kind.means for side in (-1, 0, 1)]
+            for kind in KINDS.values()
+        }
     ),
 }
-"""The margin that each way of augmenting needs."""
+"""Side of the patch / side of the box that each way of augmenting needs."""
 
 
 def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, out_res: int = 64) -> Sample:
@@ -239,24 +267,16 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     image = _warp(middle, augmentation, in_res)
     image.mul_(augmentation.color[:, :, None, None] / 255).clamp_(0, 1)
 
-    cells = transform_points(points, center, scale, augmentation.rotation, out_res)
+    box, deformed = (center, scale, augmentation.rotation), deformation(augmentation)
+    cells = transform_points(points, *box, out_res, deformation=deformed)
     heatmap = render_heatmaps(cells * annotated(points)[..., None], out_res)
-    return Sample(
-        image,
-        heatmap,
-        center,
-        scale,
-        augmentation.rotation,
-        points,
-        people.normalizer.repeat(crops),
-    )
+    return Sample(image, heatmap, *box, deformed, points, people.normalizer.repeat(crops))
 
 
 def _within_reach(people: PersonBatch, augmentation: Augmentation) -> PersonBatch:
     """The same people with as much of the middle of their patches as the crops reach: less to convert."""
-    res, angle = people.patch.shape[-1], torch.deg2rad(augmentation.rotation)
-    reach = 2**augmentation.log2_scale * (angle.cos().abs() + angle.sin().abs()) / people.margin
-    cut = max(0, int(res * (1 - reach.max().item()) / 2) - 1)  # bilinear sampling sees a pixel further
+    res, farthest = people.patch.shape[-1], reach(augmentation).max().item()
+    cut = max(0, int(res * (1 - farthest / people.margin) / 2) - 1)  # bilinear sampling sees a pixel further
     patch = people.patch[:, :, cut : res - cut, cut : res - cut]
     return replace(people, patch=patch, margin=people.margin * (res - 2 * cut) / res)
 
@@ -267,15 +287,16 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
     The K crops of a person are laid one above another in its sampling grid, so that no patch is copied.
     """
     n, crops = len(people), len(augmentation) // len(people)
-    angle = torch.deg2rad(-augmentation.rotation)
-    zoom = 2**augmentation.log2_scale / people.margin
-    cos, sin, sign = zoom * angle.cos(), zoom * angle.sin(), 1 - 2 * augmentation.flip.float()
+    matrix = crop_to_box(augmentation) / people.margin
+    matrix[:, 0] *= 1 - 2 * augmentation.flip[:, None].float()
 
     fine = SUPERSAMPLING * res
-    steps = (2 * torch.arange(fine, device=zoom.device) + 1) / fine - 1  # middles, from edge to edge in -1..1
-    grid = zoom.new_empty(n, crops, fine, fine, 2)
-    for axis, (along_x, along_y) in enumerate(((sign * cos, sign * sin), (-sin, cos))):
-        along_x, along_y = (slope.view(crops, n).T[:, :, None, None] for slope in (along_x, along_y))
+    steps = (
+        2 * torch.arange(fine, device=matrix.device) + 1
+    ) / fine - 1  # middles, from edge to edge in -1..1
+    grid = matrix.new_empty(n, crops, fine, fine, 2)
+    for axis in range(2):
+        along_x, along_y = matrix[:, axis].view(crops, n, 2, 1, 1).transpose(0, 1).unbind(2)
         torch.add(along_x * steps, along_y * steps[:, None], out=grid[..., axis])
 
     patch = people.patch.float()

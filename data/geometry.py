@@ -16,7 +16,13 @@ PIXELS_PER_SCALE = 200.0
 
 
 def transform_points(
-    points: Tensor, center: Tensor, scale: Tensor, rotation: Tensor, res: int, inverse: bool = False
+    points: Tensor,
+    center: Tensor,
+    scale: Tensor,
+    rotation: Tensor,
+    res: int,
+    inverse: bool = False,
+    deformation: Tensor | None = None,
 ) -> Tensor:
     """Carry points from the photograph into the crop, or back; nothing is rounded.
 
@@ -24,6 +30,8 @@ def transform_points(
         points: [N, K, 2] (x, y) in px of the photograph (of the crop, if `inverse`).
         center: [N, 2] px. scale: [N], box side / 200 px. rotation: [N] degrees.
         res: side of the crop in px (256 for the image, 64 for heatmaps).
+        deformation: [N, 2, 2], linear, about the crop's middle: from the crop's plane to the plane in which
+            it is only zoomed and turned. Without it nothing is deformed.
 
     Returns:
         [N, K, 2] float64.
@@ -32,8 +40,17 @@ def transform_points(
     zoom = (res / (PIXELS_PER_SCALE * scale.double())).view(-1, 1, 1)
     angle = torch.deg2rad(-rotation.double()).view(-1, 1)
     if inverse:
-        return _rotate(points - res / 2, -angle) / zoom + center
-    return _rotate((points - center) * zoom, angle) + res / 2
+        points = _multiply(deformation, points - res / 2)
+        return _rotate(points, -angle) / zoom + center
+    points = _rotate((points - center) * zoom, angle)
+    if deformation is not None:
+        deformation = torch.linalg.inv_ex(deformation.double()).inverse  # `inv` would wait for a GPU
+    return _multiply(deformation, points) + res / 2
+
+
+def _multiply(matrix: Tensor | None, points: Tensor) -> Tensor:
+    """[N, K, 2] times [N, 2, 2]; without a matrix the points themselves."""
+    return points if matrix is None else points @ matrix.to(points.dtype).mT
 
 
 def _rotate(points: Tensor, angle: Tensor) -> Tensor:

@@ -52,11 +52,18 @@ def decode_heatmaps(heatmaps: Tensor) -> Tensor:
     return (xy * (peak > 0)).to(heatmaps.dtype)
 
 
-def predict_points(heatmaps: Tensor, center: Tensor, scale: Tensor, rotation: Tensor) -> Tensor:
+def predict_points(
+    heatmaps: Tensor,
+    center: Tensor,
+    scale: Tensor,
+    rotation: Tensor,
+    deformation: Tensor | None = None,
+) -> Tensor:
     """Joints in the photograph, from the maps of a crop.
 
     Args:
         heatmaps: [N, K, H, H] of the box with `center` [N, 2] px, `scale` [N], `rotation` [N] degrees.
+        deformation: [N, 2, 2] as `data.geometry.transform_points` takes it.
 
     Returns:
         f32 [N, K, 2], px of the photograph, whole numbers. Each maximum is moved a quarter of a cell towards
@@ -65,7 +72,8 @@ def predict_points(heatmaps: Tensor, center: Tensor, scale: Tensor, rotation: Te
     res = heatmaps.shape[-1]
     peak = decode_heatmaps(heatmaps)
     refined = peak + 0.25 * _slope_sign(heatmaps, peak.long()) + 0.5
-    located = transform_points(refined - 1, center, scale.view(-1), rotation.view(-1), res, inverse=True)
+    box = (center, scale.view(-1), rotation.view(-1))
+    located = transform_points(refined - 1, *box, res, inverse=True, deformation=deformation)
     return (located.trunc() + 1).float()
 
 

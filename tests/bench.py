@@ -22,15 +22,16 @@ from visdom_server import VisdomProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.augment import MARGINS, NUM_BINS, Augmentation, augment
+from data.augment import MARGINS, Augmentation, augment
+from data.kinds import KINDS
 from data.patches import Patches, PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import agent_logits, agent_loss, build_agent
 from utils.collect import collect_rows
-from utils.gallery import pose_gallery
-from utils.loops import evaluate
-from utils.report import Report
+from utils.display.gallery import pose_gallery
+from utils.display.report import Report
+from utils.evaluation import evaluate
 from utils.runs import Run
 from utils.training import Learner
 
@@ -168,7 +169,10 @@ class Floor:
         self.run, self.pose, self.agent, self.rounds = run, pose, agent, rounds
         self.image = image.contiguous(memory_format=torch.channels_last)
         self.heatmap = heatmap
-        self.uniform = torch.full((len(image), NUM_BINS), 1 / NUM_BINS, device=run.device)
+        self.uniform = {
+            kind.name: torch.full((len(image), len(kind.means)), 1 / len(kind.means), device=run.device)
+            for kind in KINDS.values()
+        }
 
     def _forward(self, times: int) -> None:
         self.pose.network.eval()
@@ -179,13 +183,13 @@ class Floor:
         self.pose.network.train()
         self.pose.step(pose_loss(self.run.forward(self.pose.network, self.image), self.heatmap))
 
-    def _logits(self) -> tuple[Tensor, Tensor]:
+    def _logits(self) -> dict[str, Tensor]:
         return agent_logits(self.run, self.pose.network, self.agent.network, self.image)
 
     def collect(self) -> None:
         """Stage 2: seven crops of each person, forward."""
         for _ in range(self.rounds):
-            self._forward(NUM_BINS)
+            self._forward(len(KINDS["scale"].means))
 
     def plain(self) -> None:
         """Stage 1: forward and backward."""
@@ -203,8 +207,8 @@ class Floor:
         for _ in range(self.rounds):
             self.agent.network.train()
             logits = self._logits()
-            self._forward(4)
-            self.agent.step(agent_loss(logits, (self.uniform, self.uniform)))
+            self._forward(2 * len(KINDS))
+            self.agent.step(agent_loss(logits, self.uniform))
 
 
 def say(line: str) -> None:

@@ -25,7 +25,6 @@ from utils.metrics import SCORED_JOINTS
 from utils.runs import Run
 
 POSE = "lr-0.00025-0"  # stage 1's only epoch
-KINDS = ("scale", "rotation")
 
 
 @dataclass(frozen=True)

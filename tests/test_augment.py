@@ -10,10 +10,7 @@ from torch.nn.functional import avg_pool2d, grid_sample
 
 from data.annotations import annotated
 from data.augment import (
-    BIN_MEANS,
-    BIN_STD,
     MARGINS,
-    NUM_BINS,
     Augmentation,
     PersonBatch,
     augment,
@@ -187,10 +184,10 @@ def test_several_crops_a_person_equal_single_ones(few):
 @pytest.mark.parametrize(("kind", "field"), [("scale", "log2_scale"), ("rotation", "rotation")])
 def test_bins_come_bin_by_bin(kind, field):
     augmentation = Augmentation.bins(kind, 3)
-    assert len(augmentation) == 3 * NUM_BINS
-    expected = torch.tensor([[mean] * 3 for mean in BIN_MEANS[kind]]).flatten()
+    assert len(augmentation) == 3 * BINS
+    expected = torch.tensor([[mean] * 3 for mean in KINDS[kind].means]).flatten()
     assert torch.equal(getattr(augmentation, field), expected)
-    for name, value in vars(Augmentation.identity(3 * NUM_BINS)).items():
+    for name, value in vars(Augmentation.identity(3 * BINS)).items():
         assert name == field or torch.equal(getattr(augmentation, name), value)
 
 
@@ -219,15 +216,15 @@ def test_draws_follow_the_generator():
 
 
 def test_drawn_values_stay_near_their_bins():
-    scale_bin = torch.arange(NUM_BINS).repeat(3000)
+    scale_bin = torch.arange(BINS).repeat(3000)
     rotation_bin = scale_bin.flip(0)
-    drawn = Augmentation.drawn(scale_bin, rotation_bin, seeded())
+    drawn = Augmentation.drawn({"scale": scale_bin, "rotation": rotation_bin}, seeded())
     offsets = []
     for kind, bins, values in (
         ("scale", scale_bin, drawn.log2_scale),
         ("rotation", rotation_bin, drawn.rotation),
     ):
-        offset = (values - torch.tensor(BIN_MEANS[kind])[bins]) / BIN_STD[kind]
+        offset = (values - torch.tensor(KINDS[kind].means)[bins]) / KINDS[kind].std
         assert offset.abs().max() <= 1 + 1e-4
         assert abs(offset.mean()) < 0.02
         at_limit = (offset.abs() > 1 - 1e-4).float().mean()

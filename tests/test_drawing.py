@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.annotations import MIRROR
-from utils.drawing import (
+from utils.display.drawing import (
     COLOURS,
     PELVIS,
     SIDES,

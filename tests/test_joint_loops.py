@@ -1,6 +1,7 @@
 """The loops of stage 3: what the agent draws, what it is rewarded for, and what it must leave alone."""
 
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,10 @@ from stages import QUIET, SMALL, TRAIN, demo_data
 from torch import nn
 from torch.testing import assert_close
 
-from data.augment import BIN_MEANS, BIN_STD, MARGINS, Augmentation, PersonBatch
+from data.augment import MARGINS, Augmentation, PersonBatch, augment
+from data.kinds import KINDS
 from options.parser import StageParser
-from utils.agents import HARDEST, AgentRecord, build_agent
+from utils.agents import HARDEST, AgentRecord, build_agent, draw
 from utils.runs import Run
 from utils.training import Learner
 
@@ -71,12 +73,14 @@ def plain_run(seed=0):
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),
         autocast=nullcontext,
+        augment=partial(augment, in_res=8, out_res=2),
     )
 
 
 def drawn_by(scale, rotation, people, run):
     pose, agent = SimpleNamespace(network=Blind()), SimpleNamespace(network=Stubborn(scale, rotation))
-    return SCRIPT.draw(run, pose, agent, people)
+    logits = SCRIPT.look(run, pose, agent, people)
+    return *draw(logits, run.generator), logits
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +99,20 @@ def test_draws_follow_the_predicted_distributions():
     scale = torch.stack([shares, shares.flip(0)]).repeat(count, 1)  # each of them, person by person
     people, run = some_people(2 * count), plain_run()
     augmentation, bins, logits = drawn_by(scale.log(), scale.flip(1).log(), people, run)
-    assert_close(logits[0].softmax(dim=1), scale)
-    for kind, drawn, expected in (("scale", bins[0], shares), ("rotation", bins[1], shares.flip(0))):
+    assert_close(logits["scale"].softmax(dim=1), scale)
+    for name, expected in (("scale", shares), ("rotation", shares.flip(0))):
+        kind, drawn = KINDS[name], bins[name]
         for person in (0, 1):
             counts = drawn[person::2].bincount(minlength=7).double()
             wanted = count * (expected if person == 0 else expected.flip(0))
             assert ((counts - wanted) ** 2 / wanted).sum() < CHI_SQUARE_999
-        value = augmentation.log2_scale if kind == "scale" else augmentation.rotation
-        beside = (value - torch.tensor(BIN_MEANS[kind])[drawn]).abs() / BIN_STD[kind]
+        value = getattr(augmentation, kind.field)
+        beside = (value - torch.tensor(kind.means)[drawn]).abs() / kind.std
         assert beside.max() <= 1.001
         assert beside.std() > 0.2  # spread round the bin's mean
     assert not augmentation.flip.any()
     assert (augmentation.color == 1).all()
-    together = torch.corrcoef(torch.stack(bins)[:, ::2].double())[0, 1]
+    together = torch.corrcoef(torch.stack([*bins.values()])[:, ::2].double())[0, 1]
     assert abs(together) < 0.06  # scale and rotation are drawn apart
 
 
@@ -116,19 +121,18 @@ def test_each_person_gets_bins_of_its_own():
     people = some_people(7)
     for seed in range(3):
         augmentation, bins, _ = drawn_by(sure, sure.flip(0), people, plain_run(seed))
-        assert bins[0].tolist() == [0, 1, 2, 3, 4, 5, 6]
-        assert bins[1].tolist() == [6, 5, 4, 3, 2, 1, 0]
+        assert bins["scale"].tolist() == [0, 1, 2, 3, 4, 5, 6]
+        assert bins["rotation"].tolist() == [6, 5, 4, 3, 2, 1, 0]
         assert (augmentation.log2_scale.diff() > 0).all()
         assert (augmentation.rotation.diff() < 0).all()
 
 
 def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     """How likely the agent draws a bin, at first and in the end, if crops there lose half of the joints."""
-    field = "log2_scale" if kind == "scale" else "rotation"
 
     def crop_pckh(run, network, people, augmentation):
-        value = getattr(augmentation, field).view(4, len(people))
-        near = (value - BIN_MEANS[kind][chosen]).abs() <= 1.01 * BIN_STD[kind]
+        value = getattr(augmentation, KINDS[kind].field).view(4, len(people))
+        near = (value - KINDS[kind].means[chosen]).abs() <= 1.01 * KINDS[kind].std
         return 1 - 0.5 * near if hard else torch.ones(4, len(people))
 
     monkeypatch.setattr(SCRIPT, "crop_pckh", crop_pckh)
@@ -151,15 +155,16 @@ def test_agent_learns_which_bin_is_hard(monkeypatch, kind, chosen):
 def test_hardest_draws_of_an_epoch_are_kept():
     draws = torch.Generator().manual_seed(0)
     record, lost = AgentRecord(), {}
-    uniform = [torch.full((5, 7), 1 / 7)] * 2
+    uniform = dict.fromkeys(KINDS, torch.full((5, 7), 1 / 7))
     for batch in range(4):
         pckh, rows = torch.rand(2, 2, 5, generator=draws), 5 * batch + torch.randperm(5, generator=draws)
         drawn = Augmentation.random(5, draws)
         record.add(0.0, uniform, pckh, rows, drawn)
         for k, row in enumerate(rows.tolist()):
-            for kind, draw in enumerate(((drawn.log2_scale[k].item(), 0), (0, drawn.rotation[k].item()))):
-                lost[(pckh[0, kind, k] - pckh[1, kind, k]).item()] = (row, *draw)
-    kept = [(draw["row"], draw["log2_scale"], draw["rotation"]) for draw in record.hardest]
+            for place, kind in enumerate(KINDS.values()):
+                draw = (row, kind.name, getattr(drawn, kind.field)[k].item())
+                lost[(pckh[0, place, k] - pckh[1, place, k]).item()] = draw
+    kept = [(draw["row"], draw["kind"], draw["value"]) for draw in record.hardest]
     assert kept == [lost[most] for most in sorted(lost, reverse=True)[:HARDEST]]
     gaps = [draw["pck_random"] - draw["pck_agent"] for draw in record.hardest]
     assert gaps == pytest.approx(sorted(lost, reverse=True)[:HARDEST])
@@ -193,12 +198,11 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     agent = Learner(Stubborn(far, far.flip(1)), 1e-3)
     seen = []
 
-    def recorded(people, augmentation, *sizes):
+    def recorded(people, augmentation):
         seen.append(augmentation)
-        return augment(people, augmentation, *sizes)
+        return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
-    augment = SCRIPT.augment
-    monkeypatch.setattr(SCRIPT, "augment", recorded)
+    monkeypatch.setattr(run, "augment", recorded)
     loader = run.loader(run.dataset.train, "drawn", run.generator)
     before, agent_before = learner_state(pose), learner_state(agent)
     row = SCRIPT.train_pose(run, pose, agent, loader, Silent())
@@ -212,7 +216,7 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     assert (look.log2_scale == 0).all()
     assert (look.color == 1).all()
     for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", odd.rotation, 0)):
-        assert ((value - BIN_MEANS[kind][side]).abs() <= 1.001 * BIN_STD[kind]).all()
+        assert ((value - KINDS[kind].means[side]).abs() <= 1.001 * KINDS[kind].std).all()
     for random in (even, last):
         assert (random.log2_scale.abs() <= 0.5).all()
     for augmentation in (even, odd, last):
@@ -229,7 +233,7 @@ def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
     logits = []
     for training in (True, False):
         pose.network.train(training)
-        logits.append(SCRIPT.draw(run, pose, agent, people)[2])
+        logits.append(SCRIPT.look(run, pose, agent, people))
         assert pose.network.training == training
     assert_close(logits[0], logits[1], atol=0, rtol=0)
     assert_close(learner_state(pose), before, atol=0, rtol=0)

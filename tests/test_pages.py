@@ -13,20 +13,20 @@ import torch
 from browser import browser, console_errors, failed_requests  # noqa: F401
 from stages import demo_data, run_stage
 
-from data.augment import BIN_MEANS
 from data.demo import write_demo
 from data.errors import DataError
+from data.kinds import KINDS
 from options.parser import StageParser
-from utils import pages as pages_module
 from utils.agents import build_agent
-from utils.curves import draw_curves
+from utils.display import pages as pages_module
+from utils.display.curves import draw_curves
+from utils.display.gallery import agent_gallery, fixed_rows, grid_section, hardest_gallery, load, pose_gallery
+from utils.display.markup import gallery_page
+from utils.display.pages import MOST, Pages, best_epoch, kept, write_evaluation
+from utils.display.sections import Bars, Grid, Person, Picture, Section
 from utils.errors import UserError
-from utils.gallery import agent_gallery, fixed_rows, grid_section, hardest_gallery, load, pose_gallery
-from utils.loops import evaluate
-from utils.markup import gallery_page
-from utils.pages import MOST, Pages, best_epoch, kept, write_evaluation
+from utils.evaluation import evaluate
 from utils.runs import Run
-from utils.sections import Bars, Grid, Person, Picture, Section
 
 NASTY = "a <b>&\"x\" 'y' ü"
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -86,7 +86,7 @@ def some_pages(folder: Path, epoch: int = 0, rows: list[dict] | None = None) -> 
 
 
 def section(text: str = NASTY) -> Section:
-    bars = Bars(text, [f"{mean:g}" for mean in BIN_MEANS["scale"]], [0.1, 0.4, 0, 0, 0.5, 0, 0], 4)
+    bars = Bars(text, [f"{mean:g}" for mean in KINDS["scale"].means], [0.1, 0.4, 0, 0, 0.5, 0, 0], 4)
     grid = Grid(text, ["a", "b"], [text], [[0.5], [math.nan]])
     return Section(text, text, [Person(text, [Picture(b"no picture", text)], [bars])], grid)
 
@@ -110,8 +110,8 @@ def site(run: Run) -> Pages:
     agent = build_agent(run, network)
     evaluation = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
     hardest = [
-        {"row": k, "log2_scale": 0.5, "rotation": -45.0, "pck_agent": 0.2, "pck_random": 0.8}
-        for k in range(3)
+        {"row": k, "kind": kind, "value": value, "pck_agent": 0.2, "pck_random": 0.8}
+        for k, (kind, value) in enumerate((("scale", 0.5), ("rotation", -45.0), ("scale", -0.6)))
     ]
     share = [1 / 7] * 7
     rows = [row(k, scale_distribution=share, rotation_distribution=share, pck_gap=0.1) for k in range(2)]
@@ -282,7 +282,7 @@ def test_galleries_leave_training_as_it_was(run):
     modes = [module.training for part in (network, agent) for module in part.modules()]
     draws = run.generator.get_state(), torch.get_rng_state()
     hardest_gallery(
-        run, network, [{"row": 0, "log2_scale": 0.0, "rotation": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
+        run, network, [{"row": 0, "kind": "scale", "value": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
     )
     first = agent_gallery(run, network, agent, 3)
     assert modes == [module.training for part in (network, agent) for module in part.modules()]

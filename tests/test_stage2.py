@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from experiment import (
-    KINDS,
     POSE,
     assert_same_state,
     change_weights,
@@ -22,8 +21,9 @@ from PIL import Image
 from stages import TRAIN, VALID, assert_user_error, run_stage
 from torch.testing import assert_close
 
-from data.augment import BIN_MEANS, MARGINS, Augmentation, augment
+from data.augment import MARGINS, Augmentation, augment
 from data.heatmap import decode_heatmaps, predict_points
+from data.kinds import KINDS
 from data.patches import PatchLoader
 from models.agent import ScaleRotationAgent
 from utils.agents import agent_logits, agent_loss, constant_loss
@@ -88,7 +88,7 @@ def hardness_by_hand(run, network, people, kind):
     loader = PatchLoader(people, run.dataset.root, run.opt.in_res, MARGINS[kind], 1, 0, run.device)
     for person in loader:
         lost = []
-        for mean in BIN_MEANS[kind]:
+        for mean in KINDS[kind].means:
             fixed = Augmentation.fixed(1, *((mean, 0) if kind == "scale" else (0, mean)))
             sample = augment(person, fixed, run.opt.in_res, run.opt.out_res)
             with torch.no_grad():
@@ -219,7 +219,7 @@ def test_pose_network_is_untouched_by_the_agents_step(experiment, training):
     assert_close(logits, expected, atol=0, rtol=0)  # it looks in eval mode
     agent_before = copied_state(agent.network.train())
     target = torch.eye(7)[:4]
-    agent.step(agent_loss(agent_logits(run, network, agent.network, image), (target, target)))
+    agent.step(agent_loss(agent_logits(run, network, agent.network, image), dict.fromkeys(KINDS, target)))
     assert_close(copied_state(network), before, atol=0, rtol=0)
     assert network.training == training
     assert all(module.training == training for module in network.modules())
@@ -282,8 +282,8 @@ def test_agent_can_beat_the_mean_row():
     """What each person needs is in its features; the mean row, the best constant, cannot know it."""
     draws = torch.Generator().manual_seed(0)
     features = [torch.rand(16, 16, 16 >> level, 16 >> level, generator=draws) for level in range(5)]
-    rows = tuple((3 * torch.randn(16, 7, generator=draws)).softmax(dim=1) for _ in KINDS)
-    mean_row = tuple(row.mean(dim=0) for row in rows)
+    rows = {kind: (3 * torch.randn(16, 7, generator=draws)).softmax(dim=1) for kind in KINDS}
+    mean_row = {kind: row.mean(dim=0) for kind, row in rows.items()}
     torch.manual_seed(0)
     agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
     losses = [agent.step(agent_loss(agent.network(features), rows)) for _ in range(60)]

@@ -20,8 +20,9 @@ from experiment import (
 from PIL import Image
 from stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
 
-from data.augment import BIN_MEANS, Augmentation, augment
+from data.augment import Augmentation, augment
 from data.heatmap import predict_points
+from data.kinds import KINDS
 from utils.agents import AgentRecord
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.metrics import SCORED_JOINTS, pck_counts
@@ -141,10 +142,10 @@ def test_evaluation_of_stage_1_with_the_grid(joint):
     torch.testing.assert_close(preds_of(path), expected, atol=1e-3, rtol=0)
 
     text = (joint.folder / f"{POSE}-grid.txt").read_text().splitlines()
-    assert [float(number) for number in text[1].split()] == list(BIN_MEANS["rotation"])
+    assert [float(number) for number in text[1].split()] == list(KINDS["rotation"].means)
     table = torch.tensor([[float(number) for number in line.split()] for line in text[2:9]])
     assert table.shape == (7, 8)
-    assert table[:, 0].tolist() == pytest.approx(BIN_MEANS["scale"])
+    assert table[:, 0].tolist() == pytest.approx(KINDS["scale"].means)
     assert float(text[9].split()[-1]) == pytest.approx(table[:, 1:].mean().item(), abs=0.02)
     run = joint.run()
     network = run.pose_network()
@@ -152,7 +153,7 @@ def test_evaluation_of_stage_1_with_the_grid(joint):
     network.eval()
     (people,) = run.loader(run.dataset.valid, "drawn")
     for i, j in ((0, 6), (6, 0), (3, 3), (0, 2)):
-        fixed = Augmentation.fixed(VALID, BIN_MEANS["scale"][i], BIN_MEANS["rotation"][j])
+        fixed = Augmentation.fixed(VALID, KINDS["scale"].means[i], KINDS["rotation"].means[j])
         sample = augment(people, fixed, 64, 16)
         with torch.no_grad():
             heatmaps = network(sample.image)[-1]

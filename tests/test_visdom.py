@@ -20,15 +20,15 @@ from visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProcess, free
 
 from data.demo import write_demo
 from utils import visdom_display
-from utils.errors import UserError
-from utils.events import read_events
-from utils.visdom_display import (
+from utils.display.events import read_events
+from utils.display.visdom import (
     VisdomDisplay,
     VisdomServer,
     check_address,
     default_environment,
     environment_name,
 )
+from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -2,7 +2,7 @@
 
 from visdom_events import JOINT, POSE, epochs, start
 
-from utils.visdom_windows import draw_windows
+from utils.display.visdom_windows import draw_windows
 
 PRETRAINING = {
     "agent loss": ["train (running)", "train", "valid", "mean row", "uniform"],

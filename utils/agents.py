@@ -1,59 +1,69 @@
-"""The agent beside a pose network: its logits for images, its checkpoint, and yardsticks of its loss."""
+"""The agent beside a pose network: its answers for images, its draws, losses, checkpoint and record."""
 
 import logging
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from data.augment import Augmentation
+from data.kinds import KINDS
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.losses import distribution_loss
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UserError
+from utils.evaluation import undisturbed
 from utils.history import History
 from utils.means import Means
 from utils.runs import Run
 
 log = logging.getLogger(__name__)
 
-KINDS = ("scale", "rotation")
 HARDEST = 8  # draws of an epoch that its page shows
 
 
 def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
     """An agent as wide as the pose network's narrowest features, with initial weights, on the device."""
-    return run.place(ScaleRotationAgent(network.feature_channels, min(network.feature_channels)))
+    bins = {f"{kind.name}_num": len(kind.means) for kind in KINDS.values()}
+    return run.place(ScaleRotationAgent(network.feature_channels, min(network.feature_channels), **bins))
 
 
-def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and rotation logits, f32 [N, 7] each, for un-augmented images [N, 3, H, W].
+def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """Logits f32 [N, bins] by kind, for un-augmented images [N, 3, H, W].
 
     The pose network's half pass runs in eval mode without gradients, so that none of its weights and
     statistics can change; afterwards it is in the mode it was in. The agent's own mode is the caller's.
     """
     image = image.contiguous(memory_format=torch.channels_last)
-    training = network.training
-    network.eval()
-    with torch.no_grad(), run.autocast():
+    with undisturbed(network), run.autocast():
         features = network.features(image)
-    network.train(training)
     with run.autocast():
         logits = agent(features)
-    return tuple(logits[kind].float() for kind in KINDS)
+    return {kind: answer.float() for kind, answer in logits.items()}
 
 
-def agent_loss(logits: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
-    """Scale loss + rotation loss: KL(target || softmax(logits)) of each, averaged over people."""
-    return sum(distribution_loss(*pair) for pair in zip(logits, targets, strict=True))
+def draw(logits: dict[str, Tensor], generator: Generator) -> tuple[Augmentation, dict[str, Tensor]]:
+    """What the agent draws for N people: the augmentation, and the bins int64 [N] by kind, on the CPU.
+
+    Raises:
+        UserError: the agent has diverged.
+    """
+    shares = {kind: answer.detach().softmax(dim=1).cpu() for kind, answer in logits.items()}
+    if not all(share.isfinite().all() for share in shares.values()):
+        raise UserError("the agent's answers are not finite: try a smaller learning rate of the agent")
+    bins = {kind: torch.multinomial(share, 1, generator=generator)[:, 0] for kind, share in shares.items()}
+    return Augmentation.drawn(bins, generator), bins
 
 
-def constant_loss(rows: tuple[Tensor, Tensor], constants: tuple[Tensor, Tensor]) -> float:
-    """The loss, over people with collected rows ([N, 7] each), of predicting the same [7] for everyone."""
-    logits = tuple(
-        constant.clamp(min=1e-12).log().expand_as(row) for row, constant in zip(rows, constants, strict=True)
-    )
+def agent_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """The sum over kinds of KL(target || softmax(logits)), averaged over people; [N, bins] each."""
+    return sum(distribution_loss(answer, targets[kind]) for kind, answer in logits.items())
+
+
+def constant_loss(rows: dict[str, Tensor], constants: dict[str, Tensor]) -> float:
+    """The loss, over people with collected rows [N, bins], of predicting the same [bins] for everyone."""
+    logits = {kind: constants[kind].clamp(min=1e-12).log().expand_as(row) for kind, row in rows.items()}
     return agent_loss(logits, rows).item()
 
 
@@ -78,8 +88,7 @@ def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
 class AgentRecord:
     """What a researcher in augmentation wants to know of an epoch of the agent.
 
-    hardest: the draws that lost most, a dict each: row (the person's), log2_scale, rotation, pck_random and
-    pck_agent.
+    hardest: the draws that lost most, a dict each: row (the person's), kind, value, pck_random and pck_agent.
     """
 
     def __init__(self) -> None:
@@ -90,49 +99,49 @@ class AgentRecord:
     def add(
         self,
         loss: float,
-        predicted: list[Tensor],
+        predicted: dict[str, Tensor],
         pckh: Tensor,
         rows: Tensor,
         drawn: Augmentation,
     ) -> None:
-        """A batch: loss, predicted distributions ([N, 7] each), PCKh, people's rows, the agent's draws.
+        """A batch: loss, predicted distributions [N, bins] by kind, PCKh, people's rows, the agent's draws.
 
-        PCKh [2, 2, N] is indexed by who drew (random, agent), what was drawn (scale, rotation) and person.
+        PCKh [2, K, N] is indexed by who drew (random, agent), the kind that was drawn, and the person.
         """
         # At once: each number by itself would wait for the GPU.
-        predicted, pckh = [shares.cpu() for shares in predicted], pckh.cpu()
-        people = pckh.shape[-1]
+        predicted = {kind: shares.cpu() for kind, shares in predicted.items()}
+        pckh = pckh.cpu()
         gap = pckh[0] - pckh[1]
-        entropy = [torch.special.entr(shares).sum(dim=1).mean().item() for shares in predicted]
         self.means.add(
-            people,
+            pckh.shape[-1],
             agent_loss=loss,
             pck_random=pckh[0].mean().item(),
             pck_agent=pckh[1].mean().item(),
             pck_gap=gap.mean().item(),
-            scale_gap=gap[0].mean().item(),
-            rotation_gap=gap[1].mean().item(),
+            **{f"{kind}_gap": one.mean().item() for kind, one in zip(predicted, gap, strict=True)},
             reward_share=(gap > 0).float().mean().item(),
-            scale_entropy=entropy[0],
-            rotation_entropy=entropy[1],
+            **{
+                f"{kind}_entropy": torch.special.entr(shares).sum(dim=1).mean().item()
+                for kind, shares in predicted.items()
+            },
         )
-        for kind, shares in zip(KINDS, predicted, strict=True):
+        for kind, shares in predicted.items():
             self._distributions[kind] += shares.sum(dim=0)
         self._keep_hardest(pckh, rows.cpu(), drawn)
 
     def _keep_hardest(self, pckh: Tensor, rows: Tensor, drawn: Augmentation) -> None:
-        """`hardest` becomes the draws of scale or rotation alone that lost most against random ones."""
+        """`hardest` becomes the draws of a kind alone that lost most against random ones."""
         largest = (pckh[0] - pckh[1]).flatten().topk(min(HARDEST, pckh[0].numel()))
+        kinds = list(KINDS.values())
         for place in largest.indices.tolist():
-            kind, person = divmod(place, len(rows))
-            log2_scale, rotation = drawn.log2_scale[person].item(), drawn.rotation[person].item()
+            k, person = divmod(place, len(rows))
             self.hardest.append(
                 {
                     "row": int(rows[person]),
-                    "log2_scale": 0.0 if kind else log2_scale,
-                    "rotation": rotation if kind else 0.0,
-                    "pck_random": pckh[0, kind, person].item(),
-                    "pck_agent": pckh[1, kind, person].item(),
+                    "kind": kinds[k].name,
+                    "value": getattr(drawn, kinds[k].field)[person].item(),
+                    "pck_random": pckh[0, k, person].item(),
+                    "pck_agent": pckh[1, k, person].item(),
                 }
             )
         self.hardest.sort(key=lambda draw: draw["pck_agent"] - draw["pck_random"])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.files import natural
 
 SUFFIX = ".pth.tar"
 _EPOCH = re.compile(r"-(\d+)(-model-best)?\.pth\.tar$")
@@ -53,11 +54,6 @@ def newest_checkpoint(folder: Path, prefix: str) -> Path:
     if not epochs:
         raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to go on from")
     return max(epochs, key=epochs.get)
-
-
-def natural(name: str) -> list:
-    """A sorting key with which numbers in names count: epoch 9 before epoch 10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def load_checkpoint(path: Path) -> dict:

@@ -15,11 +15,11 @@ import numpy as np
 from scipy import stats
 
 from options.parser import OneLineParser
+from utils.display.events import EVENTS, current_events, read_events
+from utils.display.plots import plot_arms
 from utils.errors import UserError
-from utils.events import EVENTS, current_events, read_events
 from utils.files import write_file
 from utils.metrics import TABLE_COLUMNS
-from utils.plots import plot_arms
 from utils.process import Terminal, run_stage
 
 log = logging.getLogger("compare")
@@ -92,7 +92,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class RunLog:
-    """What a run's event log says; people: of `utils.events`, or nothing. pck: of each epoch, by column."""
+    """What a run's event log says; people: as there, or nothing. pck: of each epoch, by column."""
 
     measure: str
     seed: str

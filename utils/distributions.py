@@ -1,4 +1,4 @@
-"""The collected distributions: text files of one row a person, seven numbers each.
+"""The collected distributions: text files of one row a person, a number for each bin.
 
 The first line is `#` and a JSON object that says what the rows are of; files of the 2018 release lack it.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.augment import NUM_BINS
+from data.kinds import KINDS
 from utils.errors import UserError
 from utils.files import write_file
 
@@ -27,7 +27,7 @@ def distribution_path(folder: Path, split: str, kind: str) -> Path:
 
 
 def write_distributions(path: Path, rows: Tensor, source: dict) -> None:
-    """Write rows [N, 7] with six decimals below a line that says their source.
+    """Write rows [N, bins] with six decimals below a line that says their source.
 
     Raises:
         UserError: the file cannot be written.
@@ -44,7 +44,7 @@ def read_distributions(path: Path, source: dict) -> Tensor:
         source: what the rows have to be of, as `write_distributions` got it; its "people" is their number.
 
     Returns:
-        f32 [N, 7].
+        f32 [N, bins].
 
     Raises:
         UserError: the file is missing, cut off, damaged, or of another source.
@@ -57,7 +57,7 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text") from error
     _check_source(path, text.partition("\n")[0], source)
-    rows = _parse(path, text)
+    rows = _parse(path, text, len(KINDS[source["kind"]].means))
     if len(rows) != source["people"]:
         raise UserError(f"{path} has {len(rows)} rows, wanted one for each of {source['people']} people")
     sums = rows.sum(axis=1)
@@ -89,18 +89,18 @@ def _check_source(path: Path, header: str, source: dict) -> None:
         )
 
 
-def _parse(path: Path, text: str) -> np.ndarray:
-    """Numbers f64 [N, 7] of the lines that are not comments."""
+def _parse(path: Path, text: str, bins: int) -> np.ndarray:
+    """Numbers f64 [N, bins] of the lines that are not comments."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     if lines and not text.endswith("\n"):
         raise UserError(f"{path} is cut off: its last line does not end")
-    rows = np.empty((len(lines), NUM_BINS))
+    rows = np.empty((len(lines), bins))
     for row, line in enumerate(lines):
         try:
             numbers = [float(number) for number in line.split(" ")]
         except ValueError:
             numbers = []
-        if len(numbers) != NUM_BINS:
-            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, wanted {NUM_BINS} numbers")
+        if len(numbers) != bins:
+            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, wanted {bins} numbers")
         rows[row] = numbers
     return rows

@@ -1,60 +1,101 @@
-"""Evaluating a checkpoint of the pose network: its table, predictions, grid and page."""
+"""What a pose network finds: with the flip test, under augmentations, over a data set."""
 
-import logging
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from utils.errors import UserError
-from utils.files import write_file
-from utils.gallery import grid_section, pose_gallery
-from utils.grid import report_grid
-from utils.loops import Evaluation, evaluate
-from utils.predictions import encode_predictions, refuse_other_people
+from data.augment import Augmentation, PersonBatch
+from data.heatmap import mirror_heatmaps
+from data.kinds import KINDS
+from data.patches import PatchLoader
+from models.losses import pose_loss
+from utils.means import Means
+from utils.metrics import PckCounter, PckTable, pck_table, person_pckh
+from utils.process import progress
 from utils.runs import Run
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a pose network does on people; preds: f32 [N, 16, 2] px of the photographs, in their order."""
+
+    loss: float
+    table: PckTable
+    preds: Tensor
+
+    def row(self) -> dict[str, float]:
+        """Its part of an epoch's row in the history."""
+        return {
+            "valid_loss": self.loss,
+            "valid_pck": self.table.mean,
+            "valid_auc": self.table.auc["Mean"],
+        }
 
 
-def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path) -> None:
-    """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
+def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's."""
+    outputs = run.forward(network, image)
+    mirrored = run.forward(network, image.flip(-1))[-1]
+    return outputs, (outputs[-1] + mirror_heatmaps(mirrored)) / 2
 
-    With --eval_grid true also `<stem>-grid.txt` and `.png`; with --use_html true a page in `web/`. Names end
-    in the data set if the checkpoint is of another one, and in `-first-N` with --limit N.
 
-    Raises:
-        UserError: a file cannot be written, or the predictions there are of other people.
+@torch.no_grad()
+def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "valid") -> Evaluation:
+    """Score a pose network on un-augmented people with the flip test; the network is put in eval mode."""
+    network.eval()
+    means, preds, points, normalizer = Means(), [], [], []
+    for people in progress(loader, title, run.opt.bs):
+        sample = run.augment(people, Augmentation.identity(len(people)))
+        outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)
+        means.add(len(people), loss=pose_loss(outputs, sample.heatmap).item())
+        preds.append(sample.predict(heatmaps).cpu())
+        points.append(people.points.cpu())
+        normalizer.append(people.normalizer.cpu())
+    preds = torch.cat(preds)
+    table = pck_table(
+        preds, torch.cat(points), torch.cat(normalizer), run.dataset.measure, run.dataset.threshold
+    )
+    return Evaluation(means["loss"], table, preds)
+
+
+@torch.no_grad()
+def crop_pckh(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Tensor:
+    """PCKh f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
+    sample = run.augment(people, augmentation)
+    pred = sample.predict(run.forward(network, sample.image)[-1])
+    pckh = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
+    return pckh.view(-1, len(people))
+
+
+@torch.no_grad()
+def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
+    """PCK f64 [7, 7] of the validation people, a row a scale bin and a column a rotation bin.
+
+    Without the flip test; the network is put in eval mode.
     """
-    trained_on = checkpoint.get("people", {}).get("dataset", run.dataset.name)
-    whose = "" if trained_on == run.dataset.name else f"-{run.dataset.name}"
-    if run.opt.limit:
-        whose += f"-first-{run.opt.limit}"
-    path = stem.with_name(f"{stem.name}-preds{whose}.mat")
-    refuse_other_people(path, run.dataset.valid, run.opt.overwrite)
-    result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
-    log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
-    write_file(path, encode_predictions(result.preds, run.dataset.valid))
-    log.info("predictions: %s", path)
-    grid_path = stem.with_name(f"{stem.name}-grid{whose}.txt")
-    grid = report_grid(run, network, grid_path) if run.opt.eval_grid else None
-    if run.opt.use_html:
-        _write_page(run, network, stem.with_name(stem.name + whose), result, grid)
+    network.eval()
+    scales, rotations = KINDS["scale"].means, KINDS["rotation"].means
+    counters = [[PckCounter(run.dataset.threshold) for _ in rotations] for _ in scales]
+    for people in progress(run.loader(run.dataset.valid, "drawn"), "grid", run.opt.bs):
+        for i, scale in enumerate(scales):
+            for j, rotation in enumerate(rotations):
+                sample = run.augment(people, Augmentation.fixed(len(people), scale, rotation))
+                counters[i][j].add(run.forward(network, sample.image)[-1], sample)
+    return torch.tensor([[counter.mean for counter in row] for row in counters], dtype=torch.float64)
 
 
-def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None) -> None:
-    """The page of an evaluation and its grid [7, 7], if there is one; its name ends in the stem's."""
+@contextmanager
+def undisturbed(*networks: nn.Module) -> Iterator[None]:
+    """Networks in eval mode, without gradients; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
-        from utils.pages import write_evaluation
-    except ImportError as error:  # of dominate, which nothing but pages needs
-        log.warning("no HTML page: %s", error)
-        return
-    sections = pose_gallery(run, network, result)
-    if grid is not None:
-        sections = [*grid_section(run, grid), *sections]
-    try:
-        page = write_evaluation(
-            stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
-        )
-    except OSError as error:
-        raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
-    log.info("page: %s", page)
+        for network in networks:
+            network.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

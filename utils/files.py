@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -153,3 +154,8 @@ def remove_abandoned(folder: Path) -> None:
         with suppress(OSError), path.open("r+b") as file:
             if _lock(file):
                 path.unlink()
+
+
+def natural(name: str) -> list:
+    """A sorting key with which numbers in names count: epoch 9 before epoch 10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

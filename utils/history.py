@@ -22,13 +22,9 @@ class History:
     def append(self, row: dict) -> None:
         self.rows.append(row)
 
-    def improved(self, name: str, largest: bool = True) -> bool:
-        """Whether the last row's value is better than all earlier ones; NaN never is."""
-        *earlier, last = [row.get(name, math.nan) for row in self.rows]
-        earlier = [value for value in earlier if not math.isnan(value)]
-        if math.isnan(last) or not earlier:
-            return not math.isnan(last)
-        return last > max(earlier) if largest else last < min(earlier)
+    def improved(self) -> bool:
+        """Whether the last row is better than all earlier ones."""
+        return best_epoch(self.rows) == self.rows[-1]["epoch"]
 
     def table(self) -> str:
         """The rows as text, a column a name."""
@@ -41,6 +37,18 @@ class History:
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
         ]
         return "\n".join(lines) + "\n"
+
+
+def best_epoch(rows: list[dict]) -> int | None:
+    """The first of the epochs that found most joints of the validation people; an agent's, of least loss.
+
+    None where no row has such a number; NaN is none.
+    """
+    for name, sign in (("valid_pck", 1), ("valid_loss", -1)):
+        known = [row for row in rows if not math.isnan(row.get(name, math.nan))]
+        if known:
+            return max(known, key=lambda row: sign * row[name])["epoch"]
+    return None
 
 
 def format_value(value: object) -> str:

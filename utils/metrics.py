@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.annotations import People, annotated
 from data.augment import Sample
-from data.heatmap import decode_heatmaps, predict_points
+from data.heatmap import decode_heatmaps
 
 SCORED_JOINTS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
 """All but pelvis and thorax, which the MPII evaluation leaves out of its mean."""
@@ -123,8 +123,7 @@ class PckCounter:
 
     def add(self, heatmaps: Tensor, sample: Sample) -> None:
         """Count a batch: the network's maps [M, 16, H, H] for the crops of `sample`."""
-        pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)
-        counts = pck_counts(pred, sample.points, sample.normalizer, self.threshold)
+        counts = pck_counts(sample.predict(heatmaps), sample.points, sample.normalizer, self.threshold)
         correct, total = (count[SCORED_JOINTS].sum() for count in counts)
         self._correct, self._annotated = self._correct + correct, self._annotated + total
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -21,6 +21,14 @@ batch_log = logging.getLogger("batches")
 """For lines about single batches: they go to the file alone, a terminal has the progress bar."""
 
 PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
+
+
+def progress(batches: Iterable, title: str, people: int, total: int | None = None) -> tqdm:
+    """The batches, with a bar in people where there is a terminal.
+
+    people: how many a batch has. total: the number of batches, where `batches` does not know it.
+    """
+    return tqdm(batches, title, total, disable=None, leave=False, unit=" people", unit_scale=people)
 
 
 class Interrupted(BaseException):

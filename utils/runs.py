@@ -1,12 +1,10 @@
 """A run: its options, folder, device, random numbers, data set and pose network."""
 
 import argparse
-import ctypes
 import hashlib
 import logging
 import os
-import sys
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from data.annotations import People
-from data.augment import MARGINS
+from data.augment import MARGINS, Augmentation, PersonBatch, Sample, augment
 from data.datasets import Dataset, load_dataset
 from data.patches import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
 from utils.metrics import scorable
 from utils.process import start_log
 
 log = logging.getLogger(__name__)
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 class Run:
@@ -163,6 +160,10 @@ class Run:
             "in_res": self.opt.in_res,
         }
 
+    def augment(self, people: PersonBatch, augmentation: Augmentation) -> Sample:
+        """The people's crops and heatmaps in the run's resolutions; see `data.augment.augment`."""
+        return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
+
     def autocast(self) -> torch.autocast:
         """The context of networks' forward passes: bf16 with --precision bf16, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
@@ -173,48 +174,3 @@ class Run:
         with self.autocast():
             outputs = network(image)
         return [heatmaps.float() for heatmaps in outputs]
-
-
-def choose_device(gpu_id: int) -> torch.device:
-    """The GPU of that number; the CPU for -1 or where there is no CUDA, saying so once.
-
-    Raises:
-        UserError: there is CUDA, but no such GPU.
-    """
-    if gpu_id < 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        log.info("no CUDA GPU here: running on the CPU")
-        return torch.device("cpu")
-    if gpu_id >= torch.cuda.device_count():
-        raise UserError(f"--gpu_id {gpu_id}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
-    torch.cuda.set_device(gpu_id)  # loaders pin memory on the current device
-    torch.backends.cudnn.benchmark = True
-    return torch.device("cuda", gpu_id)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let the process keep the memory that tensors free for the next batch; the second call does nothing.
-
-    glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
-    half of the time of a forward pass without gradients. Other C libraries are left alone.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        os.register_at_fork(before=lambda: libc.malloc_trim(0))  # loaders' processes would make it be copied
-
-
-def set_precision(precision: str) -> None:
-    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is `autocast`'s matter."""
-    multiply = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = multiply
-    torch.backends.cudnn.conv.fp32_precision = multiply
-
-
-def seeded_generator(seed: int) -> torch.Generator:
-    """The run's one source of draws; also seeds what initial weights are drawn from."""
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)

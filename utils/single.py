@@ -15,10 +15,10 @@ from data.annotations import JOINT_NAMES
 from data.geometry import PIXELS_PER_SCALE
 from data.heatmap import predict_points
 from data.patches import read_patch
-from utils.drawing import clear_peaks, draw_skeleton, encode_jpeg
+from utils.display.drawing import clear_peaks, draw_skeleton, encode_jpeg
 from utils.errors import UserError
+from utils.evaluation import flip_tested_heatmaps
 from utils.files import write_file
-from utils.loops import flip_tested_heatmaps
 from utils.runs import Run
 
 log = logging.getLogger(__name__)

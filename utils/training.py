@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import RMSprop
 
+from utils.epochs import KeptEpochs, later_best, refuse_to_overwrite
 from utils.errors import UserError
 from utils.history import History
 from utils.runs import Run
@@ -105,6 +106,27 @@ def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
         run.generator.set_state(checkpoint["generator"])
     else:
         log.info("draws start anew from --seed %d", run.opt.seed)
+
+
+def fresh_or_resumed(
+    run: Run, learner: Learner, checkpoint: dict | None, path: Path | None, resume_flag: str
+) -> KeptEpochs:
+    """Resume a learner from a checkpoint of its own stage, or, without one, see that it may start afresh.
+
+    Returns:
+        What keeps track of the epochs' files.
+
+    Raises:
+        UserError: an earlier run's results are in the way, the optimiser does not fit, or there is nothing to
+            train.
+    """
+    if checkpoint is None:
+        superseded = refuse_to_overwrite(run.folder, run.opt.overwrite, resume_flag)
+    else:
+        resume(run, learner, checkpoint, path)
+        superseded = later_best(run.folder, learner.epoch)
+    learner.require_epochs(run.opt.nEpochs)
+    return KeptEpochs(run.opt.keep, superseded)
 
 
 def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:

@@ -4,7 +4,7 @@ import io
 import math
 from dataclasses import dataclass, field
 
-from data.augment import BIN_MEANS
+from data.kinds import KINDS, Kind
 
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00")
 _TEXT = 8.5  # points
@@ -49,13 +49,9 @@ PANELS = (
     Panel("Random minus agent, percentage points", {"pck_gap": "gap"}, percent=True),
     Panel("Share of rewarded draws, %", {"reward_share": "rewarded"}, percent=True),
     Panel("Loss of the agent", {"agent_loss": "agent"}),
-    Panel("Entropy of the agent's answers", {"scale_entropy": "scale", "rotation_entropy": "rotation"}),
+    Panel("Entropy of the agent's answers", {f"{kind}_entropy": kind for kind in KINDS}),
     Panel("Learning rate", {"lr": "of the network", "agent_lr": "of the agent"}),
 )
-DISTRIBUTIONS = {
-    "scale_distribution": ("Mean distribution of scale, %", "log2 scale", BIN_MEANS["scale"]),
-    "rotation_distribution": ("Mean distribution of rotation, %", "degrees", BIN_MEANS["rotation"]),
-}
 
 
 def draw_curves(rows: list[dict]) -> list[tuple[str, bytes]]:
@@ -67,9 +63,9 @@ def draw_curves(rows: list[dict]) -> list[tuple[str, bytes]]:
         if not fields.isdisjoint({**panel.lines, **panel.baselines})
     ]
     return curves + [
-        (title, _distribution(name, unit, means, rows))
-        for name, (title, unit, means) in DISTRIBUTIONS.items()
-        if name in fields
+        (f"Mean distribution of {kind.name}, %", _distribution(kind, rows))
+        for kind in KINDS.values()
+        if f"{kind.name}_distribution" in fields
     ]
 
 
@@ -93,9 +89,10 @@ def _lines(panel: Panel, rows: list[dict]) -> bytes:
     return _svg(figure, 0.09 + 0.065 * lines_of_text)
 
 
-def _distribution(name: str, unit: str, means: tuple[float, ...], rows: list[dict]) -> bytes:
+def _distribution(kind: Kind, rows: list[dict]) -> bytes:
     """A column of shares an epoch, as a picture whose brightness is the share."""
     figure, axes = _axes()
+    name, means = f"{kind.name}_distribution", kind.means
     known = [(epoch, row[name]) for epoch, row in zip(_epochs(rows), rows, strict=True) if name in row]
     first, last = known[0][0], known[-1][0]
     shares = [[100 * share for share in shares] for _, shares in known]
@@ -108,7 +105,7 @@ def _distribution(name: str, unit: str, means: tuple[float, ...], rows: list[dic
         vmin=0,
     )
     axes.set_yticks(range(len(means)), [f"{mean:g}" for mean in means])
-    axes.set_ylabel(unit, fontsize=_TEXT)
+    axes.set_ylabel(kind.label, fontsize=_TEXT)
     figure.colorbar(image).ax.tick_params(labelsize=_TEXT)
     return _svg(figure, 0.125)
 

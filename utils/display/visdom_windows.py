@@ -1,11 +1,11 @@
-"""The windows of a run in visdom, made of the events of its `log.jsonl` (`utils.events` describes them)."""
+"""The windows of a run in visdom, made of the events of its `log.jsonl` (see `utils.display.events`)."""
 
 import html
 import math
 from dataclasses import dataclass
 
-from data.augment import BIN_MEANS
-from utils.events import current_events
+from data.kinds import KINDS, Kind
+from utils.display.events import current_events
 
 BLUE, RED, GREEN, ORANGE, LIGHT = "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#7fb8dc"
 BIN_COLORS = ("#253494", "#2c7fb8", "#7fcdbb", "#636363", "#fdae61", "#e34a33", "#7a0177")
@@ -36,15 +36,17 @@ class Window:
     scale: str = "linear"
 
 
-def _distribution(kind: str, label: str, unit: str) -> Window:
-    means = BIN_MEANS[kind]
+def _distribution(kind: Kind) -> Window:
     traces = (
         Trace(
-            f"{mean:+g}{unit}" if mean else f"0{unit}", f"{kind}_distribution", BIN_COLORS[index], index=index
+            f"{mean:+g}{kind.unit}" if mean else f"0{kind.unit}",
+            f"{kind.name}_distribution",
+            BIN_COLORS[index],
+            index=index,
         )
-        for index, mean in enumerate(means)
+        for index, mean in enumerate(kind.means)
     )
-    return Window(f"{kind} distribution", f"agent: mean distribution over {label}", tuple(traces))
+    return Window(f"{kind.name} distribution", f"agent: mean distribution over {kind.label}", tuple(traces))
 
 
 WINDOWS = (
@@ -77,8 +79,7 @@ WINDOWS = (
         "agent: reward share and {measure} gap",
         (Trace("reward share", "reward_share", GREEN), Trace("gap", "pck_gap", ORANGE)),
     ),
-    _distribution("scale", "scale (log2)", ""),
-    _distribution("rotation", "rotation", "°"),
+    *(_distribution(kind) for kind in KINDS.values()),
 )
 PRETRAINING_WINDOWS = (
     Window(

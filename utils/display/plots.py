@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data.augment import BIN_MEANS
+from data.kinds import KINDS, Kind
 from utils.files import write_file
 
 
@@ -22,12 +22,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_file(path, buffer.getvalue())
 
 
-def plot_distributions(path: Path, rows: dict[str, Tensor], bins: tuple[float, ...], label: str) -> None:
-    """Mean and spread of distributions.
+def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
+    """Mean and spread of distributions over the bins of a kind.
 
     Args:
-        path: the PNG file. rows: [N, K] of each split. bins: the K bins' means. label: of their axis.
+        path: the PNG file. rows: [N, bins] of each split.
     """
+    bins = kind.means
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     width = (bins[1] - bins[0]) * 0.8 / len(rows)
@@ -37,7 +38,7 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], bins: tuple[float, .
         axes.bar(x, mean, width, label=f"{split}, {len(values)} people")
         axes.errorbar(x, mean, spread, fmt="none", ecolor="0.3", capsize=3)
     axes.axhline(1 / len(bins), color="0.5", linestyle="--", linewidth=1, label="uniform")
-    axes.set(xlabel=label, ylabel="share of lost PCK", xticks=bins, ylim=(0, None))
+    axes.set(xlabel=kind.label, ylabel="share of lost PCK", xticks=bins, ylim=(0, None))
     axes.set_title("Mean over people; whiskers: one standard deviation", fontsize="medium")
     axes.legend()
     save_figure(figure, path)
@@ -53,9 +54,10 @@ def plot_grid(path: Path, grid: Tensor, measure: str) -> None:
             color = "white" if value < 0.6 else "black"
             axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=color, fontsize="small")
     ticks = range(len(grid))
-    axes.set_xticks(ticks, [f"{mean:g}°" for mean in BIN_MEANS["rotation"]])
-    axes.set_yticks(ticks, [f"{mean:g}" for mean in BIN_MEANS["scale"]])
-    axes.set(xlabel="rotation", ylabel="scale, log2 (above 0: zoomed out)", title=f"{measure}, %")
+    axes.set_xticks(ticks, [f"{mean:g}" for mean in KINDS["rotation"].means])
+    axes.set_yticks(ticks, [f"{mean:g}" for mean in KINDS["scale"].means])
+    axes.set(xlabel=KINDS["rotation"].label, ylabel=f"{KINDS['scale'].label}, above 0: zoomed out")
+    axes.set_title(f"{measure}, %")
     figure.colorbar(image, label="%")
     save_figure(figure, path)
 

@@ -5,20 +5,20 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from utils.display.events import EVENTS, EventLog
+from utils.display.sections import Section
+from utils.display.visdom import VisdomDisplay, default_environment
 from utils.epochs import epoch_files
 from utils.errors import UserError
-from utils.events import EVENTS, EventLog
+from utils.evaluation import Evaluation
 from utils.files import write_file
 from utils.history import format_value
-from utils.loops import Evaluation
 from utils.process import batch_log
 from utils.runs import Run
-from utils.sections import Section
 from utils.training import Learner
-from utils.visdom_display import VisdomDisplay, default_environment
 
 if TYPE_CHECKING:
-    from utils.pages import Pages
+    from utils.display.pages import Pages
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Report:
 
     def _pages(self) -> "Pages | None":
         try:
-            from utils.pages import Pages
+            from utils.display.pages import Pages
         except ImportError as error:  # of dominate, which nothing but pages needs
             log.warning("no HTML pages: %s", error)
             return None

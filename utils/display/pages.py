@@ -16,13 +16,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from data.errors import DataError
-from utils.checkpoint import natural
-from utils.curves import draw_curves
+from utils.display.curves import draw_curves
+from utils.display.markup import Overview, evaluations_page, gallery_page, index_page
+from utils.display.sections import Section
 from utils.errors import UserError
-from utils.files import write_file
-from utils.markup import Overview, evaluations_page, gallery_page, index_page
+from utils.files import natural, write_file
+from utils.history import best_epoch
 from utils.metrics import PckTable
-from utils.sections import Section
 
 log = logging.getLogger(__name__)
 
@@ -239,15 +239,6 @@ def joint_rows(measure: str, table: PckTable | None) -> list[list[str]]:
         return [name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares.values())]
 
     return [["", *table.pck], row(measure, table.pck), row("AUC", table.auc)]
-
-
-def best_epoch(rows: list[dict]) -> int | None:
-    """The epoch that found most joints of the validation people; without that, of the least loss there."""
-    for name, sign in (("valid_pck", 1), ("valid_loss", -1)):
-        known = [row for row in rows if not math.isnan(row.get(name, math.nan))]
-        if known:
-            return max(known, key=lambda row: sign * row[name])["epoch"]
-    return None
 
 
 def kept(epochs: Iterable[int], best: int | None) -> set[int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dominate import document, tags
 from dominate.util import text
 
-from utils.drawing import COLOURS
-from utils.sections import Bars, Grid, Person, Section
+from utils.display.drawing import COLOURS
+from utils.display.sections import Bars, Grid, Person, Section
 
 REFRESH = 30  # seconds between reloads of a page while its run goes on
 

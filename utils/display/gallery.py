@@ -4,8 +4,7 @@ Nothing here touches the run's random numbers, the networks' modes or their stat
 no page were written.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +12,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from data.annotations import People, annotated
-from data.augment import BIN_MEANS, MARGINS, Augmentation, PersonBatch, augment
+from data.augment import MARGINS, Augmentation, PersonBatch, Sample
 from data.errors import DataError
-from data.geometry import transform_points
-from data.heatmap import predict_points
+from data.kinds import KINDS
 from data.patches import Patches
-from utils.agents import agent_logits
-from utils.drawing import clear_peaks, draw_skeleton, encode_jpeg, enlarge, overlay_heatmaps
-from utils.loops import Evaluation
+from utils.agents import agent_logits, draw
+from utils.display.drawing import clear_peaks, draw_skeleton, encode_jpeg, enlarge, overlay_heatmaps
+from utils.display.sections import Bars, Grid, Person, Picture, Section
+from utils.evaluation import Evaluation, undisturbed
 from utils.metrics import SCORED_JOINTS, normalized_distances, person_pckh, scorable
 from utils.runs import Run
-from utils.sections import Bars, Grid, Person, Picture, Section
 
 PEOPLE = 4  # in a row of a gallery
 _MINUS = "\u2212"
@@ -44,13 +42,14 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     rows = np.unique(np.concatenate(list(groups.values())))
     if not len(rows):
         return []
-    identity = Augmentation.identity(len(rows))
-    crops = look(run, network, load(run, people, rows, "identity"), identity)
-    preds, measure = evaluation.preds[torch.from_numpy(rows)], run.dataset.score
+    sample = run.augment(load(run, people, rows, "identity"), Augmentation.identity(len(rows)))
+    crops, measure = look(run, network, sample), run.dataset.score
+    preds = evaluation.preds[torch.from_numpy(rows)].to(run.device)
+    flip_tested = sample.in_crop(preds, crops.side).cpu().numpy()
     made = {}
     for k, row in enumerate(rows):
         scored = "not scored" if np.isnan(share[row]) else f"{measure} {100 * share[row]:.0f}\u00a0%"
-        skeleton = Picture(crops.skeletons(k, preds[k]), "prediction and truth")
+        skeleton = Picture(crops.skeletons(k, flip_tested[k]), "prediction and truth")
         heat = Picture(crops.heat(k), f"heat maps, highest {crops.heatmaps[k].max():.2f}")
         made[row] = Person(f"{_name(people, row)}: {scored}", [skeleton, heat])
     note = "Skeletons are predicted with the flip test; heat maps are of the crop alone, without it."
@@ -66,26 +65,27 @@ def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) ->
     rows = fixed_rows(people)
     batch = load(run, people, rows, "drawn")
     identity = Augmentation.identity(len(rows))
-    sample = augment(batch, identity, run.opt.in_res, run.opt.out_res)
+    sample = run.augment(batch, identity)
     with undisturbed(network, agent):
         logits = agent_logits(run, network, agent, sample.image)
-    shares = [logit.softmax(dim=1).cpu() for logit in logits]
-    bins = [torch.multinomial(share, 1, generator=generator)[:, 0] for share in shares]
-    drawn = Augmentation.drawn(*bins, generator)
-    chance = Augmentation.random(len(rows), generator).only("log2_scale", "rotation")
-    augmentation = Augmentation.cat([identity, drawn, chance])
-    crops = look(run, network, batch, augmentation)
+    drawn, bins = draw(logits, generator)
+    random = Augmentation.random(len(rows), generator).only(*(kind.field for kind in KINDS.values()))
+    augmentation = Augmentation.cat([identity, drawn, random])
+    crops = look(run, network, run.augment(batch, augmentation))
     persons = []
     for k, row in enumerate(rows):
         pictures = [
-            _augmented(run, crops, augmentation, kind * len(rows) + k, title)
-            for kind, title in enumerate(("not augmented", "agent", "random"))
+            _augmented(run, crops, augmentation, place * len(rows) + k, title)
+            for place, title in enumerate(("not augmented", "agent", "random"))
         ]
         bars = [
-            Bars(title, [f"{mean:g}" for mean in BIN_MEANS[kind]], share[k].tolist(), int(chosen[k]))
-            for kind, title, share, chosen in zip(
-                BIN_MEANS, ("scale (log2), %", "rotation (°), %"), shares, bins, strict=True
+            Bars(
+                f"{kind.label}, %",
+                [f"{mean:g}" for mean in kind.means],
+                logits[kind.name][k].softmax(dim=0).tolist(),
+                int(bins[kind.name][k]),
             )
+            for kind in KINDS.values()
         ]
         persons.append(Person(_name(people, row), pictures, bars))
     note = (
@@ -98,18 +98,16 @@ def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) ->
 def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> list[Section]:
     """The agent's draws of an epoch that lost most joints.
 
-    hardest: of each the training person's `row`, `log2_scale`, `rotation` (degrees), and the shares of joints
-    that were found under it, `pck_agent`, and under the random draw beside it, `pck_random`.
+    hardest: of each the training person's `row`, the `kind` and the `value` that was drawn, and the shares of
+    joints that were found under it, `pck_agent`, and under the random draw beside it, `pck_random`.
     """
     if not hardest:
         return []
     people, rows = run.dataset.train, np.array([one["row"] for one in hardest])
-    augmentation = Augmentation(
-        torch.tensor([float(one["log2_scale"]) for one in hardest]),
-        torch.tensor([float(one["rotation"]) for one in hardest]),
-        *(getattr(Augmentation.identity(len(rows)), name) for name in ("flip", "color")),
-    )
-    crops = look(run, network, load(run, people, rows, "drawn"), augmentation)
+    augmentation = Augmentation.identity(len(rows))
+    for k, one in enumerate(hardest):
+        getattr(augmentation, KINDS[one["kind"]].field)[k] = one["value"]
+    crops = look(run, network, run.augment(load(run, people, rows, "drawn"), augmentation))
     persons = [
         Person(
             f"{_name(people, row)}: {run.dataset.score} {100 * one['pck_agent']:.0f}\u00a0%, "
@@ -127,7 +125,7 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
 
 def grid_section(run: Run, shares: Tensor) -> list[Section]:
     """PCK [7, 7] of the validation people under each mean of a scale bin (row) and rotation bin (column)."""
-    scales, rotations = ([f"{mean:g}" for mean in BIN_MEANS[kind]] for kind in ("scale", "rotation"))
+    scales, rotations = ([f"{mean:g}" for mean in KINDS[name].means] for name in ("scale", "rotation"))
     note = (
         f"{run.dataset.score} in %, without the flip test; rows: log2 of scale, columns: degrees of rotation."
     )
@@ -139,7 +137,7 @@ class Crops:
     """M crops as pictures. All in the crops' px, `side` of them.
 
     image: u8 [M, side, side, 3]. heatmaps: f32 [M, 16, h, w]. pred, truth: [M, 16, 2]. known: bool [M, 16],
-    whether there is a truth. pck: f32 [M]. boxes: center [M, 2], scale [M], rotation [M] of the crops.
+    whether there is a truth. pck: f32 [M].
     """
 
     side: int
@@ -149,14 +147,10 @@ class Crops:
     truth: np.ndarray
     known: np.ndarray
     pck: np.ndarray
-    boxes: tuple[Tensor, Tensor, Tensor]
 
-    def skeletons(self, k: int, pred: Tensor | None = None) -> bytes:
-        """Crop k with its true and its predicted skeleton, a JPEG; pred [16, 2] px of the photograph."""
-        joints = self.pred[k]
-        if pred is not None:
-            box = (one[k : k + 1] for one in self.boxes)
-            joints = transform_points(pred[None], *box, self.side)[0].numpy()
+    def skeletons(self, k: int, pred: np.ndarray | None = None) -> bytes:
+        """Crop k with its true skeleton and its predicted one, or `pred` [16, 2] px instead; a JPEG."""
+        joints = self.pred[k] if pred is None else pred
         image = draw_skeleton(self.image[k], self.truth[k], self.known[k], truth=True)
         drawn = clear_peaks(self.heatmaps[k].max(axis=(1, 2)))
         return encode_jpeg(draw_skeleton(image, joints, drawn))
@@ -166,13 +160,11 @@ class Crops:
         return encode_jpeg(overlay_heatmaps(self.image[k], self.heatmaps[k]))
 
 
-def look(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Crops:
-    """Augment people and predict their joints, without the flip test."""
-    sample = augment(people, augmentation, run.opt.in_res, run.opt.out_res)
+def look(run: Run, network: nn.Module, sample: Sample) -> Crops:
+    """Predict the joints of augmented people, without the flip test."""
     with undisturbed(network):
         heatmaps = torch.cat([run.forward(network, part)[-1] for part in sample.image.split(run.opt.bs)])
-    boxes = (sample.center, sample.scale, sample.rotation)
-    pred = predict_points(heatmaps, *boxes)
+    pred = sample.predict(heatmaps)
     pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
     side = run.opt.display_winsize
     image = (255 * sample.image).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -180,11 +172,10 @@ def look(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmen
         side,
         np.stack([enlarge(one, side) for one in image]),
         heatmaps.cpu().numpy(),
-        transform_points(pred, *boxes, side).cpu().numpy(),
-        transform_points(sample.points, *boxes, side).cpu().numpy(),
+        sample.in_crop(pred, side).cpu().numpy(),
+        sample.in_crop(sample.points, side).cpu().numpy(),
         annotated(sample.points).cpu().numpy(),
         pck.cpu().numpy(),
-        tuple(box.cpu() for box in boxes),
     )
 
 
@@ -201,20 +192,6 @@ def load(run: Run, people: People, rows: np.ndarray, augmentation: str) -> Perso
     if isinstance(batch, DataError):
         raise batch
     return batch.to(run.device)
-
-
-@contextmanager
-def undisturbed(*networks: nn.Module) -> Iterator[None]:
-    """Networks in eval mode, without gradients; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    try:
-        for network in networks:
-            network.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def fixed_rows(people: People) -> np.ndarray:
@@ -234,9 +211,10 @@ def _shares(people: People, preds: Tensor, threshold: float) -> tuple[np.ndarray
 
 
 def _augmented(run: Run, crops: Crops, augmentation: Augmentation, k: int, title: str) -> Picture:
-    zoom, turn = 2 ** float(augmentation.log2_scale[k]), round(float(augmentation.rotation[k]))
-    angle = f"{turn:+d}°".replace("-", _MINUS) if turn else "0°"
-    what = [] if zoom == 1 and not turn else [f"scale ×{zoom:.2f}", angle]
+    values = {kind: getattr(augmentation, kind.field)[k].item() for kind in KINDS.values()}
+    what = [
+        f"{kind.name} {value:+.2g}{kind.unit}".replace("-", _MINUS) for kind, value in values.items() if value
+    ]
     score = f"{run.dataset.measure} {100 * crops.pck[k]:.0f}\u00a0%"
     return Picture(crops.skeletons(k), f"{title}: {', '.join([*what, score])}")
 

@@ -1,0 +1,1 @@
+"""All that shows a run: its event log, report, curves, galleries, pages and visdom windows."""

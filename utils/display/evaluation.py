@@ -1,0 +1,82 @@
+"""Evaluating a checkpoint of the pose network: its table, predictions, grid and page."""
+
+import logging
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from data.kinds import KINDS
+from utils.display.gallery import grid_section, pose_gallery
+from utils.display.plots import plot_grid
+from utils.errors import UserError
+from utils.evaluation import Evaluation, evaluate, evaluation_grid
+from utils.files import write_file
+from utils.predictions import encode_predictions, refuse_other_people
+from utils.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path) -> None:
+    """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
+
+    With --eval_grid true also `<stem>-grid.txt` and `.png`; with --use_html true a page in `web/`. Names end
+    in the data set if the checkpoint is of another one, and in `-first-N` with --limit N.
+
+    Raises:
+        UserError: a file cannot be written, or the predictions there are of other people.
+    """
+    trained_on = checkpoint.get("people", {}).get("dataset", run.dataset.name)
+    whose = "" if trained_on == run.dataset.name else f"-{run.dataset.name}"
+    if run.opt.limit:
+        whose += f"-first-{run.opt.limit}"
+    path = stem.with_name(f"{stem.name}-preds{whose}.mat")
+    refuse_other_people(path, run.dataset.valid, run.opt.overwrite)
+    result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
+    log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
+    write_file(path, encode_predictions(result.preds, run.dataset.valid))
+    log.info("predictions: %s", path)
+    grid_path = stem.with_name(f"{stem.name}-grid{whose}.txt")
+    grid = _report_grid(run, network, grid_path) if run.opt.eval_grid else None
+    if run.opt.use_html:
+        _write_page(run, network, stem.with_name(stem.name + whose), result, grid)
+
+
+def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None) -> None:
+    """The page of an evaluation and its grid [7, 7], if there is one; its name ends in the stem's."""
+    try:
+        from utils.display.pages import write_evaluation
+    except ImportError as error:  # of dominate, which nothing but pages needs
+        log.warning("no HTML page: %s", error)
+        return
+    sections = pose_gallery(run, network, result)
+    if grid is not None:
+        sections = [*grid_section(run, grid), *sections]
+    try:
+        page = write_evaluation(
+            stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
+        )
+    except OSError as error:
+        raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
+    log.info("page: %s", page)
+
+
+def _report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
+    """Log the grid [7, 7] and return it; write it as text to `path` and as a picture to its `.png` twin.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    grid = evaluation_grid(run, network)
+    measure = run.dataset.score
+    title = f"{measure} by scale (rows, log2) and rotation (columns, degrees)"
+    head = " " * 8 + "".join(f"{rotation:>8g}" for rotation in KINDS["rotation"].means)
+    rows = [
+        f"{scale:>8g}" + "".join(f"{100 * value:>8.2f}" for value in row)
+        for scale, row in zip(KINDS["scale"].means, grid, strict=True)
+    ]
+    text = "\n".join([title, head, *rows, f"mean of all {100 * grid.mean():.2f}"])
+    log.info("%s", text)
+    write_file(path, text + "\n")
+    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, measure)
+    return grid
