@@ -34,6 +34,7 @@ NUM_BINS = 7
 BIN_FIELD = {"scale": "log2_scale", "rotation": "rotation"}
 """The field of `Augmentation` that bins of each kind set."""
 
+ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
 SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
 
 
@@ -225,6 +226,9 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
 
     Returns:
         A `Sample` of K * N crops, on the people's device.
+
+    Raises:
+        ValueError: a crop reaches beyond its patch.
     """
     middle, augmentation = _within_reach(people, augmentation), augmentation.to(people.patch.device)
     crops = len(augmentation) // len(people)
@@ -253,10 +257,23 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
 
 
 def _within_reach(people: PersonBatch, augmentation: Augmentation) -> PersonBatch:
-    """The same people with as much of the middle of their patches as the crops reach: less to convert."""
+    """The same people with as much of the middle of their patches as the crops reach: less to convert.
+
+    Raises:
+        ValueError: a crop reaches beyond its patch.
+    """
     res, angle = people.patch.shape[-1], torch.deg2rad(augmentation.rotation)
-    reach = 2**augmentation.log2_scale * (angle.cos().abs() + angle.sin().abs()) / people.margin
-    cut = max(0, int(res * (1 - reach.max().item()) / 2) - 1)  # bilinear sampling sees a pixel further
+    reach = 2**augmentation.log2_scale * (angle.cos().abs() + angle.sin().abs())
+    farthest = reach.max().item()
+    if not farthest <= people.margin * (1 + ROUNDING):
+        crop = reach.argmax()
+        raise ValueError(
+            f"crop {crop} (log2 scale {augmentation.log2_scale[crop]:g}, rotation "
+            f"{augmentation.rotation[crop]:g} degrees) reaches over {farthest:.4g} sides of its box, and the "
+            f"patch holds {people.margin:.4g}: load people with the margin of this augmentation"
+        )
+    # Bilinear sampling sees half a pixel further.
+    cut = max(0, int((res * (1 - farthest / people.margin) - 1) / 2))
     patch = people.patch[:, :, cut : res - cut, cut : res - cut]
     return replace(people, patch=patch, margin=people.margin * (res - 2 * cut) / res)
 
@@ -280,7 +297,7 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
 
     patch = people.patch.float()
     grid = grid.view(n, crops * fine, fine, 2)
-    image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False)
     # At a half, bilinear shrinking is the mean of 2 x 2 samples, and on the CPU quicker than pooling.
     image = F.interpolate(image, scale_factor=1 / SUPERSAMPLING, mode="bilinear", align_corners=False)
     return image.view(n, 3, crops, res, res).permute(2, 0, 1, 3, 4).reshape(crops * n, 3, res, res)

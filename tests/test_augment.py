@@ -248,6 +248,25 @@ def test_the_margin_holds_every_crop(margin, tmp_path):
     assert augment(people, extreme, RES, RES // 4).image.min() > 0.99
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"log2_scale": 0.5}, "log2 scale 0.5"),
+        ({"rotation": 10.0}, "rotation 10 "),
+        ({"log2_scale": float("nan")}, "nan"),
+    ],
+)
+def test_a_crop_beyond_its_patch_is_refused(changes, named, tmp_path):
+    photo = write_photograph(tmp_path, np.full((90, 90, 3), 255))
+    people = people_of(photo, [[45, 45]] * 3, [0.2] * 3, margin=1.0)
+    augment(people, Augmentation.identity(3), RES, RES // 4)
+    beyond = Augmentation.identity(3)
+    for field, value in changes.items():
+        getattr(beyond, field)[1] = value
+    with pytest.raises(ValueError, match=f"crop 1 .*{named}.* patch holds 1:"):
+        augment(people, beyond, RES, RES // 4)
+
+
 def test_what_the_crops_do_not_reach_does_not_count(few):
     """Patches whose border is noise: a crop from well inside is the same."""
     noisy = torch.randint(256, few.patch.shape, dtype=torch.uint8, generator=seeded())
