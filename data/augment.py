@@ -25,6 +25,7 @@ RANDOM_ROTATION_PROBABILITY = 0.4
 FLIP_PROBABILITY = 0.5
 COLOR_RANGE = (0.6, 1.4)
 
+ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
 SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
 
 
@@ -253,6 +254,9 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
 
     Returns:
         A `Sample` of K * N crops, on the people's device.
+
+    Raises:
+        ValueError: a crop reaches beyond its patch.
     """
     middle, augmentation = _within_reach(people, augmentation), augmentation.to(people.patch.device)
     crops = len(augmentation) // len(people)
@@ -274,9 +278,24 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
 
 
 def _within_reach(people: PersonBatch, augmentation: Augmentation) -> PersonBatch:
-    """The same people with as much of the middle of their patches as the crops reach: less to convert."""
-    res, farthest = people.patch.shape[-1], reach(augmentation).max().item()
-    cut = max(0, int(res * (1 - farthest / people.margin) / 2) - 1)  # bilinear sampling sees a pixel further
+    """The same people with as much of the middle of their patches as the crops reach: less to convert.
+
+    Raises:
+        ValueError: a crop reaches beyond its patch.
+    """
+    res, reached = people.patch.shape[-1], reach(augmentation)
+    farthest = reached.max().item()
+    if not farthest <= people.margin * (1 + ROUNDING):
+        crop = reached.argmax()
+        values = ", ".join(
+            f"{kind.name} {getattr(augmentation, kind.field)[crop]:g}" for kind in KINDS.values()
+        )
+        raise ValueError(
+            f"crop {crop} ({values}) reaches over {farthest:.4g} sides of its box, and the patch holds "
+            f"{people.margin:.4g}: load people with the margin of this augmentation"
+        )
+    # Bilinear sampling sees half a pixel further.
+    cut = max(0, int((res * (1 - farthest / people.margin) - 1) / 2))
     patch = people.patch[:, :, cut : res - cut, cut : res - cut]
     return replace(people, patch=patch, margin=people.margin * (res - 2 * cut) / res)
 
@@ -301,7 +320,7 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
 
     patch = people.patch.float()
     grid = grid.view(n, crops * fine, fine, 2)
-    image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False)
     # At a half, bilinear shrinking is the mean of 2 x 2 samples, and on the CPU quicker than pooling.
     image = F.interpolate(image, scale_factor=1 / SUPERSAMPLING, mode="bilinear", align_corners=False)
     return image.view(n, 3, crops, res, res).permute(2, 0, 1, 3, 4).reshape(crops * n, 3, res, res)

@@ -1,4 +1,4 @@
-"""Photographs -> patches: the only place that reads images.
+"""Photographs -> patches.
 
 A patch is the square round a person's box with margin for the augmentations in use, resampled once, with
 anti-aliasing, to a fixed size. `PatchLoader` hands out batches of them from worker processes.
@@ -20,46 +20,46 @@ from data.annotations import People
 from data.augment import PersonBatch
 from data.errors import DataError
 from data.geometry import PIXELS_PER_SCALE
+from data.photographs import UNREADABLE, open_lazily, to_rgb
 
 DENSITY = 1.25  # patch px per px of the un-augmented crop: what zooming in can still resolve
+RIM = 1  # px of a patch on every side beyond the farthest crops: what bilinear sampling sees there
 FILTER_REACH = 4  # px of the decoded photograph that the resampling filter sees beyond the patch, at most
 
 WORKER_GRACE = 2  # s that a process which loads goes on after SIGTERM
 
 
 def patch_res(in_res: int, margin: float) -> int:
-    """Side of a patch in px for crops of `in_res` px, a multiple of 8."""
-    return 8 * math.ceil(DENSITY * margin * in_res / 8)
+    """Side of a patch in px, with its rim, for crops of `in_res` px that reach over `margin` box sides."""
+    return math.ceil(DENSITY * margin * in_res) + 2 * RIM
 
 
 def read_patch(
-    path: Path, center: np.ndarray, scale: float, margin: float, res: int
+    path: Path, center: np.ndarray, scale: float, margin: float, res: int, upright: bool = False
 ) -> tuple[np.ndarray, int]:
     """One person's patch.
 
     Args:
-        path: the photograph; its EXIF orientation is ignored, as annotations do.
+        path: the photograph. upright: turn it as its EXIF orientation says; annotations ignore that.
         center: [2] px. scale: box side / 200 px. margin: patch side / box side. res: patch side in px.
 
     Returns:
         (u8 [res, res, 3] RGB, black beyond the photograph; the photograph's width in px).
 
     Raises:
-        OSError, ValueError, SyntaxError: the file is missing or is not a whole image.
-        OverflowError: the box is absurd.
+        `data.photographs.UNREADABLE`: the file is missing or is not a whole image, or the box is absurd.
     """
     side = margin * PIXELS_PER_SCALE * float(scale)
-    with Image.open(path) as photo:
+    with open_lazily(path, upright) as photo:
         width, height = photo.size
-        zoom = 1.0  # decoded px per px of the photograph
         # A JPEG decodes straight to a half, quarter or eighth: never to less than the patch needs.
         draft = photo.draft("RGB", (math.ceil(width * res / side), math.ceil(height * res / side)))
-        if draft is not None:
-            zoom = draft[1][2] / width
-        photo = photo.convert("RGB")
+        photo = to_rgb(photo)
+    zoom = 1.0 if draft is None else draft[1][2] / width  # decoded px per px of the photograph
     shrink = int(side * zoom / res)
     if shrink >= 2:
         photo, zoom = photo.reduce(shrink), zoom / shrink
+    photo = _fade_cut_pixels(photo, width * zoom, height * zoom)
 
     patch = np.zeros((res, res, 3), dtype=np.uint8)
     step = side * zoom / res  # decoded px per px of the patch
@@ -84,16 +84,31 @@ def read_patch(
     return patch, width
 
 
+def _fade_cut_pixels(photo: Image.Image, width: float, height: float) -> Image.Image:
+    """A photograph decoded small, darker where its last pixels lie partly beyond `width` or `height` px."""
+    across, down = width - (photo.width - 1), height - (photo.height - 1)
+    if across == down == 1:
+        return photo
+    pixels = np.array(photo)
+    pixels[:, -1] = np.rint(pixels[:, -1] * across)
+    pixels[-1] = np.rint(pixels[-1] * down)
+    return Image.fromarray(pixels)
+
+
 class Patches(Dataset):
     """The patches of a table of people, a whole batch at an index.
 
     An index is a list of rows and the item a `PersonBatch`, or the `DataError` that says which photograph
     does not decode: returned, since a worker process would bury it in a traceback; `PatchLoader` raises it.
+
+    people, root: the table, and the folder its photographs' paths start from. in_res: side of the crops in
+    px. margin: see `data.augment.MARGINS`. upright: see `read_patch`.
     """
 
-    def __init__(self, people: People, root: Path, in_res: int, margin: float) -> None:
-        self.people, self.root, self.margin = people, root, margin
+    def __init__(self, people: People, root: Path, in_res: int, margin: float, upright: bool = False) -> None:
+        self.people, self.root, self.upright = people, root, upright
         self.res = patch_res(in_res, margin)
+        self.margin = margin * self.res / (self.res - 2 * RIM)
 
     def __len__(self) -> int:
         return len(self.people)
@@ -106,9 +121,9 @@ class Patches(Dataset):
             path = self.root / people.image[k]
             try:
                 patch[k], width[k] = read_patch(
-                    path, people.center[k], people.scale[k], self.margin, self.res
+                    path, people.center[k], people.scale[k], self.margin, self.res, self.upright
                 )
-            except (OSError, ValueError, OverflowError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 reason = " ".join(str(error).split())
                 wanted = f"wanted a whole image file ({reason})"
                 return DataError(f"{path}: the photograph of person {row} does not decode: {wanted}")

@@ -14,13 +14,14 @@ from data.augment import (
     Augmentation,
     PersonBatch,
     augment,
-    patch_margin,
 )
 from data.geometry import mirror_points, transform_points
+from data.kinds import KINDS
 from data.lsp import read_lsp
 from data.patches import patch_res, read_patch
 
 RES = 64
+BINS = 7
 
 
 def seeded(seed=0):
@@ -113,7 +114,7 @@ def test_published_samples(golden, tmp_path):
 def test_published_crops(golden, tmp_path):
     given, expected = golden("k_crop_image"), torch.tensor(golden("k_crop_plain")["out_crop"])
     photo = write_photograph(tmp_path, given["in_image_u8"])
-    n, margin = len(expected), patch_margin(0, 60)
+    n, margin = len(expected), 2**0.5
     people = people_of(photo, given["in_center"], given["in_scale"], res=256, margin=margin)
     rotation = torch.tensor(given["in_rot"], dtype=torch.float32)
     sample = augment(people, replace(Augmentation.identity(n), rotation=rotation))
@@ -243,6 +244,25 @@ def test_the_margin_holds_every_crop(margin, tmp_path):
     angles = torch.tensor([0.0, 20, 45, -45, rotation, -rotation])
     extreme = replace(Augmentation.identity(6), log2_scale=torch.full((6,), scale), rotation=angles)
     assert augment(people, extreme, RES, RES // 4).image.min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"log2_scale": 0.5}, "scale 0.5"),
+        ({"rotation": 10.0}, "rotation 10"),
+        ({"log2_scale": float("nan")}, "nan"),
+    ],
+)
+def test_a_crop_beyond_its_patch_is_refused(changes, named, tmp_path):
+    photo = write_photograph(tmp_path, np.full((90, 90, 3), 255))
+    people = people_of(photo, [[45, 45]] * 3, [0.2] * 3, margin=1.0)
+    augment(people, Augmentation.identity(3), RES, RES // 4)
+    beyond = Augmentation.identity(3)
+    for field, value in changes.items():
+        getattr(beyond, field)[1] = value
+    with pytest.raises(ValueError, match=f"crop 1 .*{named}.* patch holds 1:"):
+        augment(people, beyond, RES, RES // 4)
 
 
 def test_what_the_crops_do_not_reach_does_not_count(few):

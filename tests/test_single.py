@@ -12,9 +12,11 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from data.annotations import JOINT_NAMES
+from data.demo import write_demo
 from models.hourglass import StackedHourglass
 from options.parser import StageParser
 from utils.errors import UserError
+from utils.evaluation import evaluate
 from utils.runs import Run
 from utils.single import open_photograph, person_square, predict_pose, report_photograph
 
@@ -98,16 +100,61 @@ def test_photographs_are_turned_as_their_camera_noted(folder):
     photo = open_photograph(folder / "turned.jpg")
     assert photo.size == (120, 90)
     run = run_of(folder, "--image", folder / "turned.jpg")
-    joints, _ = predict_pose(run, OneSpot(), photo, *person_square(photo.size, None, None))
+    joints, _ = predict_pose(run, OneSpot(), folder / "turned.jpg", *person_square(photo.size, None, None))
     assert (joints - torch.tensor([85.0, 45.0])).abs().max() <= 5
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16"])
-def test_photographs_of_any_mode(folder, mode):
-    path = folder / f"mode.{'tif' if mode == 'CMYK' else 'png'}"
-    Image.new(mode, (7, 5)).save(path)
-    photo = open_photograph(path)
-    assert photo.mode == "RGB" and photo.size == (7, 5)
+def test_photographs_of_16_bits_are_not_white(folder):
+    ramp = np.arange(256, dtype=np.uint16)[None] * np.uint16(257)
+    Image.fromarray(ramp).save(folder / "deep.png")
+    photo = np.asarray(open_photograph(folder / "deep.png"))
+    assert np.array_equal(photo, np.repeat(np.arange(256)[None, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_a_data_sets_photograph_has_the_joints_of_its_validation(folder, batch):
+    data = folder / f"data-{batch}"
+    write_demo(data / "demo", 4, 12)
+    evaluation = run_of(folder, "--dataset", "demo", "--data_dir", data, "--bs", batch, "--nThreads", 0)
+    network = evaluation.pose_network()
+    evaluation.load_pose(network)
+    people = evaluation.dataset.valid
+    preds = evaluate(evaluation, network, evaluation.loader(people, "identity")).preds
+    assert len({tuple(joints.flatten().tolist()) for joints in preds}) == len(people) == 12
+    for name, center, scale, expected in zip(people.image, people.center, people.scale, preds, strict=True):
+        asked = ("--image", data / name, "--center", *center.tolist(), "--scale", float(scale))
+        run = run_of(folder, *asked)
+        size = open_photograph(run.opt.image).size
+        square = person_square(size, run.opt.center, run.opt.scale)
+        assert torch.equal(predict_pose(run, network, run.opt.image, *square)[0], expected)
+
+
+def test_photographs_of_one_stem_do_not_overwrite_each_other(folder):
+    (folder / "a").mkdir()
+    first, others = folder / "two.png", [folder / "two.jpg", folder / "a" / "two.png"]
+    for path in (first, *others):
+        Image.new("RGB", (50, 40), (90, 90, 90)).save(path)
+    run = run_of(folder, "--image", first)
+    report_photograph(run, OneSpot())
+    report_photograph(run, OneSpot())  # the same one may be looked at again
+    written = run.folder / "two-pose.json", run.folder / "two-pose.jpg"
+    before = [path.read_bytes() for path in written]
+    for other in others:
+        with pytest.raises(UserError) as error:
+            report_photograph(run_of(folder, "--image", other), OneSpot())
+        assert str(first) in str(error.value) and str(other) in str(error.value)
+        assert "\n" not in str(error.value)
+    assert [path.read_bytes() for path in written] == before
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"image": 3}', "{}"])
+def test_a_file_that_is_not_of_this_program_is_not_overwritten(folder, content):
+    Image.new("RGB", (50, 40)).save(folder / "mine.png")
+    run = run_of(folder, "--image", folder / "mine.png")
+    (run.folder / "mine-pose.json").write_text(content)
+    with pytest.raises(UserError, match=r"mine-pose\.json"):
+        report_photograph(run, OneSpot())
+    assert (run.folder / "mine-pose.json").read_text() == content
 
 
 def test_bad_photographs(folder):
@@ -138,11 +185,11 @@ def test_bad_squares(center, scale, flag):
 
 
 def test_extreme_squares_that_are_allowed(folder):
-    photo = open_photograph(folder / "spot.png")
-    run = run_of(folder, "--image", folder / "spot.png")
+    path = folder / "spot.png"
+    run = run_of(folder, "--image", path)
     for scale in (0.005, 60.0):
-        center, scale = person_square(photo.size, [120.0, 90.0], scale)
-        assert predict_pose(run, OneSpot(), photo, center, scale)[0].isfinite().all()
+        center, scale = person_square((120, 90), [120.0, 90.0], scale)
+        assert predict_pose(run, OneSpot(), path, center, scale)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,20 @@
 """The pose of one person in any photograph: drawn on it, and as JSON."""
 
-import io
 import json
 import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
-from data.annotations import JOINT_NAMES
+from data.annotations import JOINT_NAMES, People
+from data.augment import MARGINS, Augmentation
+from data.errors import DataError
 from data.geometry import PIXELS_PER_SCALE
-from data.heatmap import predict_points
-from data.patches import read_patch
+from data.patches import Patches
+from data.photographs import UNREADABLE, open_lazily, to_rgb
 from utils.display.drawing import clear_peaks, draw_skeleton, encode_jpeg
 from utils.errors import UserError
 from utils.evaluation import flip_tested_heatmaps
@@ -33,13 +33,11 @@ def open_photograph(path: Path) -> Image.Image:
         UserError: it does not exist or does not decode.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as photo:
-                return ImageOps.exif_transpose(photo).convert("RGB")
+        with open_lazily(path, upright=True) as photo:
+            return to_rgb(photo)
     except FileNotFoundError as error:
         raise UserError(f"--image {path}: there is no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--image {path}: wanted a whole image file ({reason})") from error
 
@@ -76,38 +74,57 @@ def person_square(
 
 @torch.no_grad()
 def predict_pose(
-    run: Run, network: nn.Module, photo: Image.Image, center: np.ndarray, scale: float
+    run: Run, network: nn.Module, path: Path, center: np.ndarray, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Joints of the person in a square, with the flip test; the network is put in eval mode.
+    """Joints of the person in a square, as validation finds them; the network is put in eval mode.
+
+    Args:
+        path: the photograph. center: f32 [2] px of the upright photograph. scale: the square's side / 200 px.
 
     Returns:
         (joints f32 [16, 2], px of the photograph; confidence f32 [16]: highest values of their heat maps, in
         general between 0 and 1, and 0 where a map has nothing above 0: its joint is nowhere.)
+
+    Raises:
+        DataError: the photograph does not decode.
     """
     network.eval()
-    file = io.BytesIO()
-    photo.save(file, "BMP")
-    patch, _ = read_patch(file, center, scale, 1.0, run.opt.in_res)
-    image = torch.from_numpy(patch.copy()).permute(2, 0, 1)[None].to(run.device).float() / 255
-    heatmaps = flip_tested_heatmaps(run, network, image)[1].cpu()
-    joints = predict_points(heatmaps, torch.from_numpy(center)[None], torch.tensor([scale]), torch.zeros(1))
-    return joints[0], heatmaps[0].amax(dim=(1, 2)).clamp(min=0).nan_to_num(0)
+    person = People(
+        image=np.array([str(path)]),
+        center=center[None],
+        scale=np.array([scale], np.float32),
+        points=np.zeros((1, len(JOINT_NAMES), 2), np.float32),
+        normalizer=np.zeros(1, np.float32),
+        valid=np.ones(1, bool),
+    )
+    people = Patches(person, Path(), run.opt.in_res, MARGINS["identity"], upright=True)[[0]]
+    if isinstance(people, DataError):
+        raise people
+    sample = run.augment(people.to(run.device), Augmentation.identity(1))
+    _, heatmaps = flip_tested_heatmaps(run, network, sample.image)
+    joints = sample.predict(heatmaps)
+    return joints[0].cpu(), heatmaps[0].amax(dim=(1, 2)).clamp(min=0).nan_to_num(0).cpu()
 
 
 def report_photograph(run: Run, network: nn.Module) -> None:
     """Predict the pose in the photograph of `--image`.
 
-    Writes `<its name>-pose.jpg` and `<its name>-pose.json` into the run's folder, and logs where. The JSON
-    has image, size [width, height] px, center [x, y] px, scale, checkpoint, and joints: name -> x, y px and
-    confidence; x and y are null for a joint that is nowhere. Its px are those of the upright photograph.
+    Writes `<its stem>-pose.jpg` and `<its stem>-pose.json` into the run's folder, and logs where. The JSON
+    has image (its whole path), size [width, height] px, center [x, y] px, scale, checkpoint, and joints:
+    name -> x, y px and confidence; x and y are null for a joint that is nowhere. Its px are those of the
+    upright photograph.
 
     Raises:
-        UserError: the photograph or the square is not to be had, or a file cannot be written.
+        UserError: the photograph or the square is not to be had, the files are there and of another
+            photograph, or a file cannot be written.
     """
     opt = run.opt
+    stem = run.folder / f"{opt.image.stem}-pose"
+    picture, described = Path(f"{stem}.jpg"), Path(f"{stem}.json")
     photo = open_photograph(opt.image)
+    _refuse_another_photographs(described, opt.image)
     center, scale = person_square(photo.size, opt.center, opt.scale)
-    joints, confidence = predict_pose(run, network, photo, center, scale)
+    joints, confidence = predict_pose(run, network, opt.image, center, scale)
     peaks = confidence.numpy()
     drawing = draw_skeleton(
         np.asarray(photo),
@@ -116,7 +133,7 @@ def report_photograph(run: Run, network: nn.Module) -> None:
         size=min(PIXELS_PER_SCALE * scale, max(photo.size)),
     )
     result = {
-        "image": str(opt.image),
+        "image": str(opt.image.resolve()),
         "size": list(photo.size),
         "center": center.tolist(),
         "scale": scale,
@@ -126,7 +143,18 @@ def report_photograph(run: Run, network: nn.Module) -> None:
             for name, (x, y), peak in zip(JOINT_NAMES, joints.tolist(), peaks.tolist(), strict=True)
         },
     }
-    stem = run.folder / f"{opt.image.stem}-pose"
-    write_file(Path(f"{stem}.jpg"), encode_jpeg(drawing, quality=92))
-    write_file(Path(f"{stem}.json"), json.dumps(result, indent=1) + "\n")
-    log.info("pose: %s.jpg and %s.json", stem, stem.name)
+    write_file(described, json.dumps(result, indent=1) + "\n")  # first: it says whose the picture is
+    write_file(picture, encode_jpeg(drawing, quality=92))
+    log.info("pose: %s and %s", picture, described.name)
+
+
+def _refuse_another_photographs(described: Path, image: Path) -> None:
+    """Raise a `UserError` if there is a JSON of another photograph, which may have the same stem."""
+    if not described.exists():
+        return
+    try:
+        other = Path(json.loads(described.read_text("utf-8"))["image"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--image {image}: {described} is there and not of this program; move it") from error
+    if other != image.resolve():
+        raise UserError(f"--image {image}: {described} is of {other}; move it, or rename one photograph")

@@ -1,0 +1,61 @@
+"""Photographs of every kind -> RGB."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+UNREADABLE = (OSError, ValueError, OverflowError, SyntaxError, Image.DecompressionBombError)
+"""What opening, decoding and `to_rgb` raise for a file that is missing or is no whole photograph."""
+
+WHITE_16 = 65535
+WHITES = {"I": (255, WHITE_16), "F": (1, 255, WHITE_16)}
+"""What 32-bit grey calls white, of integers and of floats: a file does not say which."""
+
+
+@contextmanager
+def open_lazily(path: Path, upright: bool = False) -> Iterator[Image.Image]:
+    """The photograph in a file, not yet decoded unless it has to be turned.
+
+    upright: turned as its camera noted (EXIF); else as it is stored, which is what annotations are of.
+
+    Raises:
+        `UNREADABLE`: the file is missing or is no photograph.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, not too large
+        photo = Image.open(path)
+    with photo:
+        turned = upright and photo.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        yield ImageOps.exif_transpose(photo) if turned else photo
+
+
+def to_rgb(photo: Image.Image) -> Image.Image:
+    """A photograph of any mode in RGB, 8 bits a channel.
+
+    Of 16-bit grey 65535 is white; of 32-bit grey it is the least of `WHITES` that no pixel exceeds.
+    Transparent pixels are black, as what lies beyond a photograph is.
+
+    Raises:
+        `UNREADABLE`: it does not decode, its 32-bit values are negative, above 65535 or no numbers, or its
+        colours have no RGB.
+    """
+    if photo.mode.startswith("I;16"):
+        return _grey(np.asarray(photo), WHITE_16)
+    if photo.mode in WHITES:
+        values = np.asarray(photo)
+        low, high = values.min(), values.max()
+        if not 0 <= low <= high <= WHITE_16:
+            raise ValueError(f"grey values from {low:g} to {high:g}, wanted 0 to 1, 255 or 65535")
+        return _grey(values, next(white for white in WHITES[photo.mode] if high <= white))
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "black"), photo)
+    return photo.convert("RGB")
+
+
+def _grey(values: np.ndarray, white: int) -> Image.Image:
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")

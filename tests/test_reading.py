@@ -1,0 +1,114 @@
+"""What the network sees against a plain and slow reading of the whole photograph in float64."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.annotations import People
+from data.augment import MARGINS, Augmentation, PersonBatch, augment
+from data.patches import Patches, read_patch
+
+RES = 64
+WIDTH, HEIGHT = 331, 247  # a multiple of nothing that a decoder shrinks by
+
+
+def photograph(seed: int = 0) -> np.ndarray:
+    """u8 [HEIGHT, WIDTH, 3]: smooth, and bright up to its border."""
+    coarse = np.random.default_rng(seed).integers(60, 256, (HEIGHT // 24, WIDTH // 24, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def batch_of(
+    path: Path, center: tuple, scale: float, way: str = "identity", in_res: int = RES
+) -> PersonBatch:
+    """One person as the loader hands it out."""
+    person = People(
+        image=np.array([path.name]),
+        center=np.array([center], np.float32),
+        scale=np.array([scale], np.float32),
+        points=np.zeros((1, 16, 2), np.float32),
+        normalizer=np.ones(1, np.float32),
+        valid=np.ones(1, bool),
+    )
+    return Patches(person, path.parent, in_res, MARGINS[way])[[0]]
+
+
+def plain_crop(pixels: np.ndarray, center: tuple, scale: float, rotation: float) -> np.ndarray:
+    """The crop [RES, RES, 3] in 0..1: each value a mean of many samples, linear between photograph pixels."""
+    framed = np.pad(pixels / 255, ((1, 1), (1, 1), (0, 0)))  # black beyond
+    height, width = framed.shape[:2]
+    step = 200 * scale / RES  # px of the photograph a crop pixel
+    samples = max(4, int(np.ceil(step)))
+    cos, sin = step * np.cos(np.deg2rad(rotation)), step * np.sin(np.deg2rad(rotation))
+    across = (np.arange(RES * samples) + 0.5) / samples - RES / 2
+    crop = np.empty((RES, RES, 3))
+    for row in range(RES):
+        u, v = np.meshgrid(across, across[row * samples : (row + 1) * samples])
+        # The crop shows the photograph turned counter-clockwise; half a pixel and the frame's one: + 0.5.
+        x = (center[0] + cos * u - sin * v + 0.5).clip(0, width - 1)
+        y = (center[1] + sin * u + cos * v + 0.5).clip(0, height - 1)
+        left, top = x.astype(int).clip(max=width - 2), y.astype(int).clip(max=height - 2)
+        a, b = (x - left)[..., None], (y - top)[..., None]
+        upper = (1 - a) * framed[top, left] + a * framed[top, left + 1]
+        lower = (1 - a) * framed[top + 1, left] + a * framed[top + 1, left + 1]
+        fine = (1 - b) * upper + b * lower
+        crop[row] = fine.reshape(samples, RES, samples, 3).mean(axis=(0, 2))
+    return crop
+
+
+WAYS = {"identity": (0.0, 0.0), "random": (0.5, -40.0), "drawn": (-0.6, 25.0), "scale": (0.6, 0.0)}
+"""A margin, and a change of scale and a rotation that use it."""
+
+CASES = {  # center and scale of a box; dB that each crop of it has to reach, two or more below what it does
+    "inside": ((160.3, 121.8), 0.6, 55),
+    "over the left border": ((40.6, 120.2), 0.9, 38),
+    "over the lower right corner": ((310.2, 230.7), 0.9, 30),
+    "over all borders": ((165.1, 123.9), 2.6, 28),
+    "beyond": ((-300.0, 900.0), 0.9, 100),
+    "a few pixels": ((100.4, 90.7), 0.06, 55),
+    "a few pixels at the corner": ((1.2, 246.4), 0.06, 34),
+    "huge": ((170.0, 120.0), 4.1, 28),
+}
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("case", CASES)
+def test_crops_are_those_of_a_plain_reading(tmp_path, case, kind):
+    center, scale, wanted = CASES[case]
+    path = tmp_path / f"photo.{kind}"
+    Image.fromarray(photograph()).save(path, quality=97)
+    pixels = np.asarray(Image.open(path))
+    for way, (log2_scale, rotation) in WAYS.items():
+        people = batch_of(path, center, scale, way)
+        crop = augment(people, Augmentation.fixed(1, log2_scale, rotation), RES, 16).image[0]
+        plain = plain_crop(pixels, center, scale * 2**log2_scale, rotation)
+        error = np.square(crop.permute(1, 2, 0).double().numpy() - plain).mean()
+        assert -10 * np.log10(error + 1e-12) > wanted, way
+        assert plain.any() == (case != "beyond")
+
+
+@pytest.mark.parametrize("in_res", [64, 100])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_crop_inside_the_photograph_has_no_black_in_it(tmp_path, way, in_res):
+    Image.new("RGB", (400, 400), "white").save(tmp_path / "white.png")
+    people = batch_of(tmp_path / "white.png", (200, 200), 0.9, way, in_res)
+    log2_scale, rotation = {"random": (0.5, 45.0), "drawn": (0.65, 45.0)}.get(way, WAYS[way])
+    crop = augment(people, Augmentation.fixed(1, log2_scale, rotation), in_res, 16).image
+    torch.testing.assert_close(crop, torch.ones_like(crop), atol=1e-6, rtol=0)
+
+
+def test_a_crops_edge_is_as_if_its_patch_were_larger(tmp_path):
+    """The same pixels with 20 more on every side."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(256, size=(200, 200, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    people = batch_of(tmp_path / "noise.png", (100.3, 99.2), 0.5)
+    res = people.patch.shape[-1]
+    margin = people.margin * (res + 40) / res
+    patch, _ = read_patch(tmp_path / "noise.png", people.center[0].numpy(), 0.5, margin, res + 40)
+    larger = replace(people, patch=torch.tensor(patch).permute(2, 0, 1)[None], margin=margin)
+    crop, same = (augment(batch, Augmentation.identity(1), RES, 16).image for batch in (people, larger))
+    torch.testing.assert_close(crop, same, atol=1 / 255 + 1e-6, rtol=0)  # patches are rounded
