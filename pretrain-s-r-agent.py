@@ -126,7 +126,7 @@ def train_epoch(
         loss = agent.step(agent_loss(logits, {kind: row[people.index] for kind, row in rows.items()}))
         means.add(len(people), loss=loss)
         bar.set_postfix(loss=f"{means['loss']:.5f}")
-        report.batch(agent.epoch, index, len(loader), agent_loss=means["loss"])
+        report.batch(agent.epoch, index, len(loader), loss=means["loss"])
     return means["loss"]
 
 

@@ -179,7 +179,7 @@ def test_an_index_refreshes_itself_until_the_run_ends(tmp_path):
 
 
 def test_the_number_of_galleries_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages_module, "draw_curves", lambda rows: [])
+    monkeypatch.setattr(pages_module, "draw_curves", lambda *_: [])
     pages, rows = some_pages(tmp_path), []
     for epoch in range(60):
         rows.append(row(epoch))
@@ -228,7 +228,7 @@ def test_a_new_start_drops_galleries_of_the_epochs_to_come(tmp_path):
 
 
 def test_a_reader_never_sees_half_a_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages_module, "draw_curves", lambda rows: [("x", b"x" * 200_000)])
+    monkeypatch.setattr(pages_module, "draw_curves", lambda *_: [("x", b"x" * 200_000)])
     pages, done, seen = some_pages(tmp_path), threading.Event(), []
 
     def reader() -> None:
@@ -309,11 +309,13 @@ def test_a_photograph_that_is_gone_is_named(run):
 
 
 def test_curves_are_drawn_where_their_fields_are():
-    assert draw_curves([]) == []
+    assert draw_curves([], "PCK") == []
     rows = [
         {"epoch": k, "lr": 1e-4, "valid_loss": math.nan, "scale_distribution": [1 / 7] * 7} for k in (0, 1)
     ]
-    titles = [title for title, svg in draw_curves(rows) if svg.startswith(b"<?xml") and b"</svg>" in svg]
+    titles = [
+        title for title, svg in draw_curves(rows, "PCKh@0.5") if svg.startswith(b"<?xml") and b"</svg>" in svg
+    ]
     assert titles == ["Loss", "Learning rate", "Mean distribution of scale, %"]
 
 

@@ -155,14 +155,14 @@ def test_points_arrive_during_the_epoch_and_a_resumed_run_goes_on(server, tmp_pa
     display = VisdomDisplay(log, "run", "http://localhost", server.port)
     for event in [start(2), *epochs(2, 4)[:1]]:
         display.add(event)
-    wait_for(lambda: "pose loss" in server.windows("run"))
-    curves = server.curves("run")["pose loss"]
+    wait_for(lambda: "loss" in server.windows("run"))
+    curves = server.curves("run")["loss"]
     assert [x for x, _ in curves["train (running)"]] == [0.5, 1, 1.5, 2, 2.5]
     assert [x for x, _ in curves["valid"]] == [0, 1]
     for event in epochs(2, 4)[1:]:
         display.add(event)
     display.close()
-    assert [x for x, _ in server.curves("run")["pose loss"]["valid"]] == [0, 1, 2, 3]
+    assert [x for x, _ in server.curves("run")["loss"]["valid"]] == [0, 1, 2, 3]
 
 
 def test_a_server_that_comes_back_gets_everything(server, tmp_path, caplog, hurried):
@@ -257,7 +257,7 @@ def test_a_training_run_outlives_its_server(server, tmp_path):
     out, err = training.communicate(timeout=120)
     assert training.returncode == 0, out + err
     curves = server.curves("run")
-    assert set(curves) == {"pose loss", "PCK", "learning rates"}
+    assert set(curves) == {"loss", "PCK", "learning rates"}
     for traces in curves.values():
         for legend, points in traces.items():
             assert [x for x, _ in points] == positions(legend, 12)
@@ -285,7 +285,7 @@ def test_the_page_shows_the_curves(server, browser, tmp_path):  # noqa: F811
     time.sleep(1)
     drawn = {title: facts for title, *facts in browser.execute_script(DRAWN)}
     assert [legend for legend, *_ in drawn.values()] == list(JOINT.values())
-    assert drawn["pose loss"] == [JOINT["pose loss"], 3, 2 * 5]  # the running means are a line without points
+    assert drawn["loss"] == [JOINT["loss"], 3, 2 * 5]  # the running means are a line without points
     assert drawn["PCKh@0.5"] == [["train", "valid"], 2, 2 * 5]
     assert drawn["agent: mean distribution over rotation"][1:] == [7, 7 * 5]
     assert "<b>page</b>/1" in browser.find_element("tag name", "table").text

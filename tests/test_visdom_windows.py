@@ -1,12 +1,20 @@
 """Events of a run turned into visdom's windows."""
 
-from visdom_events import JOINT, POSE, epochs, start
+from visdom_events import JOINT, POSE, RUNNING, epochs, start
 
 from utils.display.visdom_windows import draw_windows
 
 PRETRAINING = {
-    "agent loss": ["train (running)", "train", "valid", "mean row", "uniform"],
-    "learning rates": ["agent"],
+    "loss": [
+        RUNNING,
+        "training",
+        "validation",
+        "training, mean row",
+        "validation, mean row",
+        "training, uniform",
+        "validation, uniform",
+    ],
+    "learning rates": ["of the network"],
 }
 
 
@@ -18,19 +26,19 @@ def legends(events: list[dict]) -> dict[str, list[str]]:
 def test_the_joint_stage_has_every_window():
     assert legends([start(), *epochs(0, 2)]) == JOINT
     titles = [window["opts"]["title"] for window in draw_windows([start(), *epochs(0, 2)]).values()]
-    assert titles[:3] == ["options", "pose loss", "PCKh@0.5"]
+    assert titles[:3] == ["options", "Loss", "PCKh@0.5, %"]
 
 
 def test_a_stage_has_the_windows_of_its_fields():
     rows = [{"kind": "epoch", "epoch": 0, **dict.fromkeys(POSE, 0.5)}]
     assert legends([start(stage="stack-hg"), *rows]) == {
-        "pose loss": ["train", "valid"],
-        "PCK": ["train", "valid"],
-        "learning rates": ["pose"],
+        "loss": ["training", "validation"],
+        "PCK": ["training crops", "validation"],
+        "learning rates": ["of the network"],
     }
     names = ("lr", "train_loss", "valid_loss", "train_mean_row", "valid_mean_row", "train_uniform")
     rows = [
-        {"kind": "batch", "epoch": 0, "batch": 1, "batches": 2, "agent_loss": 2.0},
+        {"kind": "batch", "epoch": 0, "batch": 1, "batches": 2, "loss": 2.0},
         {"kind": "epoch", "epoch": 0, **dict.fromkeys((*names, "valid_uniform"), 0.5)},
     ]
     assert legends([start(stage="pretrain-s-r-agent"), *rows]) == PRETRAINING
@@ -38,26 +46,26 @@ def test_a_stage_has_the_windows_of_its_fields():
 
 
 def test_points_of_batches_stand_within_their_epoch():
-    running = draw_windows([start(), *epochs(3, 4)])["pose loss"]["data"][0]
+    running = draw_windows([start(), *epochs(3, 4)])["loss"]["data"][0]
     assert running["x"] == [3.5, 4.0] and running["y"] == [1 / 8, 1 / 13]
 
 
 def test_a_later_start_replaces_its_epochs():
     events = [start(), *epochs(0, 4), *epochs(4, 5)[:1], start(2), *epochs(2, 3)]
     windows = draw_windows(events)
-    assert windows["pose loss"]["data"][0]["x"] == [0.5, 1, 1.5, 2, 2.5, 3]
-    assert windows["pose loss"]["data"][1]["x"] == [0, 1, 2]
+    assert windows["loss"]["data"][0]["x"] == [0.5, 1, 1.5, 2, 2.5, 3]
+    assert windows["loss"]["data"][1]["x"] == [0, 1, 2]
 
 
 def test_a_start_replaces_nothing_before_it_has_trained():
     """Epochs count until one is trained anew; the running means of a batch replace earlier ones at once."""
     events = [start(), *epochs(0, 4), start(1)]
-    drawn = draw_windows(events)["pose loss"]["data"]
+    drawn = draw_windows(events)["loss"]["data"]
     assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4], [0, 1, 2, 3]]
     batch, _, epoch = epochs(1, 2)
-    drawn = draw_windows([*events, batch])["pose loss"]["data"]
+    drawn = draw_windows([*events, batch])["loss"]["data"]
     assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5], [0, 1, 2, 3]]
-    drawn = draw_windows([*events, batch, epoch, start(3)])["pose loss"]["data"]
+    drawn = draw_windows([*events, batch, epoch, start(3)])["loss"]["data"]
     assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5], [0, 1]]
 
 
@@ -66,4 +74,4 @@ def test_options_are_escaped_and_what_is_not_finite_is_a_gap():
     windows = draw_windows([start(exp_id="<script>alert(1)</script>"), row])
     assert "<script>" not in windows["options"]["data"][0]["content"]
     assert "&lt;script&gt;" in windows["options"]["data"][0]["content"]
-    assert [curve["y"] for curve in windows["pose loss"]["data"]] == [[None], [None]]
+    assert [curve["y"] for curve in windows["loss"]["data"]] == [[None], [None]]

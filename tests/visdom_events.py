@@ -6,12 +6,14 @@ BINS = {
     "scale distribution": ["-0.6", "-0.4", "-0.2", "0", "+0.2", "+0.4", "+0.6"],
     "rotation distribution": ["-60°", "-40°", "-20°", "0°", "+20°", "+40°", "+60°"],
 }
+RUNNING = "training (running)"
 JOINT = {
-    "pose loss": ["train (running)", "train", "valid"],
-    "PCK": ["train", "valid"],
-    "learning rates": ["pose", "agent"],
-    "agent loss": ["train (running)", "train"],
-    "reward": ["reward share", "gap"],
+    "loss": [RUNNING, "training", "validation"],
+    "PCK": ["training crops", "validation"],
+    "gap": ["mean"],
+    "reward": ["rewarded"],
+    "agent loss": [RUNNING, "training"],
+    "learning rates": ["of the network", "of the agent"],
     **BINS,
 }
 

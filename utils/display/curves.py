@@ -2,65 +2,21 @@
 
 import io
 import math
-from dataclasses import dataclass, field
 
 from data.kinds import KINDS, Kind
+from utils.display.panels import PALETTE, PANELS, Panel
 
-_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00")
 _TEXT = 8.5  # points
 _MARKED = 40  # epochs; longer curves have no markers
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Lines over epochs. lines: field -> label. baselines: the same, dashed. percent: of shares."""
-
-    title: str
-    lines: dict[str, str]
-    baselines: dict[str, str] = field(default_factory=dict)
-    percent: bool = False
-
-
-PANELS = (
-    Panel(
-        "Loss",
-        {"train_loss": "training", "valid_loss": "validation"},
-        {
-            "train_mean_row": "training, always mean",
-            "valid_mean_row": "validation, always mean",
-            "train_uniform": "training, uniform",
-            "valid_uniform": "validation, uniform",
-        },
-    ),
-    Panel(
-        "Joints found, %",
-        {
-            "train_pck": "training crops",
-            "valid_pck": "validation",
-            "valid_auc": "validation, AUC",
-        },
-        percent=True,
-    ),
-    Panel(
-        "Joints found by augmentation, %",
-        {"pck_random": "random", "pck_agent": "the agent's"},
-        percent=True,
-    ),
-    Panel("Random minus agent, percentage points", {"pck_gap": "gap"}, percent=True),
-    Panel("Share of rewarded draws, %", {"reward_share": "rewarded"}, percent=True),
-    Panel("Loss of the agent", {"agent_loss": "agent"}),
-    Panel("Entropy of the agent's answers", {f"{kind}_entropy": kind for kind in KINDS}),
-    Panel("Learning rate", {"lr": "of the network", "agent_lr": "of the agent"}),
-)
-
-
-def draw_curves(rows: list[dict]) -> list[tuple[str, bytes]]:
-    """(title, SVG file) of every panel that the rows of a history have fields for."""
+def draw_curves(rows: list[dict], measure: str) -> list[tuple[str, bytes]]:
+    """(title, SVG file) of every panel that the rows of a history have fields for; measure: as PCKh@0.5."""
     fields = {name for row in rows for name in row}
     curves = [
-        (panel.title, _lines(panel, rows))
+        (panel.title.format(measure=measure), _lines(panel, rows))
         for panel in PANELS
-        if not fields.isdisjoint({**panel.lines, **panel.baselines})
+        if any(line.field in fields for line in panel.lines if not line.running)
     ]
     return curves + [
         (f"Mean distribution of {kind.name}, %", _distribution(kind, rows))
@@ -73,14 +29,16 @@ def _lines(panel: Panel, rows: list[dict]) -> bytes:
     figure, axes = _axes()
     epochs, factor = _epochs(rows), 100 if panel.percent else 1
     marker = "o" if len(rows) <= _MARKED else None
-    colours = iter(_PALETTE)
-    labels = [(name, label, "-") for name, label in panel.lines.items()]
-    labels += [(name, label, "--") for name, label in panel.baselines.items()]
-    for name, label, style in labels:
-        if any(name in row for row in rows):
-            values = [factor * row.get(name, math.nan) for row in rows]
-            axes.plot(epochs, values, style, marker=marker, color=next(colours), label=label)
-    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+    colours = iter(PALETTE)
+    for line in panel.lines:
+        if not line.running and any(line.field in row for row in rows):
+            values = [factor * row.get(line.field, math.nan) for row in rows]
+            style = "--" if line.baseline else "-"
+            axes.plot(epochs, values, style, marker=marker, color=next(colours), label=line.label)
+    if panel.log:
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.grid(color="#dddddd", linewidth=0.6)
     entries = len(axes.lines)
     if entries > 1:

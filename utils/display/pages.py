@@ -140,7 +140,7 @@ class Pages:
     def _curves(self) -> list[tuple[str, bytes]]:
         """The curves; drawing them takes longest of an index, so they are kept until there is a new row."""
         if self._kept_curves is None or self._kept_curves[0] != len(self.rows):
-            self._kept_curves = len(self.rows), draw_curves(self.rows)
+            self._kept_curves = len(self.rows), draw_curves(self.rows, self.measure)
         return self._kept_curves[1]
 
     def _start(self) -> None:

@@ -2,100 +2,15 @@
 
 import html
 import math
-from dataclasses import dataclass
 
 from data.kinds import KINDS, Kind
 from utils.display.events import current_events
+from utils.display.panels import LIGHT, PALETTE, PANELS, Panel
 
-BLUE, RED, GREEN, ORANGE, LIGHT = "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#7fb8dc"
 BIN_COLORS = ("#253494", "#2c7fb8", "#7fcdbb", "#636363", "#fdae61", "#e34a33", "#7a0177")
 OPTIONS = "options"
 SIZES = {"width": 480, "height": 360}  # px
 FEW_EPOCHS = 10  # up to here, every epoch has a tick
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A curve: a field of all events of a kind ("epoch" or "batch"), or an item of a field that is a list."""
-
-    legend: str
-    field: str
-    color: str
-    kind: str = "epoch"
-    index: int | None = None
-    dash: str = "solid"
-
-
-@dataclass(frozen=True)
-class Window:
-    """Curves over the epochs. `{measure}` in the title is the run's, such as PCKh@0.5."""
-
-    name: str
-    title: str
-    traces: tuple[Trace, ...]
-    scale: str = "linear"
-
-
-def _distribution(kind: Kind) -> Window:
-    traces = (
-        Trace(
-            f"{mean:+g}{kind.unit}" if mean else f"0{kind.unit}",
-            f"{kind.name}_distribution",
-            BIN_COLORS[index],
-            index=index,
-        )
-        for index, mean in enumerate(kind.means)
-    )
-    return Window(f"{kind.name} distribution", f"agent: mean distribution over {kind.label}", tuple(traces))
-
-
-WINDOWS = (
-    Window(
-        "pose loss",
-        "pose loss",
-        (
-            Trace("train (running)", "loss", LIGHT, "batch"),
-            Trace("train", "train_loss", BLUE),
-            Trace("valid", "valid_loss", RED),
-        ),
-    ),
-    Window("PCK", "{measure}", (Trace("train", "train_pck", BLUE), Trace("valid", "valid_pck", RED))),
-    Window(
-        "learning rates",
-        "learning rates",
-        (Trace("pose", "lr", BLUE), Trace("agent", "agent_lr", ORANGE, dash="dash")),
-        scale="log",
-    ),
-    Window(
-        "agent loss",
-        "agent loss",
-        (
-            Trace("train (running)", "agent_loss", LIGHT, "batch"),
-            Trace("train", "agent_loss", BLUE),
-        ),
-    ),
-    Window(
-        "reward",
-        "agent: reward share and {measure} gap",
-        (Trace("reward share", "reward_share", GREEN), Trace("gap", "pck_gap", ORANGE)),
-    ),
-    *(_distribution(kind) for kind in KINDS.values()),
-)
-PRETRAINING_WINDOWS = (
-    Window(
-        "agent loss",
-        "agent loss",
-        (
-            Trace("train (running)", "agent_loss", LIGHT, "batch"),
-            Trace("train", "train_loss", BLUE),
-            Trace("valid", "valid_loss", RED),
-            Trace("mean row", "valid_mean_row", GREEN, dash="dash"),
-            Trace("uniform", "valid_uniform", ORANGE, dash="dot"),
-        ),
-    ),
-    Window("learning rates", "learning rates", (Trace("agent", "lr", ORANGE),), scale="log"),
-)
-"""Whose `loss` is the agent's; the others show whatever of their fields a stage has."""
 
 
 def draw_windows(events: list[dict]) -> dict[str, dict]:
@@ -107,29 +22,66 @@ def draw_windows(events: list[dict]) -> dict[str, dict]:
     events = current_events(events)
     start = next((event for event in reversed(events) if event["kind"] == "start"), {})
     drawn = {OPTIONS: _options(start)} if start else {}
-    pretraining = start.get("stage") == "pretrain-s-r-agent"
-    for window in PRETRAINING_WINDOWS if pretraining else WINDOWS:
-        curves = [curve for trace in window.traces if (curve := _curve(trace, events))["x"]]
+    for panel in PANELS:
+        curves = _curves(panel, events)
         if curves:
-            title = window.title.format(measure=start.get("measure", "PCK"))
-            drawn[window.name] = _plot(title, window.scale, curves)
+            title = panel.title.format(measure=start.get("measure", "PCK"))
+            drawn[panel.name] = _plot(title, "log" if panel.log else "linear", curves)
+    for kind in KINDS.values():
+        curves = _shares(kind, events)
+        if curves:
+            title = f"Agent: mean distribution over {kind.label}"
+            drawn[f"{kind.name} distribution"] = _plot(title, "linear", curves)
     return drawn
 
 
-def _curve(trace: Trace, events: list[dict]) -> dict:
-    x, y = [], []
-    for event in events:
-        if event["kind"] == trace.kind and trace.field in event:
-            value = event[trace.field] if trace.index is None else event[trace.field][trace.index]
-            x.append(event["epoch"] + (event["batch"] / event["batches"] if trace.kind == "batch" else 0))
-            y.append(value if value is not None and math.isfinite(value) else None)
+def _curves(panel: Panel, events: list[dict]) -> list[dict]:
+    """The lines of a panel that have a point."""
+    curves, colors = [], iter(PALETTE)
+    for line in panel.lines:
+        chosen = [
+            event
+            for event in events
+            if event["kind"] == ("batch" if line.running else "epoch") and line.field in event
+        ]
+        if chosen:
+            x = [event["epoch"] + event.get("batch", 0) / event.get("batches", 1) for event in chosen]
+            factor = 100 if panel.percent else 1
+            y = [_number(event[line.field], factor) for event in chosen]
+            color = LIGHT if line.running else next(colors)
+            curve = _curve(line.label, x, y, color, "dash" if line.baseline else "solid")
+            curves.append(curve | {"mode": "lines"} if line.running else curve)
+    return curves
+
+
+def _shares(kind: Kind, events: list[dict]) -> list[dict]:
+    """A line for each bin of a kind, if the agent's mean distribution is known."""
+    field = f"{kind.name}_distribution"
+    chosen = [event for event in events if event["kind"] == "epoch" and field in event]
+    x = [event["epoch"] for event in chosen]
+    return [
+        _curve(
+            f"{mean:+g}{kind.unit}" if mean else f"0{kind.unit}",
+            x,
+            [_number(event[field][k]) for event in chosen],
+            BIN_COLORS[k % len(BIN_COLORS)],
+        )
+        for k, mean in enumerate(kind.means if chosen else ())
+    ]
+
+
+def _number(value: float | None, factor: float = 1) -> float | None:
+    return factor * value if value is not None and math.isfinite(value) else None
+
+
+def _curve(name: str, x: list[float], y: list[float | None], color: str, dash: str = "solid") -> dict:
     return {
         "type": "scatter",
-        "mode": "lines" if trace.kind == "batch" else "lines+markers",
-        "name": trace.legend,
+        "mode": "lines+markers",
+        "name": name,
         "x": x,
         "y": y,
-        "line": {"color": trace.color, "dash": trace.dash, "width": 1 if trace.kind == "batch" else 2},
+        "line": {"color": color, "dash": dash, "width": 1 if color == LIGHT else 2},
         "marker": {"size": 5},
     }
 
