@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,44 +17,91 @@ from data.mpii import VALID_IMAGES, read_h5, read_json, read_official
 
 log = logging.getLogger(__name__)
 
-DATASETS = ("mpii", "lsp", "demo")
-
 _AUTHORS = "mpii-hr-lsp-normalizer.json"
 _OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
-# The first choice whose files are all there is read. Exact head sizes come first, as long as both
-# splits are the published ones; then pytorch-pose's estimated ones; then what there is.
-_MPII_FILES = (
-    (_AUTHORS,),
-    (f"{_AUTHORS}.gz",),
-    ("valid.h5", "train.h5"),
-    (_OFFICIAL, VALID_IMAGES),
-    ("mpii_annotations.json",),
-    ("mpii_annotations.json.gz",),
-    (_OFFICIAL,),
-    ("valid.h5",),
-)
-_FILES = {"mpii": _MPII_FILES, "lsp": (("joints.mat",),), "demo": ((_AUTHORS,),)}
-_MEASURES = {"mpii": ("PCKh", 0.5), "lsp": ("PCK", 0.2), "demo": ("PCKh", 0.5)}
+Reader = Callable[[Path, str, bool], People]
+"""(annotation file, photographs' folder below the data folder, skip_bad) -> the table."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What there is to know of a data set by its name.
+
+    metric, threshold: how its literature counts joints; see `Dataset`. files: its annotation files; the first
+    choice whose files are all there is read. readers: of each kind of file, by its suffix. draw: makes the
+    data set in a folder, of one that is not downloaded. extension: a folder beside it and the reader of its
+    joints.mat, whose people join the training split.
+    """
+
+    metric: str
+    threshold: float
+    files: tuple[tuple[str, ...], ...]
+    readers: dict[str, Reader]
+    draw: Callable[[Path], None] | None = None
+    extension: tuple[str, Reader] | None = None
+
+
+def _read_lsp_json(path: Path, images: str, skip_bad: bool) -> People:
+    return read_json(path, images, "lsp", skip_bad)
+
+
+def _read_mpii_json(path: Path, images: str, skip_bad: bool) -> People:
+    return read_json(path, images, "mpii", skip_bad)
+
+
+_MPII_READERS = {
+    ".json": _read_mpii_json,
+    ".gz": _read_mpii_json,
+    ".mat": read_official,
+    ".h5": read_h5,
+}
+DATASETS: dict[str, Source] = {
+    "mpii": Source(
+        "PCKh",
+        0.5,
+        # Exact head sizes come first, as long as both splits are the published ones; then pytorch-pose's
+        # estimated ones; then what there is.
+        (
+            (_AUTHORS,),
+            (f"{_AUTHORS}.gz",),
+            ("valid.h5", "train.h5"),
+            (_OFFICIAL, VALID_IMAGES),
+            ("mpii_annotations.json",),
+            ("mpii_annotations.json.gz",),
+            (_OFFICIAL,),
+            ("valid.h5",),
+        ),
+        _MPII_READERS,
+    ),
+    "lsp": Source(
+        "PCK",
+        0.2,
+        (("joints.mat",),),
+        {".json": _read_lsp_json, ".gz": _read_lsp_json, ".mat": read_lsp},
+        extension=("lspet", read_lspet),
+    ),
+    "demo": Source("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS, draw=write_demo),
+}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's people, and the measure that its literature reports.
+    """A data set's people, and the metric that its literature reports.
 
     Photographs are at `root / people.image[i]`. A joint counts as correct within `threshold` times
-    the person's normalizer: `measure` "PCKh" is relative to the head (MPII), "PCK" to the torso.
+    the person's normalizer: `metric` "PCKh" is relative to the head (MPII), "PCK" to the torso.
     """
 
     name: str
     root: Path
     people: People
-    measure: str
+    metric: str
     threshold: float
 
     @property
-    def score(self) -> str:
-        """The measure with its threshold, such as PCKh@0.5."""
-        return f"{self.measure}@{self.threshold:g}"
+    def metric_name(self) -> str:
+        """The metric with its threshold, such as PCKh@0.5."""
+        return f"{self.metric}@{self.threshold:g}"
 
     @property
     def train(self) -> People:
@@ -95,47 +143,41 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise DataError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
-    data_dir = Path(data_dir)
-    if name == "demo" and not (data_dir / name).exists():
+    source, data_dir = DATASETS[name], Path(data_dir)
+    if source.draw is not None and not (data_dir / name).exists():
         try:
-            write_demo(data_dir / name)
+            source.draw(data_dir / name)
         except OSError as error:
             if not (data_dir / name).exists():  # else another run has just drawn it
                 raise DataError(f"{data_dir / name} cannot be written: {error.strerror}") from error
-    source = _find_annotations(name, data_dir / name) if annotations is None else Path(annotations)
-    people = _read(name, source, skip_bad)
-    if name == "lsp" and annotations is None and (data_dir / "lspet").is_dir():
-        extension = read_lspet(data_dir / "lspet" / "joints.mat", "lspet/images", skip_bad)
-        people = People.concatenate([people, extension])
+    path = _find_annotations(name, data_dir / name) if annotations is None else Path(annotations)
+    people = _read(name, path, skip_bad)
+    if source.extension is not None and annotations is None:
+        folder, read = source.extension
+        if (data_dir / folder).is_dir():
+            extension = read(data_dir / folder / "joints.mat", f"{folder}/images", skip_bad)
+            people = People.concatenate([people, extension])
     if not len(people):
-        raise DataError(f"{source} has no people of data set {name}")
+        raise DataError(f"{path} has no people of data set {name}")
     people = _with_photographs(people, data_dir, limit, skip_missing)
-    measure, threshold = _MEASURES[name]
-    return Dataset(name, data_dir, people, measure, threshold)
+    return Dataset(name, data_dir, people, source.metric, source.threshold)
 
 
 def _find_annotations(name: str, folder: Path) -> Path:
-    for files in _FILES[name]:
+    for files in DATASETS[name].files:
         if all((folder / file).is_file() for file in files):
             log.info("annotations: %s", folder / files[0])
             return folder / files[0]
-    wanted = ", ".join(" with ".join(files) for files in _FILES[name])
+    wanted = ", ".join(" with ".join(files) for files in DATASETS[name].files)
     raise DataError(f"no annotations of data set {name} in {folder}: looked for {wanted}")
 
 
-def _read(name: str, source: Path, skip_bad: bool) -> People:
-    images = f"{name}/images"
-    match source.suffix.lower(), name:
-        case ((".json" | ".gz"), _):
-            return read_json(source, images, "lsp" if name == "lsp" else "mpii", skip_bad)
-        case ".mat", "lsp":
-            return read_lsp(source, images, skip_bad)
-        case ".mat", _:
-            return read_official(source, images, skip_bad)
-        case ".h5", ("mpii" | "demo"):
-            return read_h5(source, images, skip_bad)
-    kinds = ".json, .json.gz, .mat" + ("" if name == "lsp" else ", .h5")
-    raise DataError(f"{source}: annotations of data set {name} are {kinds} files")
+def _read(name: str, path: Path, skip_bad: bool) -> People:
+    readers = DATASETS[name].readers
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: annotations of data set {name} are {', '.join(readers)} files")
+    return reader(path, f"{name}/images", skip_bad)
 
 
 def _with_photographs(people: People, root: Path, limit: int | None, skip_missing: bool) -> People:

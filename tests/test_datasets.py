@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def numbers(people):
 def test_mpii_splits_and_measure(tmp_path):
     write_set(tmp_path, "mpii", rows("tvvt"))
     dataset = load_dataset("mpii", tmp_path)
-    assert (dataset.name, dataset.measure, dataset.threshold) == ("mpii", "PCKh", 0.5)
+    assert (dataset.name, dataset.metric, dataset.threshold) == ("mpii", "PCKh", 0.5)
     assert numbers(dataset.train) == [0, 3]
     assert numbers(dataset.valid) == [1, 2]
     assert all((dataset.root / image).exists() for image in dataset.people.image)
@@ -176,7 +177,7 @@ def test_annotations_given_by_the_caller(tmp_path):
     assert load_dataset("mpii", tmp_path, tmp_path / "valid.h5").people.normalizer.tolist() == [20]
     with pytest.raises(DataError, match=r"mine\.txt: .* are \.json"):
         load_dataset("mpii", tmp_path, tmp_path / "mine.txt")
-    with pytest.raises(DataError, match=r"valid\.h5: .* are \.json, \.json\.gz, \.mat files"):
+    with pytest.raises(DataError, match=r"valid\.h5: .* are \.json, \.gz, \.mat files"):
         load_dataset("lsp", tmp_path, tmp_path / "valid.h5")
 
 
@@ -201,7 +202,7 @@ def test_lsp_extended_joins_the_training_people(tmp_path):
         stored = stored.transpose(1, 0, 2) if name == "lspet" else stored
         scipy.io.savemat(tmp_path / name / "joints.mat", {"joints": stored})
     dataset = load_dataset("lsp", tmp_path)
-    assert (dataset.measure, dataset.threshold) == ("PCK", 0.2)
+    assert (dataset.metric, dataset.threshold) == ("PCK", 0.2)
     assert dataset.train.image.tolist() == [
         *("lsp/images/im0001.jpg", "lsp/images/im0002.jpg"),
         *("lspet/images/im00001.jpg", "lspet/images/im00002.jpg"),
@@ -217,10 +218,10 @@ def test_demo_is_drawn_once(tmp_path, monkeypatch):
         drawn.append(folder)
         write_set(folder.parent, folder.name, rows("tv"))
 
-    monkeypatch.setattr(datasets, "write_demo", draw)
+    monkeypatch.setitem(datasets.DATASETS, "demo", replace(datasets.DATASETS["demo"], draw=draw))
     for _ in range(2):
         dataset = load_dataset("demo", tmp_path)
-        assert dataset.measure == "PCKh"
+        assert dataset.metric == "PCKh"
         assert dataset.people.image.tolist() == ["demo/images/0.jpg", "demo/images/1.jpg"]
     assert drawn == [tmp_path / "demo"]
 

@@ -27,5 +27,5 @@ def test_sixteen_photographs_can_be_overfitted(real_data):
     with torch.no_grad():
         heatmaps = learner.network(image)[-1]
     pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)
-    table = pck_table(pred, sample.points, sample.normalizer, dataset.measure, dataset.threshold)
+    table = pck_table(pred, sample.points, sample.normalizer, dataset.metric, dataset.threshold)
     assert table.mean > 0.95, str(table)

@@ -36,7 +36,7 @@ class Arm:
     seeds: list[str]
     epochs: list[int]
     pck: np.ndarray
-    measure: str
+    metric_name: str
 
     def scores(self, last: int) -> np.ndarray:
         """Shares [runs, columns], averaged over the last so many epochs."""
@@ -85,7 +85,9 @@ def main() -> None:
     write_file(opt.out / "compare.txt", text + "\n")
     write_file(opt.out / "compare.md", markdown(arms))
     plot_arms(
-        opt.out / "compare.png", {arm.name: (arm.epochs, arm.pck[:, :, -1]) for arm in arms}, arms[0].measure
+        opt.out / "compare.png",
+        {arm.name: (arm.epochs, arm.pck[:, :, -1]) for arm in arms},
+        arms[0].metric_name,
     )
     log.info("written: %s", opt.out / "compare.txt, .md, .png")
 
@@ -94,7 +96,7 @@ def main() -> None:
 class RunLog:
     """What a run's event log says; people: as there, or nothing. pck: of each epoch, by column."""
 
-    measure: str
+    metric_name: str
     seed: str
     people: dict[str, str]
     pck: dict[int, list[float]]
@@ -104,14 +106,14 @@ def read_arms(named: Sequence[tuple[str, list[Path]]], from_epoch: int = 0) -> l
     """Arms with the epochs that all of their runs have.
 
     Raises:
-        UserError: a folder has no log, the runs share no epoch, or differ in measure or validation people.
+        UserError: a folder has no log, the runs share no epoch, or differ in metric or validation people.
     """
     runs = {folder: read_run(folder) for _, folders in named for folder in folders}
     if any(not folders for _, folders in named):
         raise UserError("--arm: wanted a name and at least one folder")
-    measures = {run.measure for run in runs.values()}
-    if len(measures) > 1:
-        raise UserError(f"the runs are measured differently: {', '.join(sorted(measures))}")
+    names = {run.metric_name for run in runs.values()}
+    if len(names) > 1:
+        raise UserError(f"the runs have different metrics: {', '.join(sorted(names))}")
     check_people(runs)
     common = set.intersection(*(set(run.pck) for run in runs.values()))
     epochs = sorted(epoch for epoch in common if epoch >= from_epoch)
@@ -123,7 +125,7 @@ def read_arms(named: Sequence[tuple[str, list[Path]]], from_epoch: int = 0) -> l
             [runs[folder].seed for folder in folders],
             epochs,
             np.array([[runs[folder].pck[epoch] for epoch in epochs] for folder in folders]),
-            measures.copy().pop(),
+            names.copy().pop(),
         )
         for name, folders in named
     ]
@@ -177,7 +179,7 @@ def heading(arms: list[Arm], last: int) -> str:
     """What a table shows."""
     epochs = arms[0].epochs[-last:]
     when = f"epoch {epochs[0]}" if last == 1 else f"mean of epochs {epochs[0]} to {epochs[-1]}"
-    return f"{arms[0].measure} in %, {when}: mean ± standard deviation over runs"
+    return f"{arms[0].metric_name} in %, {when}: mean ± standard deviation over runs"
 
 
 def paired_difference(first: Arm, second: Arm, last: int = 1) -> tuple[float, float, int]:

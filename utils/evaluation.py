@@ -56,7 +56,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
         normalizer.append(people.normalizer.cpu())
     preds = torch.cat(preds)
     table = pck_table(
-        preds, torch.cat(points), torch.cat(normalizer), run.dataset.measure, run.dataset.threshold
+        preds, torch.cat(points), torch.cat(normalizer), run.dataset.metric, run.dataset.threshold
     )
     return Evaluation(means["loss"], table, preds)
 

@@ -149,7 +149,7 @@ class PckTable:
     many were scored; those without a reference length, or without a scored joint, are not.
     """
 
-    measure: str
+    metric: str
     threshold: float
     people: int
     pck: dict[str, float]
@@ -164,11 +164,11 @@ class PckTable:
             return f"{title:<10}" + "".join(f"{100 * value:>9.2f}" for value in values.values())
 
         head = f"{'':<10}" + "".join(f"{name:>9}" for name in self.pck)
-        title = f"{self.measure}@{self.threshold:g}"
+        title = f"{self.metric}@{self.threshold:g}"
         return "\n".join((head, row(title, self.pck), row("AUC", self.auc)))
 
 
-def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, measure: str, threshold: float) -> PckTable:
+def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, metric: str, threshold: float) -> PckTable:
     """Score predictions [N, 16, 2] against joints [N, 16, 2], both px, with normalizer [N] px."""
     distance = normalized_distances(pred, points, normalizer)
     steps = torch.linspace(0, threshold, AUC_STEPS + 1, dtype=torch.float64)
@@ -180,4 +180,4 @@ def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, measure: str, th
         curve = (scored[:, None] <= steps).double().mean(dim=0)
         pck[name], auc[name] = curve[-1].item(), curve.mean().item()
     people = (~distance[:, SCORED_JOINTS].isnan()).any(dim=1).sum().item()
-    return PckTable(measure, threshold, people, pck, auc)
+    return PckTable(metric, threshold, people, pck, auc)

@@ -10,11 +10,11 @@ _TEXT = 8.5  # points
 _MARKED = 40  # epochs; longer curves have no markers
 
 
-def draw_curves(rows: list[dict], measure: str) -> list[tuple[str, bytes]]:
-    """(title, SVG file) of every panel that the rows of a history have fields for; measure: as PCKh@0.5."""
+def draw_curves(rows: list[dict], metric_name: str) -> list[tuple[str, bytes]]:
+    """(title, SVG file) of every panel that the rows of a history have fields for; metric_name: PCKh@0.5."""
     fields = {name for row in rows for name in row}
     curves = [
-        (panel.title.format(measure=measure), _lines(panel, rows))
+        (panel.title.format(metric_name=metric_name), _lines(panel, rows))
         for panel in PANELS
         if any(line.field in fields for line in panel.lines if not line.running)
     ]

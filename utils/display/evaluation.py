@@ -54,7 +54,7 @@ def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, gr
         sections = [*grid_section(run, grid), *sections]
     try:
         page = write_evaluation(
-            stem.parent, run.opt.exp_id, stem.name, run.dataset.score, result.table, sections
+            stem.parent, run.opt.exp_id, stem.name, run.dataset.metric_name, result.table, sections
         )
     except OSError as error:
         raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
@@ -68,8 +68,8 @@ def _report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
         UserError: a file cannot be written.
     """
     grid = evaluation_grid(run, network)
-    measure = run.dataset.score
-    title = f"{measure} by scale (rows, log2) and rotation (columns, degrees)"
+    metric_name = run.dataset.metric_name
+    title = f"{metric_name} by scale (rows, log2) and rotation (columns, degrees)"
     head = " " * 8 + "".join(f"{rotation:>8g}" for rotation in KINDS["rotation"].means)
     rows = [
         f"{scale:>8g}" + "".join(f"{100 * value:>8.2f}" for value in row)
@@ -78,5 +78,5 @@ def _report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
     text = "\n".join([title, head, *rows, f"mean of all {100 * grid.mean():.2f}"])
     log.info("%s", text)
     write_file(path, text + "\n")
-    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, measure)
+    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, metric_name)
     return grid

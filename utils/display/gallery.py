@@ -43,12 +43,12 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     if not len(rows):
         return []
     sample = run.augment(load(run, people, rows, "identity"), Augmentation.identity(len(rows)))
-    crops, measure = look(run, network, sample), run.dataset.score
+    crops, metric_name = look(run, network, sample), run.dataset.metric_name
     preds = evaluation.preds[torch.from_numpy(rows)].to(run.device)
     flip_tested = sample.in_crop(preds, crops.side).cpu().numpy()
     made = {}
     for k, row in enumerate(rows):
-        scored = "not scored" if np.isnan(share[row]) else f"{measure} {100 * share[row]:.0f}\u00a0%"
+        scored = "not scored" if np.isnan(share[row]) else f"{metric_name} {100 * share[row]:.0f}\u00a0%"
         skeleton = Picture(crops.skeletons(k, flip_tested[k]), "prediction and truth")
         heat = Picture(crops.heat(k), f"heat maps, highest {crops.heatmaps[k].max():.2f}")
         made[row] = Person(f"{_name(people, row)}: {scored}", [skeleton, heat])
@@ -89,8 +89,8 @@ def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) ->
         ]
         persons.append(Person(_name(people, row), pictures, bars))
     note = (
-        f"Predictions without the flip test; {run.dataset.score} over the joints in the crop. The bars are "
-        "what the agent predicts from the crop that is not augmented, the red ones what it drew."
+        f"Predictions without the flip test; {run.dataset.metric_name} over the joints in the crop. The bars "
+        "are what the agent predicts from the crop that is not augmented, the red ones what it drew."
     )
     return [Section("The agent against random augmentation", note, persons)]
 
@@ -110,7 +110,7 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
     crops = look(run, network, run.augment(load(run, people, rows, "drawn"), augmentation))
     persons = [
         Person(
-            f"{_name(people, row)}: {run.dataset.score} {100 * one['pck_agent']:.0f}\u00a0%, "
+            f"{_name(people, row)}: {run.dataset.metric_name} {100 * one['pck_agent']:.0f}\u00a0%, "
             f"{100 * one['pck_random']:.0f}\u00a0% under the random draw",
             [
                 _augmented(run, crops, augmentation, k, "at the epoch's end"),
@@ -126,9 +126,8 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
 def grid_section(run: Run, shares: Tensor) -> list[Section]:
     """PCK [7, 7] of the validation people under each mean of a scale bin (row) and rotation bin (column)."""
     scales, rotations = ([f"{mean:g}" for mean in KINDS[name].means] for name in ("scale", "rotation"))
-    note = (
-        f"{run.dataset.score} in %, without the flip test; rows: log2 of scale, columns: degrees of rotation."
-    )
+    rows, columns = KINDS["scale"].label, KINDS["rotation"].label
+    note = f"{run.dataset.metric_name} in %, without the flip test; rows: {rows}, columns: {columns}."
     return [Section("By scale and rotation", note, grid=Grid("", scales, rotations, shares.tolist()))]
 
 
@@ -215,7 +214,7 @@ def _augmented(run: Run, crops: Crops, augmentation: Augmentation, k: int, title
     what = [
         f"{kind.name} {value:+.2g}{kind.unit}".replace("-", _MINUS) for kind, value in values.items() if value
     ]
-    score = f"{run.dataset.measure} {100 * crops.pck[k]:.0f}\u00a0%"
+    score = f"{run.dataset.metric} {100 * crops.pck[k]:.0f}\u00a0%"
     return Picture(crops.skeletons(k), f"{title}: {', '.join([*what, score])}")
 
 

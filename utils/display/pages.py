@@ -45,7 +45,7 @@ class Pages:
 
     Args:
         folder: of the experiment. title: its id. stage: its stage's name.
-        measure: how joints are scored, such as "PCKh@0.5".
+        metric_name: how joints are scored, such as "PCKh@0.5".
         options: name -> (value as text, whether it differs from its default).
         epoch: the first one to come; galleries of it and later ones, of an earlier run, go. epochs: in all.
         rows: the history before it.
@@ -56,13 +56,13 @@ class Pages:
         folder: Path,
         title: str,
         stage: str,
-        measure: str,
+        metric_name: str,
         options: dict[str, tuple[str, bool]],
         epoch: int,
         epochs: int,
         rows: list[dict],
     ) -> None:
-        self.folder, self.title, self.stage, self.measure = folder / "web", title, stage, measure
+        self.folder, self.title, self.stage, self.metric_name = folder / "web", title, stage, metric_name
         self.options, self.epochs, self.rows = options, epochs, rows
         self.table: PckTable | None = None
         # The number of rows that the curves were last drawn from, and the curves.
@@ -105,7 +105,7 @@ class Pages:
         epoch = self.rows[-1]["epoch"]
         if sections:
             heading = f"Epoch {epoch}{self._score(self.rows[-1])}"
-            page = gallery_page(self.title, heading, sections, joint_rows(self.measure, self.table))
+            page = gallery_page(self.title, heading, sections, joint_rows(self.metric_name, self.table))
             write_file(self._gallery(epoch), page)
         keep = kept(self._galleries(), best_epoch(self.rows))
         self.write_index(running=True, galleries=keep)
@@ -126,7 +126,7 @@ class Pages:
             running=running,
             cards=self._cards(running),
             curves=self._curves(),
-            table=joint_rows(self.measure, self.table),
+            table=joint_rows(self.metric_name, self.table),
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
             f"newest {MILESTONES} whose epoch is a power of two. Epochs have none while pages take "
@@ -140,7 +140,7 @@ class Pages:
     def _curves(self) -> list[tuple[str, bytes]]:
         """The curves; drawing them takes longest of an index, so they are kept until there is a new row."""
         if self._kept_curves is None or self._kept_curves[0] != len(self.rows):
-            self._kept_curves = len(self.rows), draw_curves(self.rows, self.measure)
+            self._kept_curves = len(self.rows), draw_curves(self.rows, self.metric_name)
         return self._kept_curves[1]
 
     def _start(self) -> None:
@@ -196,7 +196,7 @@ class Pages:
 
     def _score(self, row: dict) -> str:
         pck = row.get("valid_pck", math.nan)
-        return "" if math.isnan(pck) else f": {self.measure} {100 * pck:.1f}\u00a0%"
+        return "" if math.isnan(pck) else f": {self.metric_name} {100 * pck:.1f}\u00a0%"
 
     def _label(self, epoch: int) -> str:
         row = next((row for row in self.rows if row.get("epoch") == epoch), {})
@@ -205,7 +205,7 @@ class Pages:
 
 
 def write_evaluation(
-    folder: Path, title: str, name: str, measure: str, table: PckTable, sections: list[Section]
+    folder: Path, title: str, name: str, metric_name: str, table: PckTable, sections: list[Section]
 ) -> Path:
     """Write the page of one checkpoint's evaluation, `web/evaluation-<name>.html` in the experiment's folder.
 
@@ -217,7 +217,7 @@ def write_evaluation(
     path = web / f"evaluation-{name}.html"
     index = (web / "index.html").exists()
     write_file(
-        path, gallery_page(title, f"Evaluation of {name}", sections, joint_rows(measure, table), index)
+        path, gallery_page(title, f"Evaluation of {name}", sections, joint_rows(metric_name, table), index)
     )
     if index:
         list_evaluations(web, title)
@@ -230,7 +230,7 @@ def list_evaluations(web: Path, title: str) -> None:
     write_file(web / EVALUATIONS, evaluations_page(title, files))
 
 
-def joint_rows(measure: str, table: PckTable | None) -> list[list[str]]:
+def joint_rows(metric_name: str, table: PckTable | None) -> list[list[str]]:
     """Results joint by joint as rows of cells, in per cent, a head first; none without results."""
     if table is None:
         return []
@@ -238,7 +238,7 @@ def joint_rows(measure: str, table: PckTable | None) -> list[list[str]]:
     def row(name: str, shares: dict[str, float]) -> list[str]:
         return [name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares.values())]
 
-    return [["", *table.pck], row(measure, table.pck), row("AUC", table.auc)]
+    return [["", *table.pck], row(metric_name, table.pck), row("AUC", table.auc)]
 
 
 def kept(epochs: Iterable[int], best: int | None) -> set[int]:

@@ -44,7 +44,7 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
     save_figure(figure, path)
 
 
-def plot_grid(path: Path, grid: Tensor, measure: str) -> None:
+def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
     """PCK [7, 7] by scale (rows) and rotation (columns) as a heat map with numbers."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -57,12 +57,12 @@ def plot_grid(path: Path, grid: Tensor, measure: str) -> None:
     axes.set_xticks(ticks, [f"{mean:g}" for mean in KINDS["rotation"].means])
     axes.set_yticks(ticks, [f"{mean:g}" for mean in KINDS["scale"].means])
     axes.set(xlabel=KINDS["rotation"].label, ylabel=f"{KINDS['scale'].label}, above 0: zoomed out")
-    axes.set_title(f"{measure}, %")
+    axes.set_title(f"{metric_name}, %")
     figure.colorbar(image, label="%")
     save_figure(figure, path)
 
 
-def plot_arms(path: Path, arms: dict[str, tuple[list[int], np.ndarray]], measure: str) -> None:
+def plot_arms(path: Path, arms: dict[str, tuple[list[int], np.ndarray]], metric_name: str) -> None:
     """Mean PCK by epoch of each arm, with every run as a thin line.
 
     arms: epochs, and shares [runs, epochs], by name.
@@ -74,7 +74,7 @@ def plot_arms(path: Path, arms: dict[str, tuple[list[int], np.ndarray]], measure
             axes.plot(epochs, 100 * run, color=f"C{k}", linewidth=0.8, alpha=0.5)
         label = f"{name}, mean of {len(shares)}"
         axes.plot(epochs, 100 * shares.mean(axis=0), color=f"C{k}", linewidth=2.2, marker="o", label=label)
-    axes.set(xlabel="epoch", ylabel=f"validation {measure}, %")
+    axes.set(xlabel="epoch", ylabel=f"validation {metric_name}, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()

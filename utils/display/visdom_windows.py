@@ -25,7 +25,7 @@ def draw_windows(events: list[dict]) -> dict[str, dict]:
     for panel in PANELS:
         curves = _curves(panel, events)
         if curves:
-            title = panel.title.format(measure=start.get("measure", "PCK"))
+            title = panel.title.format(metric_name=start.get("measure", "PCK"))
             drawn[panel.name] = _plot(title, "log" if panel.log else "linear", curves)
     for kind in KINDS.values():
         curves = _shares(kind, events)
