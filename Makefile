@@ -1,11 +1,11 @@
 # make .venv   a virtual environment with everything the stages and the tests need
 # make demo    the stages, in order, on the embedded demo set
-# make test    the tests
+# make test    the tests; make test-fast   those that take no minute: no stages, servers and browsers
 
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test lint bench
+.PHONY: demo test test-fast lint bench
 .DELETE_ON_ERROR:
 
 .venv: .venv/installed
@@ -19,6 +19,9 @@ PY := .venv/bin/python
 
 test: .venv
 	$(PY) -m pytest
+
+test-fast: .venv
+	$(PY) -m pytest -m "not slow"
 
 lint: .venv
 	$(PY) -m ruff check .

@@ -2,22 +2,26 @@
 
 import functools
 import importlib.util
+import io
 import json
 import logging
+import re
+import runpy
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from stages import QUIET, REPOSITORY, SMALL, command, demo_data, run_stage
+from stages import QUIET, REPOSITORY, SMALL, command, demo_data
 
 from data.annotations import UPPER_NECK
 from data.demo import ANNOTATIONS
+from data.errors import DataError
 from options.parser import StageParser
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
@@ -82,7 +86,7 @@ def tiny_experiment(root: Path) -> Experiment:
         "pretrain-s-r-agent.py": (*made.flags, "--nEpochs", 2),
     }
     for script, flags in stages.items():
-        made.printed[script] = run_stage(script, *flags).stdout
+        made.printed[script] = run_here(script, *flags)
     return made
 
 
@@ -135,15 +139,22 @@ def load_script(name: str):
     return module
 
 
-def run_here(script: str, *flags) -> None:
-    """Run a stage's `main` in this process, which is quicker than `run_stage`; its errors are raised."""
-    with mock.patch.object(sys, "argv", command(script, *flags)[1:]), kept_logging():
-        load_script(script).main()
+def run_here(script: str, *flags) -> str:
+    """What a stage prints, run in this process, which is quicker than `run_stage`; its errors are raised."""
+    printed, argv = io.StringIO(), command(script, *flags)[1:]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        mock.patch("utils.process.run_stage", lambda stage: stage()),
+        redirect_stdout(printed),
+        kept_logging(),
+    ):
+        runpy.run_path(argv[0], run_name="__main__")
+    return printed.getvalue()
 
 
 def refusal(script: str, *flags) -> str:
     """The one-line error that ends a stage, run in this process."""
-    with pytest.raises(UserError) as error:
+    with pytest.raises((UserError, DataError)) as error:
         run_here(script, *flags)
     message = str(error.value)
     assert len(message.splitlines()) == 1
@@ -157,6 +168,19 @@ def change_weights(path: Path) -> None:
         if value.is_floating_point():
             value.mul_(1.01)
     torch.save(checkpoint, path)
+
+
+def rate_of(path: Path) -> float:
+    """The learning rate with which a checkpoint's last step was made."""
+    (group,) = load_checkpoint(path)["optimizer"]["param_groups"]
+    return group["lr"]
+
+
+def with_epoch(path: Path, epoch: int) -> Path:
+    """A copy of a checkpoint that says it has finished another epoch."""
+    copy = path.with_name(re.sub(r"\d+\.pth", f"{epoch}.pth", path.name))
+    torch.save(load_checkpoint(path) | {"epoch": epoch}, copy)
+    return copy
 
 
 def assert_same_state(path: Path, other: Path) -> None:

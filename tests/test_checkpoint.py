@@ -255,6 +255,7 @@ def test_a_second_name_keeps_its_content(tmp_path, monkeypatch, links):
     assert second.read_text() == "old" and sorted(tmp_path.iterdir()) == [first, second]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_whole_file(tmp_path):
     path, size = tmp_path / "file", 3_000_000
     write_file(path, size * b"z")

@@ -79,6 +79,7 @@ def test_runs_that_cannot_be_compared(tmp_path):
             read_arms([(folder.name, [folder]) for folder in folders])
 
 
+@pytest.mark.slow
 def test_command_writes_text_markdown_and_plot(tmp_path):
     run = write_run(tmp_path / "run", 0, [0.1, 0.2])
     command = [sys.executable, "-m", "utils.compare", "--arm", "random", str(run), "--arm", "agent", str(run)]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from stages import demo_data, run_stage
-from test_joint_loops import some_people
+from stand_ins import some_people
 from torch.testing import assert_close
 
 from data.augment import Augmentation, augment
@@ -15,7 +15,10 @@ from models.hourglass import StackedHourglass
 from utils.checkpoint import load_checkpoint
 from utils.runs import set_precision
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+]
 
 LAST = {"stack-hg.py": "lr-0.00025-1", "pretrain-s-r-agent.py": "lr-0.00025-0"}
 

@@ -170,6 +170,7 @@ def write_for_ever(path, versions, source) -> None:
             write_distributions(path, rows, source)
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_a_whole_file(tmp_path):
     """SIGKILL at any moment: the file is one version or the other, never something in between."""
     path = tmp_path / "train_scales.txt"

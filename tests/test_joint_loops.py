@@ -1,17 +1,15 @@
 """The loops of stage 3: what the agent draws, what it is rewarded for, and what it must leave alone."""
 
-from contextlib import nullcontext
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from experiment import kept_logging, load_script
 from stages import QUIET, SMALL, TRAIN, demo_data
-from torch import nn
+from stand_ins import Blind, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
-from data.augment import MARGINS, Augmentation, PersonBatch, augment
+from data.augment import Augmentation, augment
 from data.kinds import KINDS
 from options.parser import StageParser
 from utils.agents import HARDEST, AgentRecord, build_agent, draw
@@ -20,61 +18,6 @@ from utils.training import Learner
 
 SCRIPT = load_script("joint-train-pose-s-r-agent.py")
 CHI_SQUARE_999 = 22.46  # 6 degrees of freedom
-
-
-class Silent:
-    """A report that nobody reads."""
-
-    def batch(self, *position, **means):
-        pass
-
-
-class Blind(nn.Module):
-    """A pose network for an agent that does not look."""
-
-    def features(self, image):
-        return (image,)
-
-
-class Stubborn(nn.Module):
-    """An agent that tells each person the same, or everyone their row, of its logits; it can learn."""
-
-    def __init__(self, scale, rotation):
-        super().__init__()
-        self.scale, self.rotation = nn.Parameter(scale), nn.Parameter(rotation)
-
-    def forward(self, features):
-        people = len(features[0])
-        return {"scale": self.scale.expand(people, 7), "rotation": self.rotation.expand(people, 7)}
-
-    def train(self, mode=True):
-        return self
-
-
-def some_people(count):
-    """People whose photographs are 8 px of noise."""
-    draws = torch.Generator().manual_seed(1)
-    return PersonBatch(
-        patch=torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=draws),
-        center=torch.full((count, 2), 100.0),
-        scale=torch.ones(count),
-        points=100 + 50 * torch.rand(count, 16, 2, generator=draws),
-        normalizer=torch.full((count,), 20.0),
-        width=torch.full((count,), 200.0),
-        index=torch.arange(count),
-        margin=MARGINS["drawn"],
-    )
-
-
-def plain_run(seed=0):
-    """What the agent's loop needs of a run, without a data set."""
-    return SimpleNamespace(
-        opt=SimpleNamespace(in_res=8, out_res=2, agent_iters=None, bs=24),
-        generator=torch.Generator().manual_seed(seed),
-        device=torch.device("cpu"),
-        autocast=nullcontext,
-        augment=partial(augment, in_res=8, out_res=2),
-    )
 
 
 def drawn_by(scale, rotation, people, run):

@@ -3,11 +3,21 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
-from data.annotations import People
-from data.heatmap import predict_points
-from utils.metrics import heatmap_accuracy, pck_counts, pck_table, person_pckh, scorable
+from data.annotations import JOINT_NAMES, People
+from data.augment import Sample
+from data.heatmap import predict_points, render_heatmaps
+from utils.metrics import (
+    TABLE_COLUMNS,
+    PckCounter,
+    heatmap_accuracy,
+    pck_counts,
+    pck_table,
+    person_pckh,
+    scorable,
+)
 
 EVERYONE = torch.full((1,), 10.0)
 
@@ -76,3 +86,98 @@ def test_table_counts_over_joints_not_over_batches():
 def test_person_pckh_without_a_joint_is_zero():
     points = torch.zeros(1, 16, 2)
     assert person_pckh(points, points, EVERYONE, torch.zeros(1, 16, 64, 64)).tolist() == [0]
+
+
+def test_columns_are_those_of_papers():
+    sides = {
+        name: {f"{side} {name.lower()}" for side in ("right", "left")}
+        for name in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
+    }
+    everything = set(JOINT_NAMES) - {"pelvis", "thorax"}
+    expected = {"Head": {"upper neck", "head top"}, **sides, "Mean": everything}
+    found = {name: [JOINT_NAMES[joint] for joint in joints] for name, joints in TABLE_COLUMNS.items()}
+    assert list(found) == list(expected)
+    for name, joints in found.items():
+        assert set(joints) == expected[name] and len(joints) == len(expected[name])
+
+
+def test_table_by_hand():
+    """AUC: the mean over the 51 thresholds 0, 0.01 .. 0.5 of the share within them."""
+    draws = torch.Generator().manual_seed(0)
+    distance = torch.randint(70, (40, 16), generator=draws) / 100 - 0.005  # between the thresholds
+    points = torch.full((40, 16, 2), 100.0)
+    pred = points.clone()
+    pred[..., 0] += 10 * distance
+    table = pck_table(pred, points, EVERYONE.expand(40), "PCKh", 0.5)
+    assert (table.people, table.measure, table.threshold) == (40, "PCKh", 0.5)
+    for name, joints in TABLE_COLUMNS.items():
+        found = distance[:, joints].abs()
+        shares = [(found <= k / 100).double().mean().item() for k in range(51)]
+        assert table.pck[name] == pytest.approx(shares[-1])
+        assert table.auc[name] == pytest.approx(sum(shares) / 51)
+    head, pck, auc = str(table).splitlines()
+    assert head.split() == list(TABLE_COLUMNS)
+    for line, title, values in ((pck, "PCKh@0.5", table.pck), (auc, "AUC", table.auc)):
+        assert line.split() == [title, *(f"{100 * value:.2f}" for value in values.values())]
+
+
+@pytest.mark.parametrize(("length", "counted"), [(0.0, 0), (0.5, 16), (1.0, 16), (-1.0, 0)])
+def test_a_reference_length_is_known_if_it_is_above_0(length, counted):
+    points = torch.full((1, 16, 2), 100.0)
+    assert pck_counts(points, points, torch.tensor([length]))[1].sum() == counted
+
+
+def test_a_persons_pckh_by_hand():
+    """Of scored joints in the crop alone; exactly at the threshold is correct."""
+    cells = torch.full((1, 16, 2), 8.5)
+    cells[0, 0], cells[0, 1], cells[0, 2] = torch.tensor([[0.5, 8.5], [8.5, 0.5], [1.5, 1.5]])
+    points = torch.full((1, 16, 2), 100.0)
+    pred = points.clone()
+    pred[0, 3:8, 0] += 5.0  # pelvis and thorax, 6 and 7, do not count
+    pred[0, 8, 0] += 5.1
+    pred[0, :2] += 50  # at the crop's first column or row: not in it
+    pred[0, 2] += 50
+    maps = render_heatmaps(cells, 16)
+    assert person_pckh(pred, points, EVERYONE, maps, 0.5).item() == pytest.approx(10 / 12)
+    assert person_pckh(pred, points, EVERYONE, maps, 0.4).item() == pytest.approx(7 / 12)
+
+
+def sample_of(cells):
+    """Crops of 160 px whose heat maps have 16 cells."""
+    n = len(cells)
+    maps, box = render_heatmaps(cells, 16), (torch.full((n, 2), 100.0), torch.full((n,), 0.8), torch.zeros(n))
+    points = predict_points(maps, *box)
+    deformation = torch.eye(2).repeat(n, 1, 1)
+    return Sample(torch.zeros(n, 3, 64, 64), maps, *box, deformation, points, torch.full((n,), 12.0))
+
+
+def test_counters_add_up():
+    cells = 2 + 12 * torch.rand(5, 16, 2, generator=torch.Generator().manual_seed(1))
+    sample = sample_of(cells)
+    maps = sample.heatmap
+    assert math.isnan(PckCounter(0.5).mean)
+    whole, wrong = PckCounter(0.5), PckCounter(0.5)
+    whole.add(maps, sample)
+    assert whole.mean == 1
+    sample.points[:2, 8:12] += 50
+    wrong.add(maps[:2], Sample(*(value[:2] for value in vars(sample).values())))
+    assert wrong.mean == pytest.approx(10 / 14)
+    assert (whole + wrong).mean == pytest.approx((5 * 14 + 2 * 10) / (7 * 14))
+    wrong.add(maps, sample)
+    assert wrong.mean == pytest.approx((2 * 10 + 2 * 10 + 3 * 14) / (7 * 14))
+
+
+def test_accuracy_of_maps_by_hand():
+    """Peaks within half of a tenth of the map's side, here 2 cells of 40; joints that nobody has count -1."""
+    target = torch.full((2, 3, 2), 10.5)
+    target[:, 2], target[1, 1] = -1, -1
+    found = target.clone()
+    found[0, 0, 0] += 2
+    found[1, 0, 0] += 3
+    found[:, 1, 1] += 1
+    per_joint, mean = heatmap_accuracy(render_heatmaps(found, 40), render_heatmaps(target, 40), [0, 1, 2])
+    assert per_joint.tolist() == [0.5, 1, -1] and mean.item() == 0.75
+    per_joint, mean = heatmap_accuracy(render_heatmaps(found, 40), render_heatmaps(target, 40), [1])
+    assert per_joint.tolist() == [1] and mean.item() == 1
+    per_joint, mean = heatmap_accuracy(render_heatmaps(found, 40), render_heatmaps(target, 40), [2])
+    assert per_joint.tolist() == [-1] and mean.item() == 0

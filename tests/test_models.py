@@ -271,6 +271,8 @@ def test_initial_values_follow_the_rule_and_the_global_generator(build):
             bound = module.weight[0].numel() ** -0.5
             assert 0.95 * bound < module.weight.abs().max() <= bound
             assert 0.5 * bound * (len(module.bias) > 1) < module.bias.abs().max() <= bound
+            assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)  # uniform
+            assert len(module.bias) == 1 or module.bias.min() < 0 < module.bias.max()
         elif isinstance(module, nn.BatchNorm2d):
             assert 0 <= module.weight.min() < 0.2 < 0.8 < module.weight.max() <= 1
             assert not module.bias.any()

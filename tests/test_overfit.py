@@ -1,5 +1,6 @@
 """The whole of stage 1's arithmetic at once: a small network learns sixteen photographs by heart."""
 
+import pytest
 import torch
 
 from data.augment import MARGINS, Augmentation, augment
@@ -14,6 +15,7 @@ from utils.training import Learner
 STEPS, LR = 260, 4e-3
 
 
+@pytest.mark.slow
 def test_sixteen_photographs_can_be_overfitted(real_data):
     torch.manual_seed(0)
     dataset = load_dataset("lsp", real_data, limit=16)

@@ -323,6 +323,7 @@ def test_a_page_of_nothing_is_valid():
     Page(gallery_page("", "", []))
 
 
+@pytest.mark.slow
 def test_without_the_packages_of_displays_stages_run(tmp_path, monkeypatch):
     """Where neither dominate nor visdom is to be had; both displays are on."""
     for package in ("dominate", "visdom"):
@@ -339,6 +340,7 @@ def test_without_the_packages_of_displays_stages_run(tmp_path, monkeypatch):
     assert (trained.stdout + trained.stderr).count("no visdom here") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_everything(site, browser, width):  # noqa: F811
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}

@@ -20,6 +20,8 @@ from utils.compare import read_run
 from utils.epochs import KeptEpochs, epoch_files, save_epoch
 from utils.files import locked, write_file
 
+pytestmark = pytest.mark.slow
+
 STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
 TRAIN = ("--is_train", "true")
 AGENT = "lr-0.00025-1.pth.tar"

@@ -61,6 +61,7 @@ def run_of(folder: Path, *flags: object) -> Run:
     return Run(opt, opt.exp_folder)
 
 
+@pytest.mark.slow
 def test_the_command_writes_picture_and_joints_without_a_data_set(folder):
     done = stack_hg(folder, "--image", folder / "spot.png", "--data_dir", folder / "nowhere")
     assert done.returncode == 0, done.stderr
@@ -192,6 +193,7 @@ def test_extreme_squares_that_are_allowed(folder):
         assert predict_pose(run, OneSpot(), path, center, scale)[0].isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

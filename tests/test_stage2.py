@@ -12,6 +12,7 @@ from experiment import (
     change_weights,
     differences,
     load_script,
+    rate_of,
     refusal,
     run_here,
     tiny_experiment,
@@ -32,6 +33,8 @@ from utils.collect import collect_rows
 from utils.distributions import distribution_path
 from utils.metrics import SCORED_JOINTS
 from utils.training import Learner
+
+pytestmark = pytest.mark.slow
 
 SCRIPTS = {kind: f"collect-{kind}-distri.py" for kind in KINDS}
 PRETRAIN = "pretrain-s-r-agent.py"
@@ -186,13 +189,13 @@ def test_file_that_is_there_is_kept(changeable):
     train.write_text("".join(lines))
     recollected = valid.read_bytes()
     valid.unlink()
-    printed = run_stage(SCRIPTS["scale"], *changeable.flags).stdout
+    printed = run_here(SCRIPTS["scale"], *changeable.flags)
     assert f"{train} is there already and fits: kept" in printed
     assert f"{valid} is there already" not in printed
     assert train.read_text() == "".join(lines)
     assert valid.read_bytes() == recollected
 
-    printed = run_stage(SCRIPTS["scale"], *changeable.flags, "--overwrite", "true").stdout
+    printed = run_here(SCRIPTS["scale"], *changeable.flags, "--overwrite", "true")
     assert "kept" not in printed
     assert train.read_bytes() == collected
 
@@ -250,10 +253,16 @@ def test_resumed_run_equals_the_uninterrupted_one(experiment, changeable):
     folder = changeable.agent_folder
     for path in folder.glob("lr-0.00025-1*"):
         path.unlink()
-    run_stage(PRETRAIN, *changeable.flags, "--nEpochs", 2, "--load_prefix_sr", AGENT)
+    run_here(PRETRAIN, *changeable.flags, "--nEpochs", 2, "--load_prefix_sr", AGENT)
     name = "lr-0.00025-1.pth.tar"
     assert_same_state(folder / name, experiment.agent_folder / name)
     assert len(load_checkpoint(folder / name)["train_history"]) == 2
+
+
+def test_resumed_run_has_the_rate_that_it_asks_for(changeable):
+    run_here(PRETRAIN, *changeable.flags, "--nEpochs", 2, "--load_prefix_sr", AGENT, "--lr", "0.001")
+    assert rate_of(changeable.agent_folder / AGENT) == pytest.approx(2.5e-4)
+    assert rate_of(changeable.agent_folder / "lr-0.001-1.pth.tar") == pytest.approx(1e-3)
 
 
 def test_yardsticks_by_hand(experiment):

@@ -12,10 +12,12 @@ from experiment import (
     assert_same_state,
     change_weights,
     differences,
+    rate_of,
     refusal,
     run_here,
     tiny_experiment,
     unscored,
+    with_epoch,
 )
 from PIL import Image
 from stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
@@ -26,6 +28,8 @@ from data.kinds import KINDS
 from utils.agents import AgentRecord
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.metrics import SCORED_JOINTS, pck_counts
+
+pytestmark = pytest.mark.slow
 
 JOINT = "joint-train-pose-s-r-agent.py"
 AGENT = "lr-0.00025-1.pth.tar"
@@ -41,7 +45,7 @@ def experiment(tmp_path_factory):
 def joint(experiment, tmp_path_factory):
     """Stage 3 for two epochs, 1 and 2 of the pose network, without a break."""
     trained = experiment.copy(tmp_path_factory.mktemp("joint") / "checkpoints")
-    run_stage(JOINT, *trained.flags, *TRAINING, "--nEpochs", 3)
+    run_here(JOINT, *trained.flags, *TRAINING, "--nEpochs", 3)
     return trained
 
 
@@ -126,11 +130,26 @@ def test_stopped_run_goes_on_exactly(joint, changeable):
     for path in folder.glob("*-lr-*"):  # it may have finished more epochs than the first
         if path.name not in (first.name, "agent-lr-0.00005-2.pth.tar"):
             path.unlink()
-    run_stage(JOINT, *changeable.flags, "--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 3)
+    run_here(JOINT, *changeable.flags, "--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 3)
     for name in ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-3.pth.tar"):
         assert_same_state(folder / name, joint.joint_folder / name)
     name = "pose-lr-0.00025-2-preds.mat"
     assert torch.equal(preds_of(folder / name), preds_of(joint.joint_folder / name))
+
+
+def test_each_network_has_its_own_rate(experiment, joint, tmp_path):
+    """The pose network's by its schedule; the agent's is not the one that it was pretrained with."""
+    folder = joint.joint_folder
+    assert rate_of(experiment.agent_folder / AGENT) == pytest.approx(2.5e-4)
+    for epoch in (1, 2):
+        assert rate_of(folder / f"pose-lr-0.00025-{epoch}.pth.tar") == pytest.approx(2.5e-4)
+        assert rate_of(folder / f"agent-lr-0.00005-{epoch + 1}.pth.tar") == pytest.approx(5e-5)
+    late = joint.copy(tmp_path / "checkpoints")
+    with_epoch(late.joint_folder / "pose-lr-0.00025-2.pth.tar", 139)
+    flags = ("--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 141, "--agent_lr", "0.001")
+    run_here(JOINT, *late.flags, *flags)
+    assert rate_of(late.joint_folder / "pose-lr-0.00025-140.pth.tar") == pytest.approx(2.5e-5)
+    assert rate_of(late.joint_folder / "agent-lr-0.001-4.pth.tar") == pytest.approx(1e-3)
 
 
 def test_evaluation_of_stage_1_with_the_grid(joint):
@@ -256,8 +275,7 @@ def test_missing_prefixes_are_one_line(changeable):
     place = changeable.place
     done = run_stage(JOINT, *place, *TRAINING, check=False)
     assert_user_error(done, "--load_prefix_pose")
-    done = run_stage(JOINT, *changeable.flags, "--is_train", "true", check=False)
-    assert_user_error(done, "--load_prefix_sr")
+    assert "--load_prefix_sr is missing" in refusal(JOINT, *changeable.flags, "--is_train", "true")
     absent = refusal(JOINT, *place, "--load_prefix_pose", "lr-0.00025-7", *TRAINING)
     assert f"{POSE}.pth.tar" in absent  # what there is
     absent = refusal(JOINT, *changeable.flags, "--load_prefix_sr", "lr-0.00025-7", "--is_train", "true")

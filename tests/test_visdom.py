@@ -105,6 +105,7 @@ def test_without_the_package_training_goes_on(tmp_path, caplog, monkeypatch):
     assert len(warnings(caplog)) == 1 and "visdom" in warnings(caplog)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handler", [None, Hello, Unfriendly, Noise, Silence])
 def test_no_server_and_others_cost_one_warning(handler, tmp_path, caplog, capfd, hurried):
     caplog.set_level(logging.INFO)
@@ -132,6 +133,7 @@ def test_no_server_and_others_cost_one_warning(handler, tmp_path, caplog, capfd,
         other.server_close()
 
 
+@pytest.mark.slow
 def test_the_server_has_as_many_points_as_epochs(server, tmp_path):
     display = VisdomDisplay(tmp_path / "log.jsonl", "a run/of é", "http://localhost", server.port)
     for event in [start(), *epochs(0, 5)]:
@@ -147,6 +149,7 @@ def test_the_server_has_as_many_points_as_epochs(server, tmp_path):
     assert set(server.windows("a-run_of-é")) == {"options", *JOINT}
 
 
+@pytest.mark.slow
 def test_points_arrive_during_the_epoch_and_a_resumed_run_goes_on(server, tmp_path, hurried):
     log = tmp_path / "log.jsonl"
     lines = [json.dumps(event) for event in [start(), *epochs(0, 3)]]
@@ -165,6 +168,7 @@ def test_points_arrive_during_the_epoch_and_a_resumed_run_goes_on(server, tmp_pa
     assert [x for x, _ in server.curves("run")["loss"]["valid"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_gets_everything(server, tmp_path, caplog, hurried):
     caplog.set_level(logging.INFO, "utils.visdom_display")
     display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", server.port)
@@ -201,6 +205,7 @@ def run(*arguments: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_replayed_from_its_folder(server, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -240,6 +245,7 @@ def test_a_replay_that_cannot_be_is_one_line(folder, log, server_flag, message, 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_training_run_outlives_its_server(server, tmp_path):
     write_demo(tmp_path / "data" / "demo", train=4, valid=2)
     size = ["--in_res", "64", "--chan", "16", "--num_stacks", "1", "--bs", "2", "--nEpochs", "12"]
@@ -272,6 +278,7 @@ DRAWN = """return [...document.querySelectorAll('.js-plotly-plot')].map(plot => 
     plot.querySelectorAll('.scatterlayer .point').length])"""
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_curves(server, browser, tmp_path):  # noqa: F811
     if missing_files():
         skip_or_fail("visdom's page lacks scripts: python tests/install_visdom_scripts.py fetches them")

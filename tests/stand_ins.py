@@ -1,0 +1,79 @@
+"""Stand-ins with which a stage's loop runs without a data set, a folder and networks that take time."""
+
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from data.augment import MARGINS, PersonBatch, augment
+
+
+class Silent:
+    """A report that nobody reads."""
+
+    def batch(self, *position, **means):
+        pass
+
+
+class Filter(nn.Module):
+    """A pose network of two stacks: a linear filter of the picture each, another one for every joint."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.stacks = nn.ModuleList(nn.Conv2d(3, 16, kernel_size=4, stride=4) for _ in range(2))
+
+    def forward(self, image):
+        return [stack(image) for stack in self.stacks]
+
+
+class Blind(nn.Module):
+    """A pose network for an agent that does not look."""
+
+    def features(self, image):
+        return (image,)
+
+
+class Stubborn(nn.Module):
+    """An agent that tells each person the same, or everyone their row, of its logits; it can learn."""
+
+    def __init__(self, scale, rotation):
+        super().__init__()
+        self.scale, self.rotation = nn.Parameter(scale), nn.Parameter(rotation)
+
+    def forward(self, features):
+        people = len(features[0])
+        return {"scale": self.scale.expand(people, 7), "rotation": self.rotation.expand(people, 7)}
+
+    def train(self, mode=True):
+        return self
+
+
+def some_people(count):
+    """People whose photographs are 8 px of noise."""
+    draws = torch.Generator().manual_seed(1)
+    return PersonBatch(
+        patch=torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=draws),
+        center=torch.full((count, 2), 100.0),
+        scale=torch.ones(count),
+        points=100 + 50 * torch.rand(count, 16, 2, generator=draws),
+        normalizer=torch.full((count,), 20.0),
+        width=torch.full((count,), 200.0),
+        index=torch.arange(count),
+        margin=MARGINS["drawn"],
+    )
+
+
+def plain_run(seed=0, in_res=8):
+    """What loops need of a run, without a data set."""
+    return SimpleNamespace(
+        opt=SimpleNamespace(in_res=in_res, out_res=in_res // 4, agent_iters=None, bs=24),
+        dataset=SimpleNamespace(measure="PCKh", threshold=0.5),
+        generator=torch.Generator().manual_seed(seed),
+        device=torch.device("cpu"),
+        autocast=nullcontext,
+        augment=partial(augment, in_res=in_res, out_res=in_res // 4),
+        forward=lambda network, image: network(image),
+    )

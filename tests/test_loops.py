@@ -1,0 +1,280 @@
+"""The loops of stage 1 and of pretraining, and the flip test: which pictures, targets and rates they use."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from experiment import load_script
+from stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
+from torch.testing import assert_close
+
+from data.annotations import JOINT_NAMES
+from data.augment import Augmentation, augment
+from data.heatmap import predict_points
+from data.kinds import KINDS
+from models.losses import distribution_loss, pose_loss
+from utils.agents import AgentRecord, agent_logits, constant_loss
+from utils.collect import bin_pckh, summary
+from utils.evaluation import crop_pckh, evaluate, flip_tested_heatmaps
+from utils.history import History
+from utils.training import Learner, scheduled_lr
+
+STAGE1, PRETRAIN = load_script("stack-hg.py"), load_script("pretrain-s-r-agent.py")
+RES = 32
+
+
+def batches(*rows):
+    """Batches of people, each given by their rows in a table of ten, who look different."""
+    people = replace(some_people(10), normalizer=torch.full((10,), 120.0))  # within which many joints are
+    tensors = {name: value for name, value in vars(people).items() if name != "margin"}
+    return [replace(people, **{name: value[part] for name, value in tensors.items()}) for part in rows]
+
+
+def watched_run(seed=0):
+    """A run, and a list that fills with the augmentations that are used."""
+    run, used = plain_run(seed, in_res=RES), []
+
+    def recorded(people, augmentation):
+        used.append(augmentation)
+        return augment(people, augmentation, RES, RES // 4)
+
+    run.augment = recorded
+    return run, used
+
+
+def test_stage_1_trains_on_random_augmentation():
+    (run, used), loader = watched_run(seed=4), batches([3, 1, 4], [0, 9, 2, 5])
+    STAGE1.train_epoch(run, Learner(Filter(), 1e-3), loader, Silent())
+    draws = torch.Generator().manual_seed(4)
+    for augmentation, people in zip(used, loader, strict=True):
+        for name, value in vars(Augmentation.random(len(people), draws)).items():
+            assert torch.equal(getattr(augmentation, name), value), name
+
+
+def test_stage_1_reports_what_it_saw():
+    """Mean loss over people, PCK over joints of the augmented crops; the weights have moved by each batch."""
+    (run, used), loader = watched_run(), batches([3, 1, 4], [0, 9, 2, 5, 6])
+    learner, again = Learner(Filter().eval(), 1e-3), Learner(Filter(), 1e-3)
+    row = STAGE1.train_epoch(run, learner, loader, Silent())
+    assert learner.network.training
+    total, correct, known = 0.0, 0, 0
+    for augmentation, people in zip(used, loader, strict=True):
+        sample = augment(people, augmentation, RES, RES // 4)
+        outputs = again.network(sample.image)
+        total += len(people) * again.step(pose_loss(outputs, sample.heatmap))
+        pred = predict_points(outputs[-1].detach(), sample.center, sample.scale, sample.rotation)
+        error = (pred - sample.points).norm(dim=-1) / sample.normalizer[:, None]
+        scored = [k for k, name in enumerate(JOINT_NAMES) if name not in ("pelvis", "thorax")]
+        correct, known = correct + int((error[:, scored] <= 0.5).sum()), known + 14 * len(people)
+    assert row["train_loss"] == pytest.approx(total / 8, rel=1e-5)
+    assert row["train_pck"] == pytest.approx(correct / known)
+    assert_close(learner.network.state_dict(), again.network.state_dict())
+
+
+@pytest.fixture
+def targets(monkeypatch):
+    """The targets of every agent's loss in pretraining."""
+    used = []
+
+    def recorded(logits, target):
+        used.append(target)
+        return sum(distribution_loss(logits[kind], target[kind]) for kind in KINDS)
+
+    monkeypatch.setattr(PRETRAIN, "agent_loss", recorded)
+    return used
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_pretraining_gives_each_person_their_own_rows(targets, training):
+    """Whatever the order of people, and of scale and rotation each its own; on un-augmented crops."""
+    (run, used), order = watched_run(), ([7, 2, 9], [0, 4])
+    draws = torch.Generator().manual_seed(0)
+    rows = {kind: torch.randn(10, 7, generator=draws).softmax(dim=1) for kind in KINDS}
+    agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-9)
+    if training:
+        loss = PRETRAIN.train_epoch(run, Blind(), agent, batches(*order), rows, Silent())
+    else:
+        loss = PRETRAIN.mean_loss(run, Blind(), agent.network, batches(*order), rows)
+    for part, target in zip(order, targets, strict=True):
+        assert list(target) == list(KINDS)
+        for kind in KINDS:
+            assert torch.equal(target[kind], rows[kind][part])
+    expected = sum(distribution_loss(torch.zeros(5, 7), row[[7, 2, 9, 0, 4]]) for row in rows.values())
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    for augmentation in used:
+        for name, value in vars(Augmentation.identity(len(augmentation))).items():
+            assert torch.equal(getattr(augmentation, name), value), name
+
+
+def partner(joint):
+    """The joint on the other side of the body, by its name."""
+    name, swap = JOINT_NAMES[joint], {"left": "right", "right": "left"}
+    return JOINT_NAMES.index(" ".join(swap.get(word, word) for word in name.split()))
+
+
+def flip_test_by_hand(network, image):
+    """Joint by joint: the map of the image, and the other side's map of the mirrored image turned back."""
+    plain, mirrored = network(image)[-1], network(image.flip(3))[-1].flip(3)
+    maps = [(plain[:, joint] + mirrored[:, partner(joint)]) / 2 for joint in range(16)]
+    return torch.stack(maps, dim=1)
+
+
+def test_flip_test_averages_with_the_other_sides_map_of_the_mirrored_picture():
+    network, image = Filter(), torch.rand(3, 3, RES, RES, generator=torch.Generator().manual_seed(0))
+    outputs, averaged = flip_tested_heatmaps(plain_run(), network, image)
+    assert_close(averaged, flip_test_by_hand(network, image))
+    assert_close(outputs, network(image))
+    assert (averaged - outputs[-1]).abs().max() > 0.05
+
+
+def test_evaluation_predicts_with_the_flip_test_and_scores_everyone():
+    network, run, loader = Filter().train(), plain_run(in_res=RES), batches([3, 1, 4], [0, 9])
+    result = evaluate(run, network, loader)
+    assert not network.training
+    (people,) = batches([3, 1, 4, 0, 9])
+    sample = augment(people, Augmentation.identity(5), RES, RES // 4)
+    with torch.no_grad():
+        maps, outputs = flip_test_by_hand(network, sample.image), network(sample.image)
+    expected, plain = (
+        predict_points(one, sample.center, sample.scale, sample.rotation) for one in (maps, outputs[-1])
+    )
+    assert torch.equal(result.preds, expected)
+    assert not torch.equal(expected, plain)
+    assert result.loss == pytest.approx(pose_loss(outputs, sample.heatmap).item(), rel=1e-5)
+    error = (expected - people.points).norm(dim=-1) / people.normalizer[:, None]
+    scored = [k for k, name in enumerate(JOINT_NAMES) if name not in ("pelvis", "thorax")]
+    assert result.table.mean == pytest.approx((error[:, scored] <= 0.5).double().mean().item())
+    assert result.row() == {
+        "valid_loss": result.loss,
+        "valid_pck": result.table.pck["Mean"],
+        "valid_auc": result.table.auc["Mean"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, 1), (77, 1), (99, 1), (100, 0.2), (139, 0.2), (140, 0.1), (500, 0.1)]
+)
+def test_the_papers_learning_rates(epoch, factor):
+    assert scheduled_lr(2.5e-4, epoch) == pytest.approx(2.5e-4 * factor)
+
+
+def test_a_rate_that_is_set_is_that_of_the_next_step():
+    steps = []
+    for rate in (None, 1e-2):
+        learner = Learner(torch.nn.Linear(1, 1), 1e-3)
+        torch.nn.init.zeros_(learner.network.weight)
+        if rate is not None:
+            learner.set_lr(rate)
+        learner.step((learner.network(torch.ones(1, 1)) - 1e3).square().sum())
+        steps.append(learner.network.weight.item())
+    assert steps[1] == pytest.approx(10 * steps[0])
+
+
+class Watched(Filter):
+    """A pose network that notes how it is run: its mode, and whether gradients are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.modes = set()
+
+    def forward(self, image):
+        self.modes.add((self.training, torch.is_grad_enabled()))
+        return super().forward(image)
+
+    def features(self, image):
+        return self(image)
+
+
+def test_networks_are_scored_in_eval_mode_without_gradients():
+    run, (people,) = plain_run(in_res=RES), batches([1, 2])
+    network = Watched()
+    evaluate(run, network.train(), [people])
+    assert network.modes == {(False, False)}
+    crop_pckh(run, network, people, Augmentation.identity(2))
+    assert network.modes == {(False, False)}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_agent_looks_without_changing_the_pose_network(training):
+    run, network, agent = plain_run(), Watched(), Stubborn(torch.zeros(1, 7), torch.zeros(1, 7))
+    precisions = []
+    run.autocast = lambda: precisions.append(len(network.modes)) or nullcontext()
+    logits = agent_logits(run, network.train(training), agent, torch.rand(2, 3, RES, RES))
+    assert network.modes == {(False, False)} and network.training is training
+    assert precisions == [0, 1]  # of either network's pass
+    assert list(logits) == list(KINDS) and all(answer.requires_grad for answer in logits.values())
+
+
+def test_crops_are_scored_augmentation_by_augmentation():
+    run, (people,) = plain_run(in_res=RES), batches([1, 2, 3])
+    parts = [Augmentation.random(3, run.generator) for _ in range(4)]
+    together = crop_pckh(run, Filter(), people, Augmentation.cat(parts))
+    assert together.shape == (4, 3)
+    assert torch.equal(together, torch.cat([crop_pckh(run, Filter(), people, part) for part in parts]))
+    bins = torch.cat(
+        [crop_pckh(run, Filter(), people, Augmentation.fixed(3, mean, 0)) for mean in KINDS["scale"].means]
+    )
+    assert torch.equal(bin_pckh(run, Filter(), people, KINDS["scale"]), bins.T)
+    assert len(bins.unique()) > 3
+
+
+def test_a_collections_summary_by_hand():
+    """A uniform row, a row with two hardest bins, and one with a single one."""
+    rows = torch.tensor([[1 / 7] * 7, [0.1, 0.3, 0.3, 0.1, 0.1, 0.1, 0], [0.9, 0.1, 0, 0, 0, 0, 0]])
+    title, bins, mean, hardest = summary(rows, "train", KINDS["scale"]).splitlines()
+    assert title == "train: 3 people, 33.3 % with a uniform row"
+    assert [float(number) for number in bins.split()[2:]] == list(KINDS["scale"].means)
+    assert [float(number) for number in mean.split()[2:]] == pytest.approx(
+        rows.mean(dim=0).tolist(), abs=6e-4
+    )
+    assert [float(number) for number in hardest.split()[2:]] == [0.5, 0.25, 0.25, 0, 0, 0, 0]
+    uniform = torch.full((2, 7), 1 / 7)
+    assert "100.0 % with a uniform row" in summary(uniform, "val", KINDS["rotation"])
+    assert summary(uniform, "val", KINDS["rotation"]).splitlines()[3].split()[2:] == ["0.000"] * 7
+    nearly = uniform + torch.tensor([[4e-6, -4e-6, 0, 0, 0, 0, 0]])
+    assert "0.0 % with a uniform row" in summary(nearly, "val", KINDS["rotation"])
+
+
+def test_an_agents_epoch_by_hand():
+    """Two batches of unequal size; three kinds of outcome: harder, a tie, easier."""
+    record, draws = AgentRecord(), torch.Generator().manual_seed(0)
+    history = History([{f"{kind}_distribution": [1.0, 0, 0, 0, 0, 0, 0] for kind in KINDS}])
+    sizes, losses = (3, 1), (2.0, 4.0)
+    predicted = [{kind: torch.rand(n, 7, generator=draws).softmax(dim=1) for kind in KINDS} for n in sizes]
+    pckh = torch.tensor(
+        [[[0.9, 0.5, 0.5, 0.75], [0.2, 0.4, 1.0, 0.0]], [[0.4, 0.5, 0.6, 0.5], [0.1, 0.8, 1.0, 0.5]]]
+    )
+    for loss, shares, part, rows in zip(
+        losses, predicted, pckh.split(sizes, dim=2), ([0, 1, 2], [3]), strict=True
+    ):
+        drawn = Augmentation.identity(len(rows))
+        record.add(loss, shares, part, torch.tensor(rows), drawn)
+    row = record.row(history)
+    gap = pckh[0] - pckh[1]
+    expected = {
+        "agent_loss": (3 * 2 + 4) / 4,
+        "pck_random": pckh[0].mean().item(),
+        "pck_agent": pckh[1].mean().item(),
+        "pck_gap": gap.mean().item(),
+        "scale_gap": gap[0].mean().item(),
+        "rotation_gap": gap[1].mean().item(),
+        "reward_share": 3 / 8,
+    }
+    for kind in KINDS:
+        shares = torch.cat([part[kind] for part in predicted])
+        expected[f"{kind}_entropy"] = -(shares * shares.log()).sum(dim=1).mean().item()
+        mean = shares.mean(dim=0)
+        assert row.pop(f"{kind}_distribution") == pytest.approx(mean.tolist(), abs=1e-6)
+        expected[f"{kind}_change"] = (1 - mean[0]).item()
+    assert row == pytest.approx(expected, abs=1e-6)
+    assert not [name for name in record.row(History()) if name.endswith("_change")]
+
+
+def test_the_best_constant_prediction_is_finite():
+    """A bin that nobody loses anything under has a share of 0."""
+    rows = {"a": torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]]), "b": torch.tensor([[0.25, 0.25, 0.5]] * 2)}
+    mean = {kind: row.mean(dim=0) for kind, row in rows.items()}
+    expected = (math.log(1 / 0.75) + 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)) / 2
+    assert constant_loss(rows, mean) == pytest.approx(expected, rel=1e-5)
