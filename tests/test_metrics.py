@@ -109,7 +109,7 @@ def test_table_by_hand():
     pred = points.clone()
     pred[..., 0] += 10 * distance
     table = pck_table(pred, points, EVERYONE.expand(40), "PCKh", 0.5)
-    assert (table.people, table.measure, table.threshold) == (40, "PCKh", 0.5)
+    assert (table.people, table.metric, table.threshold) == (40, "PCKh", 0.5)
     for name, joints in TABLE_COLUMNS.items():
         found = distance[:, joints].abs()
         shares = [(found <= k / 100).double().mean().item() for k in range(51)]
