@@ -1,0 +1,109 @@
+"""A third kind of augmentation: an entry, a field and a line of the warp are all that it takes."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from experiment import tiny_experiment
+from stages import QUIET, REPOSITORY, SMALL, TRAIN, environment
+
+from utils.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.slow
+
+ENTRY = """
+        Kind("scale","""
+FIELD = """
+    color: Tensor ="""
+LINE = """
+    return matrix
+"""
+CHANGES = {
+    "data/kinds.py": (
+        ENTRY,
+        '\n        Kind("shear", "shear", (-0.3, -0.15, 0.0, 0.15, 0.3), 0.04, "", "shear"),' + ENTRY,
+    ),
+    "data/augment.py": (FIELD, '\n    shear: Tensor = field(metadata={"identity": 0.0})' + FIELD),
+}
+WARP = ("data/augment.py", LINE, "\n    matrix[:, 0, 1] = augmentation.shear" + LINE)
+
+# White dots on black: the brightest place of the crop and the peak of the heatmap say where each of them is.
+PROBE = """
+import torch
+from dataclasses import replace
+from data.augment import MARGINS, Augmentation, PersonBatch, augment
+
+assert MARGINS["drawn"] > MARGINS["shear"] > 1.29
+places = torch.tensor([[40.0, 50.0], [150.0, 60.0], [60.0, 140.0]])
+patch = torch.zeros(3, 3, 200, 200, dtype=torch.uint8)
+points = torch.zeros(3, 16, 2)
+for k, (x, y) in enumerate(places.int().tolist()):
+    patch[k, :, y - 2 : y + 3, x - 2 : x + 3] = 255
+    points[k, 0] = places[k] + 0.5
+people = PersonBatch(patch, torch.full((3, 2), 100.0), torch.full((3,), 0.6), points, torch.ones(3),
+                     torch.full((3,), 200.0), torch.arange(3), 200 / 120)
+shear = torch.tensor([0.3, -0.3, 0.2])
+turned = replace(Augmentation.identity(3), shear=shear, rotation=torch.tensor([0.0, 20.0, -10.0]))
+sample = augment(people, turned, 128, 32)
+plain = augment(people, replace(turned, shear=torch.zeros(3)), 128, 32)
+for maps in (sample.image[:, 0], sample.heatmap[:, 0]):
+    assert maps.amax() > 0.5
+dots = sample.image[:, 0].flatten(1).argmax(1)
+at = torch.stack((dots % 128, dots // 128), 1) / 4
+there = sample.in_crop(points[:, :1], 32)[:, 0]
+assert (at - there).abs().max() < 1.5, (at, there)
+assert (there - plain.in_crop(points[:, :1], 32)[:, 0]).abs().max() > 2
+assert (sample.predict(sample.heatmap)[:, 0] - points[:, 0]).abs().max() < 3
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """The program with a third kind, and a script that collects its rows."""
+    root = tmp_path_factory.mktemp("tree")
+    for script in REPOSITORY.glob("*.py"):
+        shutil.copy(script, root)
+    for package in ("data", "models", "options", "utils"):
+        shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, old, new in (*((file, *change) for file, change in CHANGES.items()), WARP):
+        text = (root / file).read_text()
+        assert text.count(old) == 1
+        (root / file).write_text(text.replace(old, new))
+    collector = (root / "collect-scale-distri.py").read_text().replace("scale", "shear")
+    (root / "collect-shear-distri.py").write_text(collector)
+    return root
+
+
+def run(tree, *arguments):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=tree,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:] + done.stderr
+
+
+def test_crops_points_and_predictions_agree(tree):
+    run(tree, "-c", PROBE)
+
+
+def test_it_goes_through_all_stages(tree, tmp_path_factory, tmp_path):
+    experiment = tiny_experiment(tmp_path_factory.getbasetemp() / "experiment").copy(tmp_path / "checkpoints")
+    flags = (*SMALL, *QUIET, *experiment.flags)
+    run(tree, "collect-shear-distri.py", *flags)
+    rows = np.loadtxt(experiment.agent_folder / "train_shears.txt")
+    assert rows.shape == (TRAIN, 5) and np.allclose(rows.sum(axis=1), 1, atol=1e-5)
+    run(tree, "pretrain-s-r-agent.py", *flags, "--nEpochs", 1, "--overwrite", "true")
+    agent = load_checkpoint(experiment.agent_folder / "lr-0.00025-0.pth.tar")["state_dict"]
+    assert agent["fc_shear.weight"].shape[0] == 5
+    joint = ("--load_prefix_sr", "lr-0.00025-0", "--is_train", "true", "--nEpochs", 2, "--use_html", "true")
+    run(tree, "joint-train-pose-s-r-agent.py", *flags, *joint)
+    history = load_checkpoint(experiment.joint_folder / "pose-lr-0.00025-1.pth.tar")["train_history"]
+    assert len(history[-1]["shear_distribution"]) == 5 and "shear_gap" in history[-1]
+    assert "shear" in (experiment.joint_folder / "web" / "epoch-1.html").read_text()
