@@ -99,7 +99,7 @@ def measure(run: Run) -> None:
     ready = per_person("  forward of 7 ready crops a person", floor.collect, rounds * len(rows))
     pose.network.eval()
     took = per_person(
-        "  collecting as stage 2 does", lambda: collect_rows(run, pose.network, people, "scale")
+        "  collecting as stage 2 does", lambda: collect_rows(run, pose.network, people, KINDS["scale"])
     )
     say(f"  ratio to the floor: {ready / (rounds * len(rows)) / (took / count):.2f}")
 

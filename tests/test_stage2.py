@@ -122,7 +122,7 @@ def test_rows_are_those_of_a_plain_loop(experiment, kind):
 @pytest.mark.parametrize("flags", [("--bs", 11), ("--bs", 5, "--nThreads", 2)])
 def test_rows_do_not_depend_on_batches_and_workers(experiment, flags):
     run = experiment.run(*flags)
-    rows = collect_rows(run, loaded_pose(run), run.dataset.train, "scale")
+    rows = collect_rows(run, loaded_pose(run), run.dataset.train, KINDS["scale"])
     np.testing.assert_allclose(rows_of(experiment, "train", "scale"), rows, atol=1e-6)
 
 

@@ -28,6 +28,7 @@ from data.kinds import KINDS
 from utils.agents import AgentRecord
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.metrics import SCORED_JOINTS, pck_counts
+from utils.runs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -209,9 +210,9 @@ def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, m
     annotations = unscored(changeable.data, tmp_path / "people.json", 2, 7)
     pose_saw, agent_saw = [], []
 
-    def recorded_augment(people, augmentation, *sizes):
+    def recorded_augment(run, people, augmentation):
         pose_saw.extend(people.index[augmentation.color.std() > 0].view(-1).tolist())
-        return augment(people, augmentation, *sizes)
+        return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
     def recorded_add(record, loss, predicted, pckh, rows, drawn):
         agent_saw.extend(rows.tolist())
@@ -219,7 +220,7 @@ def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, m
 
     add = AgentRecord.add
     monkeypatch.setattr(AgentRecord, "add", recorded_add)
-    monkeypatch.setattr("data.augment.augment", recorded_augment)  # the script imports it anew
+    monkeypatch.setattr(Run, "augment", recorded_augment)
     flags = (*changeable.flags, "--annotations", annotations, "--use_html", "true")
     run_here(JOINT, *flags, *TRAINING, "--nEpochs", 2)
     assert sorted(pose_saw) == [*range(TRAIN)]

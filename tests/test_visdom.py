@@ -20,6 +20,7 @@ from visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProcess, free
 
 from data.demo import write_demo
 from utils import visdom_display
+from utils.display import visdom
 from utils.display.events import read_events
 from utils.display.visdom import (
     VisdomDisplay,
@@ -59,9 +60,9 @@ def server(tmp_path):
 def hurried(monkeypatch):
     """Pauses and patience for a test."""
     for name in ("PAUSE", "RETRY", "REQUEST_TIMEOUT"):
-        monkeypatch.setattr(visdom_display, name, 0.2)
-    monkeypatch.setattr(visdom_display, "PAUSE_SHARE", 1)
-    monkeypatch.setattr(visdom_display, "CLOSE_TIMEOUT", 1.0)
+        monkeypatch.setattr(visdom, name, 0.2)
+    monkeypatch.setattr(visdom, "PAUSE_SHARE", 1)
+    monkeypatch.setattr(visdom, "CLOSE_TIMEOUT", 1.0)
 
 
 def test_names_of_environments(tmp_path):
@@ -170,7 +171,7 @@ def test_points_arrive_during_the_epoch_and_a_resumed_run_goes_on(server, tmp_pa
 
 @pytest.mark.slow
 def test_a_server_that_comes_back_gets_everything(server, tmp_path, caplog, hurried):
-    caplog.set_level(logging.INFO, "utils.visdom_display")
+    caplog.set_level(logging.INFO, "utils.display.visdom")
     display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", server.port)
     for event in [start(), *epochs(0, 2)]:
         display.add(event)
