@@ -241,7 +241,7 @@ def test_agents_epochs_leave_the_pose_network_alone(experiment):
 
     class Quiet:
         def batch(self, *position, **means):
-            assert math.isfinite(means["agent_loss"])
+            assert math.isfinite(means["loss"])
 
     losses = [script.train_epoch(run, network, agent, loader, rows, Quiet()) for _ in range(2)]
     assert_close(copied_state(network), before, atol=0, rtol=0)

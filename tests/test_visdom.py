@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from browser import browser, console_errors, failed_requests, skip_or_fail  # noqa: F401
 from install_visdom_scripts import missing_files
-from visdom_events import JOINT, epochs, start
+from visdom_events import JOINT, RUNNING, epochs, start
 from visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProcess, free_port
 
 from data.demo import write_demo
@@ -146,7 +146,9 @@ def test_the_server_has_as_many_points_as_epochs(server, tmp_path):
     for traces in curves.values():
         for legend, points in traces.items():
             assert [x for x, _ in points] == positions(legend, 5)
-    assert curves["PCK"]["valid"] == [(epoch, 4 / (epoch + 2)) for epoch in range(5)]
+    assert curves["PCK"]["validation"] == [
+        (epoch, pytest.approx(100 * 4 / (epoch + 2))) for epoch in range(5)
+    ]
     assert set(server.windows("a-run_of-é")) == {"options", *JOINT}
 
 
@@ -161,12 +163,12 @@ def test_points_arrive_during_the_epoch_and_a_resumed_run_goes_on(server, tmp_pa
         display.add(event)
     wait_for(lambda: "loss" in server.windows("run"))
     curves = server.curves("run")["loss"]
-    assert [x for x, _ in curves["train (running)"]] == [0.5, 1, 1.5, 2, 2.5]
-    assert [x for x, _ in curves["valid"]] == [0, 1]
+    assert [x for x, _ in curves[RUNNING]] == [0.5, 1, 1.5, 2, 2.5]
+    assert [x for x, _ in curves["validation"]] == [0, 1, 2]  # until epoch 2 is finished anew
     for event in epochs(2, 4)[1:]:
         display.add(event)
     display.close()
-    assert [x for x, _ in server.curves("run")["loss"]["valid"]] == [0, 1, 2, 3]
+    assert [x for x, _ in server.curves("run")["loss"]["validation"]] == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
@@ -293,8 +295,8 @@ def test_the_page_shows_the_curves(server, browser, tmp_path):  # noqa: F811
     time.sleep(1)
     drawn = {title: facts for title, *facts in browser.execute_script(DRAWN)}
     assert [legend for legend, *_ in drawn.values()] == list(JOINT.values())
-    assert drawn["loss"] == [JOINT["loss"], 3, 2 * 5]  # the running means are a line without points
-    assert drawn["PCKh@0.5"] == [["train", "valid"], 2, 2 * 5]
-    assert drawn["agent: mean distribution over rotation"][1:] == [7, 7 * 5]
+    assert drawn["Loss"] == [JOINT["loss"], 3, 2 * 5]  # the running means are a line without points
+    assert drawn["PCKh@0.5, %"] == [JOINT["PCK"], 2, 2 * 5]
+    assert drawn["Agent: mean distribution over rotation (°)"][1:] == [7, 7 * 5]
     assert "<b>page</b>/1" in browser.find_element("tag name", "table").text
     assert console_errors(browser) == [] and failed_requests(browser) == []
