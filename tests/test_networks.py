@@ -128,6 +128,7 @@ def test_the_features_of_simple_baseline_are_what_forward_computes(image):
     assert all(torch.equal(feature, stage) for feature, stage in zip(half, whole, strict=True))
 
 
+@pytest.mark.slow
 def test_the_hourglass_starts_without_torchvision():
     code = "import sys; import utils.runs, options.parser; sys.exit('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=False)

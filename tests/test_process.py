@@ -11,6 +11,8 @@ from stages import REPOSITORY, command, demo_data, environment
 
 from utils import process
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = (
     "stack-hg.py",
     "collect-scale-distri.py",
