@@ -38,14 +38,14 @@ PHOTOGRAPHS = {  # how it is made, where it is kept, what is seen
     "RGBA, part transparent": (lambda: layers(RAMP, PART), "png", HIDDEN),
     "RGBA, half transparent": (lambda: layers(RAMP, HALF), "png", np.rint(RAMP * (128 / 255))),
     "CMYK": (lambda: Image.fromarray(COLOURS).convert("CMYK"), "tif", COLOURS),
-    "I;16": (lambda: Image.fromarray(GREY * np.uint16(257)), "png", RAMP),
-    "I;16, TIFF": (lambda: Image.fromarray(GREY * np.uint16(257)), "tif", RAMP),
-    "I;16B": (lambda: Image.fromarray((GREY * np.uint16(257)).astype(">u2")), "tif", RAMP),
+    "I;16": (lambda: Image.fromarray(GREY.astype(np.uint16) * 257), "png", RAMP),
+    "I;16, TIFF": (lambda: Image.fromarray(GREY.astype(np.uint16) * 257), "tif", RAMP),
+    "I;16B": (lambda: Image.fromarray((GREY.astype(np.uint16) * 257).astype(">u2")), "tif", RAMP),
     "I, up to 255": (lambda: Image.fromarray(GREY.astype(np.int32)), "tif", RAMP),
-    "I, up to 65535": (lambda: Image.fromarray(GREY * np.int32(257)), "tif", RAMP),
-    "F, up to 1": (lambda: Image.fromarray(GREY / np.float32(255)), "tif", RAMP),
+    "I, up to 65535": (lambda: Image.fromarray(GREY.astype(np.int32) * 257), "tif", RAMP),
+    "F, up to 1": (lambda: Image.fromarray(GREY.astype(np.float32) / 255), "tif", RAMP),
     "F, up to 255": (lambda: Image.fromarray(GREY.astype(np.float32)), "tif", RAMP),
-    "F, up to 65535": (lambda: Image.fromarray(GREY * np.float32(257)), "tif", RAMP),
+    "F, up to 65535": (lambda: Image.fromarray(GREY.astype(np.float32) * 257), "tif", RAMP),
 }
 
 
