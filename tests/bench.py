@@ -17,10 +17,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from support.visdom_server import VisdomProcess
 from torch import Tensor
-from visdom_server import VisdomProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from support.stand_ins import Silent
 
 from data.augment import MARGINS, Augmentation, augment
 from data.kinds import KINDS
@@ -40,13 +42,6 @@ PEOPLE = 160
 
 stack_hg = importlib.import_module("stack-hg")
 joint = importlib.import_module("joint-train-pose-s-r-agent")
-
-
-class Silent:
-    """A report that reports nothing."""
-
-    def batch(self, *values: object, **means: float) -> None:
-        """Nothing."""
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -9,8 +9,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # here and in stages' processes: sums then 
 
 import numpy as np
 import pytest
+from support.experiment import Experiment, tiny_experiment
+from support.pages import NASTY
 
+from data.demo import write_demo
+from options.parser import StageParser
 from utils.process import Terminal
+from utils.runs import Run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -48,3 +53,27 @@ def real_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """A tiny experiment up to the pretrained agent; not to be changed."""
+    return tiny_experiment(tmp_path_factory.mktemp("experiment"))
+
+
+@pytest.fixture
+def changeable(experiment: Experiment, tmp_path: Path) -> Experiment:
+    """A copy of the tiny experiment."""
+    return experiment.copy(tmp_path / "checkpoints")
+
+
+@pytest.fixture(scope="session")
+def nasty_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a small demo set, with an id that is no plain word; its networks have learned nothing."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_demo(folder / "data" / "demo", train=4, valid=6)
+    sizes = "--num_stacks 1 --chan 8 --in_res 64 --bs 4 --gpu_id -1 --dataset demo --display_winsize 96"
+    places = ["--exp_id", NASTY, "--exp_dir", str(folder / "exp"), "--data_dir", str(folder / "data")]
+    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "evaluation")
+    opt = StageParser("", *groups).parse([*sizes.split(), *places])
+    return Run(opt, opt.exp_folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages import REPOSITORY
+from support.stages import REPOSITORY
 
 from models.hourglass import StackedHourglass
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from stages import REPOSITORY
+from support.stages import REPOSITORY
 
 from utils.compare import final_table, markdown, paired_difference, read_arms
 from utils.errors import UserError

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from stages import demo_data, run_stage
-from stand_ins import some_people
+from support.stages import demo_data, run_stage
+from support.stand_ins import some_people
 from torch.testing import assert_close
 
 from data.augment import Augmentation, augment

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from annotation_files import write_h5
+from support.annotation_files import write_h5
 
 from data import datasets
 from data.datasets import load_dataset

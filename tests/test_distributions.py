@@ -1,9 +1,6 @@
 """Files of collected distributions: exact round trips, the released format, and no damage goes unseen."""
 
 import json
-import multiprocessing
-import random
-import time
 
 import numpy as np
 import pytest
@@ -162,32 +159,3 @@ def test_binary_junk_is_refused(path, junk):
 
 def test_folder_in_its_place_is_refused(tmp_path):
     refusal(tmp_path)
-
-
-def write_for_ever(path, versions, source) -> None:
-    while True:
-        for rows in versions:
-            write_distributions(path, rows, source)
-
-
-@pytest.mark.slow
-def test_killed_writer_leaves_a_whole_file(tmp_path):
-    """SIGKILL at any moment: the file is one version or the other, never something in between."""
-    path = tmp_path / "train_scales.txt"
-    source = SOURCE | {"people": 400}
-    versions = [some_rows(400, seed) for seed in (1, 2)]
-    write_distributions(path, versions[0], source)
-    moments = random.Random(0)
-    found = set()
-    for _ in range(40):
-        arguments = (path, versions, source)
-        writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=arguments)
-        writer.start()
-        time.sleep(moments.uniform(0.005, 0.04))
-        writer.kill()
-        writer.join()
-        rows = read_distributions(path, source)
-        same = [bool(torch.isclose(rows, version, atol=1e-6, rtol=0).all()) for version in versions]
-        assert any(same)
-        found.add(same.index(True))
-    assert found == {0, 1}  # the writers did get as far as replacing the file

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from experiment import kept_logging, load_script
-from stages import QUIET, SMALL, TRAIN, demo_data
-from stand_ins import Blind, Silent, Stubborn, plain_run, some_people
+from support.experiment import kept_logging, load_script
+from support.stages import QUIET, SMALL, TRAIN, demo_data
+from support.stand_ins import Blind, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
 from data.augment import Augmentation, augment

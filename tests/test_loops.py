@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from experiment import load_script
-from stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
+from support.experiment import load_script
+from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
 from data.annotations import JOINT_NAMES

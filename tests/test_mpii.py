@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from annotation_files import (
+from support.annotation_files import (
     assert_same_people,
     entry,
     person,

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
-from experiment import POSE
-from stages import REPOSITORY, demo_data, environment, run_stage
+from support.experiment import POSE
+from support.stages import REPOSITORY, demo_data, environment, run_stage
 from torch import nn
 from torchvision.models import resnet50
 

@@ -6,8 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from experiment import tiny_experiment
-from stages import QUIET, REPOSITORY, SMALL, TRAIN, environment
+from support.stages import QUIET, REPOSITORY, SMALL, TRAIN, environment
 
 from utils.checkpoint import load_checkpoint
 
@@ -93,17 +92,16 @@ def test_crops_points_and_predictions_agree(tree):
     run(tree, "-c", PROBE)
 
 
-def test_it_goes_through_all_stages(tree, tmp_path_factory, tmp_path):
-    experiment = tiny_experiment(tmp_path_factory.getbasetemp() / "experiment").copy(tmp_path / "checkpoints")
-    flags = (*SMALL, *QUIET, *experiment.flags)
+def test_it_goes_through_all_stages(tree, changeable):
+    flags = (*SMALL, *QUIET, *changeable.flags)
     run(tree, "collect-shear-distri.py", *flags)
-    rows = np.loadtxt(experiment.agent_folder / "train_shears.txt")
+    rows = np.loadtxt(changeable.agent_folder / "train_shears.txt")
     assert rows.shape == (TRAIN, 5) and np.allclose(rows.sum(axis=1), 1, atol=1e-5)
     run(tree, "pretrain-s-r-agent.py", *flags, "--nEpochs", 1, "--overwrite", "true")
-    agent = load_checkpoint(experiment.agent_folder / "lr-0.00025-0.pth.tar")["state_dict"]
+    agent = load_checkpoint(changeable.agent_folder / "lr-0.00025-0.pth.tar")["state_dict"]
     assert agent["fc_shear.weight"].shape[0] == 5
     joint = ("--load_prefix_sr", "lr-0.00025-0", "--is_train", "true", "--nEpochs", 2, "--use_html", "true")
     run(tree, "joint-train-pose-s-r-agent.py", *flags, *joint)
-    history = load_checkpoint(experiment.joint_folder / "pose-lr-0.00025-1.pth.tar")["train_history"]
+    history = load_checkpoint(changeable.joint_folder / "pose-lr-0.00025-1.pth.tar")["train_history"]
     assert len(history[-1]["shear_distribution"]) == 5 and "shear_gap" in history[-1]
-    assert "shear" in (experiment.joint_folder / "web" / "epoch-1.html").read_text()
+    assert "shear" in (changeable.joint_folder / "web" / "epoch-1.html").read_text()

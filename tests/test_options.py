@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stages import REPOSITORY
+from support.stages import REPOSITORY
 
 from options.parser import StageParser
 from utils.runs import seeded_generator

@@ -3,127 +3,47 @@
 import logging
 import math
 import threading
-from html.parser import HTMLParser
-from pathlib import Path
-from urllib.parse import unquote, urlparse
 
-import numpy as np
 import pytest
 import torch
-from browser import browser, console_errors, failed_requests  # noqa: F401
-from stages import demo_data, run_stage
+from support.browser import browser, console_errors, failed_requests  # noqa: F401
+from support.pages import NASTY, Page, read, refreshes, row, section, some_pages
+from support.stages import demo_data, run_stage
 
-from data.demo import write_demo
 from data.errors import DataError
-from data.kinds import KINDS
-from options.parser import StageParser
 from utils.agents import build_agent
 from utils.display import pages as pages_module
 from utils.display.curves import draw_curves
-from utils.display.gallery import agent_gallery, fixed_rows, grid_section, hardest_gallery, load, pose_gallery
+from utils.display.gallery import agent_gallery, grid_section, hardest_gallery, pose_gallery
 from utils.display.markup import gallery_page
 from utils.display.pages import MOST, Pages, best_epoch, kept, write_evaluation
-from utils.display.sections import Bars, Grid, Person, Picture, Section
+from utils.display.sections import Section
 from utils.errors import UserError
 from utils.evaluation import evaluate
 from utils.runs import Run
 
-NASTY = "a <b>&\"x\" 'y' ü"
-VOID = {"meta", "img", "br", "link", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """A page's tags, checked to be balanced as they come, its attributes and its text."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open, self.tags, self.text = [], [], ""
-        self.feed(source)
-        self.close()
-        assert self.open == []
-        assert source.startswith("<!DOCTYPE html>") and source.rstrip().endswith("</html>")
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attributes]
-        assert len(names) == len(set(names)), f"{tag} repeats an attribute"
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def read(path: Path) -> Page:
-    page = Page(path.read_text(encoding="utf-8"))
-    for image in page.all("img"):
-        assert image["src"].startswith("data:image/") and image["alt"]
-    for link in page.all("a"):
-        url = urlparse(link["href"])
-        assert not url.scheme and not url.netloc and not url.path.startswith("/")
-        assert (path.parent / unquote(url.path)).exists(), link
-    assert not page.all("script") and not page.all("link")
-    return page
-
-
-def refreshes(page: Page) -> bool:
-    return any(meta.get("http-equiv") == "refresh" for meta in page.all("meta"))
-
-
-def row(epoch: int, **fields: object) -> dict:
-    return {"epoch": epoch, "train_loss": 1 / (epoch + 1), "valid_pck": 0.5 + 0.1 * math.sin(epoch)} | fields
-
-
-def some_pages(folder: Path, epoch: int = 0, rows: list[dict] | None = None) -> Pages:
-    options = {"lr": (NASTY, True), "bs": ("24", False)}
-    return Pages(folder, NASTY, "stack-hg", "PCKh@0.5", options, epoch, 60, rows or [])
-
-
-def section(text: str = NASTY) -> Section:
-    bars = Bars(text, [f"{mean:g}" for mean in KINDS["scale"].means], [0.1, 0.4, 0, 0, 0.5, 0, 0], 4)
-    grid = Grid(text, ["a", "b"], [text], [[0.5], [math.nan]])
-    return Section(text, text, [Person(text, [Picture(b"no picture", text)], [bars])], grid)
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on a small demo set, with an id that is no plain word."""
-    folder = tmp_path_factory.mktemp("pages")
-    write_demo(folder / "data" / "demo", train=4, valid=6)
-    sizes = "--num_stacks 1 --chan 8 --in_res 64 --bs 4 --gpu_id -1 --dataset demo --display_winsize 96"
-    places = ["--exp_id", NASTY, "--exp_dir", str(folder / "exp"), "--data_dir", str(folder / "data")]
-    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "evaluation")
-    opt = StageParser("", *groups).parse([*sizes.split(), *places])
-    return Run(opt, opt.exp_folder)
-
-
-@pytest.fixture(scope="module")
-def site(run: Run) -> Pages:
+def site(nasty_run: Run) -> Pages:
     """Pages of two epochs with everything that a page can show."""
-    network = run.pose_network()
-    agent = build_agent(run, network)
-    evaluation = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
+    network = nasty_run.pose_network()
+    agent = build_agent(nasty_run, network)
+    evaluation = evaluate(nasty_run, network, nasty_run.loader(nasty_run.dataset.valid, "identity"))
     hardest = [
         {"row": k, "kind": kind, "value": value, "pck_agent": 0.2, "pck_random": 0.8}
         for k, (kind, value) in enumerate((("scale", 0.5), ("rotation", -45.0), ("scale", -0.6)))
     ]
     share = [1 / 7] * 7
     rows = [row(k, scale_distribution=share, rotation_distribution=share, pck_gap=0.1) for k in range(2)]
-    pages = some_pages(run.folder)
+    pages = some_pages(nasty_run.folder)
     for epoch in range(2):
         pages.rows, pages.table = rows[: epoch + 1], evaluation.table
         pages.write_epoch(
             [
-                *pose_gallery(run, network, evaluation),
-                *agent_gallery(run, network, agent, epoch),
-                *hardest_gallery(run, network, hardest),
-                *grid_section(run, torch.eye(7)),
+                *pose_gallery(nasty_run, network, evaluation),
+                *agent_gallery(nasty_run, network, agent, epoch),
+                *hardest_gallery(nasty_run, network, hardest),
+                *grid_section(nasty_run, torch.eye(7)),
             ]
         )
     return pages
@@ -137,10 +57,10 @@ def test_pages_are_valid_and_self_contained(site):
     assert "Ankle" in index.text and "PCKh@0.5" in gallery.text
 
 
-def test_an_evaluation_has_a_page_with_and_without_an_index(run, tmp_path):
-    network = run.pose_network()
-    evaluation = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
-    sections = [*grid_section(run, torch.eye(7)), *pose_gallery(run, network, evaluation)]
+def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path):
+    network = nasty_run.pose_network()
+    evaluation = evaluate(nasty_run, network, nasty_run.loader(nasty_run.dataset.valid, "identity"))
+    sections = [*grid_section(nasty_run, torch.eye(7)), *pose_gallery(nasty_run, network, evaluation)]
     for links in (0, 1):
         path = write_evaluation(tmp_path, NASTY, "lr-0.00025-3", "PCKh@0.5", evaluation.table, sections)
         page = read(path)
@@ -271,41 +191,6 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path, caplog):
         pages.epoch([row(0)], gallery=lambda: [section()])
         pages.close()
     assert len(caplog.records) == 1 and str(tmp_path / "web") in caplog.text
-
-
-def test_galleries_leave_training_as_it_was(run):
-    network = run.pose_network()
-    agent = build_agent(run, network)
-    network.train(), agent.train()
-    network.bn1.eval()
-    state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}
-    modes = [module.training for part in (network, agent) for module in part.modules()]
-    draws = run.generator.get_state(), torch.get_rng_state()
-    hardest_gallery(
-        run, network, [{"row": 0, "kind": "scale", "value": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
-    )
-    first = agent_gallery(run, network, agent, 3)
-    assert modes == [module.training for part in (network, agent) for module in part.modules()]
-    for part in (network, agent):
-        assert all(torch.equal(state[name], value) for name, value in part.state_dict().items())
-    assert torch.equal(draws[0], run.generator.get_state()) and torch.equal(draws[1], torch.get_rng_state())
-    assert agent_gallery(run, network, agent, 3) == first
-
-
-def test_best_people_are_not_worse_than_the_worst(run):
-    network = run.pose_network()
-    evaluation = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
-    same, best, worst = pose_gallery(run, network, evaluation)
-    assert len(same.people) == len(fixed_rows(run.dataset.valid)) == 4
-    shares = [[float(p.title.split()[-2]) for p in part.people] for part in (best, worst)]
-    assert min(shares[0]) >= max(shares[1])
-
-
-def test_a_photograph_that_is_gone_is_named(run):
-    people = run.dataset.valid[np.array([0])]
-    people.image[0] = "demo/images/gone.jpg"
-    with pytest.raises(DataError, match=r"gone\.jpg"):
-        load(run, people, np.array([0]), "identity")
 
 
 def test_curves_are_drawn_where_their_fields_are():

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from experiment import kept_logging, load_script, tiny_experiment
-from stages import REPOSITORY, command, demo_data, environment
+from support.experiment import kept_logging, load_script, tiny_experiment
+from support.stages import REPOSITORY, command, demo_data, environment
 
 from utils import process
 

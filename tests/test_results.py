@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 import scipy.io
-from experiment import POSE, refusal, run_here, tiny_experiment
-from stages import VALID, command, environment
+from support.experiment import POSE, refusal, run_here
+from support.stages import VALID, command, environment
 
 from data.demo import ANNOTATIONS
 from data.errors import DataError
@@ -25,11 +25,6 @@ pytestmark = pytest.mark.slow
 STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
 TRAIN = ("--is_train", "true")
 AGENT = "lr-0.00025-1.pth.tar"
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    return tiny_experiment(tmp_path_factory.getbasetemp() / "experiment")
 
 
 @pytest.fixture(scope="module")

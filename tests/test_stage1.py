@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from experiment import assert_same_state, enlarge_heads, rate_of, refusal, run_here, unscored, with_epoch
-from stages import TRAIN, VALID, assert_user_error, command, demo_data, environment, run_stage
+from support.experiment import (
+    assert_same_state,
+    enlarge_heads,
+    rate_of,
+    refusal,
+    run_here,
+    unscored,
+    with_epoch,
+)
+from support.stages import TRAIN, VALID, assert_user_error, command, demo_data, environment, run_stage
 
 from data.demo import ANNOTATIONS
 from utils.checkpoint import load_checkpoint

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from experiment import (
+from PIL import Image
+from support.experiment import (
     POSE,
     assert_same_state,
     change_weights,
@@ -15,11 +16,9 @@ from experiment import (
     rate_of,
     refusal,
     run_here,
-    tiny_experiment,
     unscored,
 )
-from PIL import Image
-from stages import TRAIN, VALID, assert_user_error, run_stage
+from support.stages import TRAIN, VALID, assert_user_error, run_stage
 from torch.testing import assert_close
 
 from data.augment import MARGINS, Augmentation, augment
@@ -39,16 +38,6 @@ pytestmark = pytest.mark.slow
 SCRIPTS = {kind: f"collect-{kind}-distri.py" for kind in KINDS}
 PRETRAIN = "pretrain-s-r-agent.py"
 AGENT = "lr-0.00025-0.pth.tar"
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    return tiny_experiment(tmp_path_factory.getbasetemp() / "experiment")
-
-
-@pytest.fixture
-def changeable(experiment, tmp_path):
-    return experiment.copy(tmp_path / "checkpoints")
 
 
 def people_of(run, split):

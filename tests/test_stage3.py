@@ -7,7 +7,8 @@ import time
 import pytest
 import scipy.io
 import torch
-from experiment import (
+from PIL import Image
+from support.experiment import (
     POSE,
     assert_same_state,
     change_weights,
@@ -15,12 +16,10 @@ from experiment import (
     rate_of,
     refusal,
     run_here,
-    tiny_experiment,
     unscored,
     with_epoch,
 )
-from PIL import Image
-from stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
+from support.stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
 
 from data.augment import Augmentation, augment
 from data.heatmap import predict_points
@@ -38,21 +37,11 @@ TRAINING = ("--load_prefix_sr", AGENT, "--is_train", "true")
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    return tiny_experiment(tmp_path_factory.getbasetemp() / "experiment")
-
-
-@pytest.fixture(scope="module")
 def joint(experiment, tmp_path_factory):
     """Stage 3 for two epochs, 1 and 2 of the pose network, without a break."""
     trained = experiment.copy(tmp_path_factory.mktemp("joint") / "checkpoints")
     run_here(JOINT, *trained.flags, *TRAINING, "--nEpochs", 3)
     return trained
-
-
-@pytest.fixture
-def changeable(experiment, tmp_path):
-    return experiment.copy(tmp_path / "checkpoints")
 
 
 def preds_of(path):

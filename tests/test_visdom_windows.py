@@ -1,6 +1,6 @@
 """Events of a run turned into visdom's windows."""
 
-from visdom_events import JOINT, POSE, RUNNING, epochs, start
+from support.visdom_events import JOINT, POSE, RUNNING, epochs, start
 
 from utils.display.visdom_windows import draw_windows
 

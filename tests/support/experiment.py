@@ -17,12 +17,12 @@ from unittest import mock
 
 import pytest
 import torch
-from stages import QUIET, REPOSITORY, SMALL, command, demo_data
 
 from data.annotations import UPPER_NECK
 from data.demo import ANNOTATIONS
 from data.errors import DataError
 from options.parser import StageParser
+from support.stages import QUIET, REPOSITORY, SMALL, command, demo_data
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.metrics import SCORED_JOINTS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.demo import write_demo
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 TRAIN, VALID = 12, 4  # people of the demo set
 NETWORK = ("--in_res", 64, "--chan", 16)
 SMALL = (*NETWORK, "--dataset", "demo", "--bs", 4, "--gpu_id", -1, "--nThreads", 0)

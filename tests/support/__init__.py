@@ -1,0 +1,1 @@
+"""What tests share: writers of files, small experiments, stand-ins, servers and browsers."""

@@ -1,0 +1,47 @@
+"""What an epoch's page shows of people, and that training goes on as if it showed nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import DataError
+from utils.agents import build_agent
+from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, pose_gallery
+from utils.evaluation import evaluate
+
+
+def test_galleries_leave_training_as_it_was(nasty_run):
+    network = nasty_run.pose_network()
+    agent = build_agent(nasty_run, network)
+    network.train(), agent.train()
+    network.bn1.eval()
+    state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}
+    modes = [module.training for part in (network, agent) for module in part.modules()]
+    draws = nasty_run.generator.get_state(), torch.get_rng_state()
+    hardest_gallery(
+        nasty_run, network, [{"row": 0, "kind": "scale", "value": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
+    )
+    first = agent_gallery(nasty_run, network, agent, 3)
+    assert modes == [module.training for part in (network, agent) for module in part.modules()]
+    for part in (network, agent):
+        assert all(torch.equal(state[name], value) for name, value in part.state_dict().items())
+    assert torch.equal(draws[0], nasty_run.generator.get_state()) and torch.equal(
+        draws[1], torch.get_rng_state()
+    )
+    assert agent_gallery(nasty_run, network, agent, 3) == first
+
+
+def test_best_people_are_not_worse_than_the_worst(nasty_run):
+    network = nasty_run.pose_network()
+    evaluation = evaluate(nasty_run, network, nasty_run.loader(nasty_run.dataset.valid, "identity"))
+    same, best, worst = pose_gallery(nasty_run, network, evaluation)
+    assert len(same.people) == len(fixed_rows(nasty_run.dataset.valid)) == 4
+    shares = [[float(p.title.split()[-2]) for p in part.people] for part in (best, worst)]
+    assert min(shares[0]) >= max(shares[1])
+
+
+def test_a_photograph_that_is_gone_is_named(nasty_run):
+    people = nasty_run.dataset.valid[np.array([0])]
+    people.image[0] = "demo/images/gone.jpg"
+    with pytest.raises(DataError, match=r"gone\.jpg"):
+        load(nasty_run, people, np.array([0]), "identity")
