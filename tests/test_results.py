@@ -210,6 +210,19 @@ def test_nothing_to_train_is_an_error_that_says_what_to_ask_for(trained, experim
     assert contents(trained.folder) == before
 
 
+def test_an_older_agent_does_not_hide_a_resumed_run(changeable):
+    """The agent's epochs may be far beyond the pose network's: they are no later ones of the run."""
+    run_here(JOINT, *changeable.flags, "--load_prefix_sr", AGENT, *TRAIN, "--nEpochs", 2)
+    folder = changeable.joint_folder
+    (folder / "agent-lr-0.00005-2.pth.tar").rename(folder / "agent-lr-0.00005-90.pth.tar")
+    checkpoint = load_checkpoint(folder / "pose-lr-0.00025-1.pth.tar") | {"agent": "agent-lr-0.00005-90"}
+    save_epoch(folder, "pose-lr-0.00025-1", checkpoint, best=False)
+    go_on = (*TRAIN, "--load_checkpoint", "true", "--nEpochs", 3, "--seed", 7)
+    with pytest.raises(DataError):
+        run_here(JOINT, *changeable.flags, *go_on, *without_a_photograph(changeable, changeable.checkpoints))
+    assert "* seed: 7" in (folder / "opt.txt").read_text()
+
+
 def test_keep_leaves_the_newest_epochs_and_the_best(tmp_path):
     def save(epoch, best):
         kept.add(save_epoch(tmp_path, f"lr-1-{epoch}", {"epoch": epoch}, best, b"preds"), best)

@@ -73,11 +73,19 @@ def save_epoch(
 
 @dataclass(frozen=True)
 class EpochFile:
-    """A file of an epoch; best: whether it is one of an epoch that was the best so far."""
+    """A file of an epoch; best: whether it is one of an epoch that was the best so far.
+
+    An agent that is trained beside a pose network (`agent-lr-…`) counts epochs of its own.
+    """
 
     path: Path
     epoch: int
     best: bool
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is of such an agent."""
+        return self.path.name.startswith("agent-")
 
 
 def epoch_files(folder: Path) -> list[EpochFile]:

@@ -52,7 +52,7 @@ class Report:
         self._stage, self._first, self._shown = stage, learner.epoch, False
         self.pages: Pages | None = None
         # What another way to these epochs has left is not touched before one of this run's is saved.
-        if all(file.epoch < learner.epoch for file in epoch_files(run.folder)):
+        if all(file.epoch < learner.epoch for file in epoch_files(run.folder) if not file.beside):
             self._show_this_run()
 
     def __enter__(self) -> "Report":
