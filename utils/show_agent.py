@@ -1,0 +1,143 @@
+"""What the agent draws for validation people at the end of a joint training, and how hard that is.
+
+`python -m utils.show_agent` takes the flags of the joint training. Into its folder go `agent.txt`, PCK under
+uniform draws and under the agent's, and `agent.jpg`, a few people with their draws.
+"""
+
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
+import io
+import logging
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from data.augment import MARGINS, Augmentation, augment
+from data.kinds import KINDS, Kind
+from data.patches import Patches
+from options.parser import StageParser
+from utils.agents import agent_logits, build_agent, draw
+from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
+from utils.collect import bin_pckh
+from utils.display.drawing import clear_peaks, draw_skeleton
+from utils.display.gallery import fixed_rows, load, look
+from utils.errors import UserError
+from utils.files import write_file
+from utils.process import progress, run_stage
+from utils.runs import Run
+
+log = logging.getLogger(__name__)
+
+ROWS = ("not augmented", "random draw", "the agent's draw")
+
+
+def main() -> None:
+    opt = StageParser(__doc__, "pose", "joint").parse()
+    path = newest_checkpoint(opt.joint_folder, "pose-")
+    run = Run(opt, opt.joint_folder)
+    checkpoint = load_checkpoint(path)
+    if "agent" not in checkpoint:
+        raise UserError(f"{path} does not say which agent belongs to it")
+    agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_prefix_pose")
+    network = run.pose_network()
+    agent = build_agent(run, network)
+    load_weights(network, checkpoint, path, run.network_size)
+    load_weights(agent, load_checkpoint(agent_path), agent_path, run.network_size)
+    network.eval()
+    agent.eval()
+    text = hardness_text(run.dataset.metric_name, hardness(run, network, agent))
+    log.info("%s", text)
+    write_file(run.folder / "agent.txt", text + "\n")
+    write_file(run.folder / "agent.jpg", draw_picture(run, network, agent))
+    log.info("written: %s", run.folder / "agent.txt, .jpg")
+
+
+@torch.no_grad()
+def hardness(run: Run, network: nn.Module, agent: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """By kind: how hard each bin is for each validation person, and how probable the agent makes it.
+
+    Returns:
+        PCKh under the mean of each bin, and the agent's distributions: f32 [N, bins] each. The networks are
+        in eval mode.
+    """
+    found = {kind: ([], []) for kind in KINDS}
+    for people in progress(run.loader(run.dataset.valid, "drawn", scored=True), "agent", run.opt.bs):
+        image = run.augment(people, Augmentation.identity(len(people))).image
+        for kind, logits in agent_logits(run, network, agent, image).items():
+            found[kind][0].append(bin_pckh(run, network, people, KINDS[kind]).cpu())
+            found[kind][1].append(logits.softmax(dim=1).cpu())
+    return {kind: (torch.cat(pckh), torch.cat(shares)) for kind, (pckh, shares) in found.items()}
+
+
+def hardness_text(metric_name: str, found: dict[str, tuple[Tensor, Tensor]]) -> str:
+    """A line for each kind: expected PCKh under three ways of drawing bins.
+
+    Args:
+        found: as `hardness` returns it. Between the agent's mean distribution for everyone and its own ones
+            lies what it knows of the person.
+    """
+    lines = []
+    for kind, (pckh, shares) in found.items():
+        uniform, alike = pckh.mean(), (pckh * shares.mean(dim=0)).sum(dim=1).mean()
+        own = (pckh * shares).sum(dim=1).mean()
+        lines.append(
+            f"{kind}: {metric_name} {100 * uniform:.1f} % under uniform draws of its bins, "
+            f"{100 * alike:.1f} % if it drew the same for everyone, {100 * own:.1f} % as it draws"
+        )
+    return "\n".join(lines)
+
+
+def draw_picture(run: Run, network: nn.Module, agent: nn.Module) -> bytes:
+    """A JPEG of a few validation people: as they are, drawn at random, drawn by the agent; its distributions.
+
+    The skeletons are predicted. The draws follow from --seed.
+    """
+    people, side = run.dataset.valid, run.opt.display_winsize
+    rows = fixed_rows(people)
+    batch, identity = load(run, people, rows, "drawn"), Augmentation.identity(len(rows))
+    with torch.no_grad():
+        logits = agent_logits(run, network, agent, run.augment(batch, identity).image)
+    drawn, bins = draw(logits, run.generator)
+    random = Augmentation.random(len(rows), run.generator).only(*(kind.field for kind in KINDS.values()))
+    augmentation = Augmentation.cat([identity, random, drawn])
+    crops = look(run, network, run.augment(batch, augmentation))
+    patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])  # sharper than what the network sees
+    sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res).image
+    sharp = (255 * sharp).round().byte().permute(0, 2, 3, 1).numpy()
+
+    figure = Figure(figsize=(2 * len(rows), 8.6), layout="constrained")
+    heights = (*(3 for _ in ROWS), *(1 for _ in KINDS))
+    axes = figure.subplots(len(heights), len(rows), squeeze=False, height_ratios=heights)
+    pictures = zip(axes.flat, sharp, crops.pred, crops.heatmaps, crops.pck, strict=False)
+    for panel, picture, pred, heatmaps, pck in pictures:
+        panel.imshow(draw_skeleton(picture, pred, clear_peaks(heatmaps.max(axis=(1, 2)))))
+        panel.set(xticks=[], yticks=[])
+        panel.set_title(f"{run.dataset.metric} {100 * pck:.0f} %", fontsize="small")
+    for line, title in zip(axes, ROWS, strict=False):
+        line[0].set_ylabel(title)
+    for kind, line in zip(KINDS.values(), axes[len(ROWS) :], strict=True):
+        shares = 100 * logits[kind.name].softmax(dim=1).cpu()
+        for panel, share, chosen in zip(line, shares, bins[kind.name], strict=True):
+            draw_bars(panel, kind, share, int(chosen))
+        line[0].set_ylabel(f"{kind.label}, %", fontsize="small")
+    jpeg = io.BytesIO()
+    figure.savefig(jpeg, format="jpeg", dpi=100, pil_kwargs={"quality": 80})
+    return jpeg.getvalue()
+
+
+def draw_bars(panel: Axes, kind: Kind, percent: Tensor, chosen: int) -> None:
+    """The agent's distribution [bins] as bars, the drawn one in another colour."""
+    places = range(len(percent))
+    panel.bar(places, percent, color=["C3" if place == chosen else "0.6" for place in places])
+    panel.axhline(100 / len(percent), color="0.3", linestyle="--", linewidth=0.8)
+    panel.set_xticks(places, [f"{mean:g}" for mean in kind.means])
+    panel.tick_params(labelsize="x-small")
+
+
+if __name__ == "__main__":
+    run_stage(main)
