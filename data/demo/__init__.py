@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data.figures import JOINTS, Canvas, figure_solids, sample_outfit, sample_pose, turn
+from data.demo.figures import JOINTS, Canvas, figure_solids, sample_outfit, sample_pose, turn
 
 SEED = 2018
 ANNOTATIONS = "mpii-hr-lsp-normalizer.json"
