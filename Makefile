@@ -18,10 +18,10 @@ PY := .venv/bin/python
 	touch $@
 
 test: .venv
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
 
 test-fast: .venv
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n auto --dist loadfile -m "not slow"
 
 lint: .venv
 	$(PY) -m ruff check .

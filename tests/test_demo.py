@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from test_compare import write_run
 
-from data import demo, figures
+from data import demo
+from data.demo import figures
 from utils import demo as runner
 
 RIGHT_BONES = [(2, 1), (1, 0), (12, 11), (11, 10)]
