@@ -33,7 +33,7 @@ from utils.display.report import Report
 from utils.display.sections import Section
 from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
-from utils.evaluation import Evaluation, crop_pckh, evaluate
+from utils.evaluation import Evaluation, crop_pck, evaluate
 from utils.files import locked
 from utils.means import Means
 from utils.metrics import PckCounter
@@ -193,14 +193,14 @@ def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, re
         drawn, bins = draw(logits, run.generator)
         random = Augmentation.random(len(people), run.generator)
         trials = [which.only(kind.field) for which in (random, drawn) for kind in KINDS.values()]
-        pckh = crop_pckh(run, pose.network, people, Augmentation.cat(trials)).view(2, len(KINDS), -1)
+        pck = crop_pck(run, pose.network, people, Augmentation.cat(trials)).view(2, len(KINDS), -1)
         predicted = {kind: answer.detach().softmax(dim=1) for kind, answer in logits.items()}
         targets = {
-            kind: rewarded_distribution(predicted[kind], bins[kind].to(run.device), *pckh[:, k])
+            kind: rewarded_distribution(predicted[kind], bins[kind].to(run.device), *pck[:, k])
             for k, kind in enumerate(KINDS)
         }
         loss = agent.step(agent_loss(logits, targets))
-        record.add(loss, predicted, pckh, people.index, drawn)
+        record.add(loss, predicted, pck, people.index, drawn)
         bar.set_postfix(loss=f"{record.means['agent_loss']:.5f}", gap=f"{record.means['pck_gap']:.3f}")
         report.batch(pose.epoch, index, iters, agent_loss=record.means["agent_loss"])
     return record

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def train(run: Run) -> None:
-    """Train from the start, or go on from `--load_prefix_pose`; each epoch is scored and saved."""
+    """Train from the start, or resume from `--load_prefix_pose`; each epoch is scored and saved."""
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr)
     checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None

@@ -157,7 +157,7 @@ class RowChecks:
         field: str,
         found: Sequence | np.ndarray,
         shape: tuple[int, ...] = (),
-        wanted: str = "a finite number",
+        expected: str = "a finite number",
         accept: Callable[[np.ndarray], np.ndarray] = finite,
     ) -> np.ndarray:
         """A column as float64 [N, *shape]; rows that `accept` (elementwise) refuses become 0."""
@@ -165,7 +165,7 @@ class RowChecks:
         values = _to_floats(found, shape)
         refused = ~accept(values)
         bad = refused.any(axis=tuple(range(1, refused.ndim)))
-        self.reject(field, found, bad, wanted)
+        self.reject(field, found, bad, expected)
         values[bad] = 0
         return values
 
@@ -177,7 +177,7 @@ class RowChecks:
         paths = ["" if wrong else f"{folder}/{name}" for name, wrong in zip(found, bad, strict=True)]
         return np.array(paths, dtype=str)
 
-    def reject(self, field: str, found: Sequence | np.ndarray, bad: np.ndarray, wanted: str) -> None:
+    def reject(self, field: str, found: Sequence | np.ndarray, bad: np.ndarray, expected: str) -> None:
         """Mark the rows of the mask `bad` [N] as bad in `field`."""
         self._bad |= bad
         first = int(np.argmax(bad)) if bad.any() else self._first_bad
@@ -185,13 +185,13 @@ class RowChecks:
             self._first_bad = first
             self._message = (
                 f"{self.source}: row {self._rows[first]} (counted from 0), field {field}: "
-                f"found {_shorten(found[first])}, wanted {wanted}"
+                f"found {_shorten(found[first])}, expected {expected}"
             )
 
     def _require_all_rows(self, field: str, found: Sequence | np.ndarray) -> None:
         if len(found) != len(self._rows):
-            wanted = f"as many as there are people, {len(self._rows)}"
-            raise DataError(f"{self.source}: field {field} has {len(found)} rows, wanted {wanted}")
+            expected = f"as many as there are people, {len(self._rows)}"
+            raise DataError(f"{self.source}: field {field} has {len(found)} rows, expected {expected}")
 
     def people(
         self,

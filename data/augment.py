@@ -102,7 +102,7 @@ class Augmentation:
         """The random augmentation that the adversarial one is compared with.
 
         log2 scale: N(0, 0.25) clipped to +-0.5; rotation: N(0, 30) clipped to +-60 degrees with probability
-        0.4, else 0; mirrored with probability 0.5; each colour channel times U(0.6, 1.4).
+        0.4, else 0; mirrored with probability 0.5; each color channel times U(0.6, 1.4).
         """
         log2_scale = (RANDOM_SCALE_STD * torch.randn(n, generator=generator)).clamp(
             -RANDOM_SCALE_LIMIT, RANDOM_SCALE_LIMIT
@@ -138,7 +138,7 @@ class Augmentation:
     def drawn(bins: dict[str, Tensor], generator: Generator) -> "Augmentation":
         """The agent's choice: each person's bin [N] (int64) of each kind, with its Gaussian round the mean.
 
-        A Gaussian is clamped to one standard deviation. Neither flip nor colour is changed.
+        A Gaussian is clamped to one standard deviation. Neither flip nor color is changed.
         """
         values = {KINDS[kind].field: _around(KINDS[kind], chosen, generator) for kind, chosen in bins.items()}
         people = len(next(iter(values.values())))

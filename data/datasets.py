@@ -168,8 +168,8 @@ def _find_annotations(name: str, folder: Path) -> Path:
         if all((folder / file).is_file() for file in files):
             log.info("annotations: %s", folder / files[0])
             return folder / files[0]
-    wanted = ", ".join(" with ".join(files) for files in DATASETS[name].files)
-    raise DataError(f"no annotations of data set {name} in {folder}: looked for {wanted}")
+    expected = ", ".join(" with ".join(files) for files in DATASETS[name].files)
+    raise DataError(f"no annotations of data set {name} in {folder}: looked for {expected}")
 
 
 def _read(name: str, path: Path, skip_bad: bool) -> People:

@@ -96,7 +96,7 @@ def _load_joints(path: Path, shape: tuple[int, int]) -> np.ndarray:
         contents = scipy.io.loadmat(path)
     joints = np.atleast_3d(contents.get("joints", ()))
     if joints.shape[:2] != shape or joints.dtype.kind not in "fiu":
-        raise DataError(f"{path}: wanted a numeric variable joints of {shape[0]} x {shape[1]} x N")
+        raise DataError(f"{path}: expected a numeric variable joints of {shape[0]} x {shape[1]} x N")
     return joints.astype(np.float64)
 
 

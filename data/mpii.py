@@ -107,7 +107,7 @@ def _load_json(path: Path) -> list[dict]:
             content = gzip.decompress(content)
         entries = json.loads(content)
     if not isinstance(entries, list):
-        raise DataError(f"{path}: wanted a JSON list with one entry a person")
+        raise DataError(f"{path}: expected a JSON list with one entry a person")
     # An entry that is no object lacks every field, which the checks of its row then say.
     return [entry if isinstance(entry, dict) else {} for entry in entries]
 
@@ -204,7 +204,7 @@ def _annotated_photographs(path: Path) -> list[tuple[int, str, list]]:
     release = contents.get("RELEASE")
     annolist, img_train = (np.atleast_1d(getattr(release, field, ())) for field in ("annolist", "img_train"))
     if not len(annolist) or len(annolist) != len(img_train):
-        raise DataError(f"{path}: wanted RELEASE with annolist and as many img_train")
+        raise DataError(f"{path}: expected RELEASE with annolist and as many img_train")
     photographs = []
     for row in np.flatnonzero(img_train == 1):
         persons = np.atleast_1d(getattr(annolist[row], "annorect", ()))

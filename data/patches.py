@@ -125,8 +125,8 @@ class Patches(Dataset):
                 )
             except UNREADABLE as error:
                 reason = " ".join(str(error).split())
-                wanted = f"wanted a whole image file ({reason})"
-                return DataError(f"{path}: the photograph of person {row} does not decode: {wanted}")
+                expected = f"expected a whole image file ({reason})"
+                return DataError(f"{path}: the photograph of person {row} does not decode: {expected}")
         return PersonBatch(
             patch=torch.from_numpy(patch).permute(0, 3, 1, 2),
             center=torch.from_numpy(people.center),
@@ -167,7 +167,7 @@ class PatchLoader:
     Args:
         people, root: the table, and the folder its photographs' paths start from.
         in_res: side of the crops in px. margin: see `data.augment.MARGINS`.
-        batch_size: people a batch. workers: processes that decode; 0 decodes in this one.
+        batch_size: people in a batch. workers: processes that decode; 0 decodes in this one.
         device: where batches go. generator: shuffles each epoch; without one people come in order.
         rows: int64 [N], who is loaded; without it everyone.
 

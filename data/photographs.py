@@ -41,7 +41,7 @@ def to_rgb(photo: Image.Image) -> Image.Image:
 
     Raises:
         `UNREADABLE`: it does not decode, its 32-bit values are negative, above 65535 or no numbers, or its
-        colours have no RGB.
+        colors have no RGB.
     """
     if photo.mode.startswith("I;16"):
         return _grey(np.asarray(photo), WHITE_16)
@@ -49,7 +49,7 @@ def to_rgb(photo: Image.Image) -> Image.Image:
         values = np.asarray(photo)
         low, high = values.min(), values.max()
         if not 0 <= low <= high <= WHITE_16:
-            raise ValueError(f"grey values from {low:g} to {high:g}, wanted 0 to 1, 255 or 65535")
+            raise ValueError(f"grey values from {low:g} to {high:g}, expected 0 to 1, 255 or 65535")
         return _grey(values, next(white for white in WHITES[photo.mode] if high <= white))
     if photo.has_transparency_data:
         photo = photo.convert("RGBA")

@@ -13,7 +13,7 @@ def boolean(text: str) -> bool:
     """true/false, 1/0, yes/no, in any case."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is no boolean: wanted true or false")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a boolean: expected true or false")
     return values[text.lower()]
 
 
@@ -22,7 +22,7 @@ LARGEST = 2**63 - 1  # what PyTorch takes for a size and for a seed
 
 def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
     """A parser of whole numbers from `low` to `LARGEST`, multiples of `multiple_of`."""
-    wanted = f"a whole number of at least {low}" + (
+    expected = f"a whole number of at least {low}" + (
         f", a multiple of {multiple_of}" if multiple_of > 1 else ""
     )
 
@@ -32,9 +32,9 @@ def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if value > LARGEST:
-            raise argparse.ArgumentTypeError(f"{text!r}: wanted at most {LARGEST}")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected at most {LARGEST}")
         if value < low or value % multiple_of:
-            raise argparse.ArgumentTypeError(f"{text!r}: wanted {wanted}")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
         return value
 
     return parse
@@ -47,14 +47,14 @@ def learning_rate(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (0 < value < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r}: wanted a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value
 
 
 def folder_name(text: str) -> str:
     """The name of a folder, without a path."""
     if text in ("", ".", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: wanted a folder's name, not a path")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a folder's name, not a path")
     return text
 
 
@@ -101,7 +101,7 @@ class StageParser(OneLineParser):
         opt = self.parse_args(arguments)
         folder = (opt.exp_dir / opt.exp_id).resolve()
         if opt.exp_dir.resolve() not in folder.parents:
-            self.error(f"--exp_id {opt.exp_id}: wanted the name of a folder inside {opt.exp_dir}")
+            self.error(f"--exp_id {opt.exp_id}: expected the name of a folder inside {opt.exp_dir}")
         self._check_network(opt)
         if getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has no --is_train
             self._check_training(opt)
@@ -143,7 +143,7 @@ class StageParser(OneLineParser):
         add("--limit", type=whole_number(1), help="only the first so many people of each split")
         add("--skip_missing", type=boolean, default=False, help="go on without absent photographs")
         add("--skip_bad", type=boolean, default=False, help="go on without bad rows of annotations")
-        add("--bs", type=whole_number(1), default=24, help="people a batch")
+        add("--bs", type=whole_number(1), default=24, help="batch size")
         add(
             "--nThreads",
             type=whole_number(0),
@@ -156,7 +156,10 @@ class StageParser(OneLineParser):
         add("--network", choices=NETWORKS, default="hourglass", help="simple_baseline is a ResNet-50")
         add("--num_stacks", type=whole_number(1), default=2, help="hourglasses in a row")
         add(
-            "--num_modules", type=whole_number(1), default=1, help="an hourglass's residual blocks a position"
+            "--num_modules",
+            type=whole_number(1),
+            default=1,
+            help="residual blocks at each position of an hourglass",
         )
         add("--chan", type=whole_number(2, multiple_of=2), default=256, help="channels of an hourglass")
         in_res = "side of the crops in px, a multiple of 64; heatmaps are a quarter of it"
@@ -221,7 +224,7 @@ class StageParser(OneLineParser):
 
     def _resume_pose(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument
-        add("--load_prefix_pose", help="go on from it, or evaluate it: lr-0.00025-10.pth.tar")
+        add("--load_prefix_pose", help="resume from it, or evaluate it: lr-0.00025-10.pth.tar")
 
     def _evaluation(self) -> None:
         add = self.add_argument_group("evaluation").add_argument
@@ -255,11 +258,14 @@ class StageParser(OneLineParser):
             help="its folder's start; the pose network's prefix follows",
         )
         add(
-            "--load_checkpoint", type=boolean, default=False, help="go on from, or evaluate, its newest epoch"
+            "--load_checkpoint",
+            type=boolean,
+            default=False,
+            help="resume from its newest epoch, or evaluate it",
         )
         add("--agent_lr", type=learning_rate, default=5e-5, help="of the agent")
         add("--agent_iters", type=whole_number(1), help="batches of the agent an epoch; default: all")
 
     def _resume_agent(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument
-        add("--load_prefix_sr", help="the agent to go on from: lr-0.00025-1.pth.tar")
+        add("--load_prefix_sr", help="the agent to start from: lr-0.00025-1.pth.tar")

@@ -100,7 +100,7 @@ def test_bad_row_is_named_or_skipped(tmp_path, caplog, field, value, found):
         read_json(path, IMAGES)
     message = str(caught.value)
     assert message.startswith(f"{path}: row 2 (counted from 0), field {field}: found ")
-    assert found in message.split("found ")[1].split(", wanted ")[0]
+    assert found in message.split("found ")[1].split(", expected ")[0]
     assert "\n" not in message
     assert len(message) < 400
 

@@ -61,7 +61,7 @@ def geometric(n, seed, flip=None):
 
 
 def texture(width, height, seed=0):
-    """A photograph [height, width, 3] of smooth random colours."""
+    """A photograph [height, width, 3] of smooth random colors."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 12, width // 12, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -161,7 +161,7 @@ def test_mirroring_is_that_of_the_photograph(few, tmp_path):
     assert (one.image - other.image).abs().max() < 2 / 255
 
 
-def test_flip_colour_and_rotation_are_what_they_are_called(few):
+def test_flip_color_and_rotation_are_what_they_are_called(few):
     def crop(**changes):
         return augment(few, replace(Augmentation.identity(3), **changes), RES, RES // 4).image
 

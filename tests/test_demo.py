@@ -112,7 +112,7 @@ def test_right_and_left_limbs_look_the_same():
     rng = np.random.default_rng(3)
     points, outfit = figures.sample_pose(rng) * 200, figures.sample_outfit(rng)
     limbs = figures.figure_solids(points, outfit, 200)[:20]
-    looks = [(solid.radii, solid.colour.tolist()) for solid in limbs]
+    looks = [(solid.radii, solid.color.tolist()) for solid in limbs]
     assert looks[:6] == looks[6:12] and looks[12:16] == looks[16:]
 
 

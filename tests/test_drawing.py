@@ -1,4 +1,4 @@
-"""Skeletons and heat maps on pictures."""
+"""Skeletons and heatmaps on pictures."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.annotations import MIRROR
 from utils.display.drawing import (
-    COLOURS,
+    COLORS,
     PELVIS,
     SIDES,
     THORAX,
@@ -61,7 +61,7 @@ def test_sides_are_each_others_mirror():
 
 
 @pytest.mark.parametrize("truth", [False, True])
-def test_every_joint_has_the_colour_of_its_side(joints, truth):
+def test_every_joint_has_the_color_of_its_side(joints, truth):
     image = np.zeros((200, 200, 3), dtype=np.uint8)
     drawn = draw_skeleton(image, joints, ALL, truth=truth)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
@@ -69,7 +69,7 @@ def test_every_joint_has_the_colour_of_its_side(joints, truth):
         for joint in members:
             x, y = joints[joint].astype(int)
             near = drawn[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3).astype(int)
-            distance = np.abs(near - COLOURS[side]).sum(axis=1).min()
+            distance = np.abs(near - COLORS[side]).sum(axis=1).min()
             assert distance < (200 if truth else 60), (side, joint)
 
 
@@ -96,13 +96,13 @@ def test_faint_maps_show_no_joint():
     assert clear_peaks(peaks).tolist() == [without(6, 7).tolist(), [False] * 16]
 
 
-def test_heat_maps_glow_in_their_sides_colour():
+def test_heat_maps_glow_in_their_sides_color():
     maps = np.zeros((16, 64, 64), dtype=np.float32)
     maps[0, 10, 10] = maps[5, 50, 50] = 0.8
     picture = overlay_heatmaps(np.full((64, 64, 3), 100, dtype=np.uint8), maps)
     assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
-    assert tuple(picture[10, 10]) == COLOURS["right"]
-    assert tuple(picture[50, 50]) == COLOURS["left"]
+    assert tuple(picture[10, 10]) == COLORS["right"]
+    assert tuple(picture[50, 50]) == COLORS["left"]
     assert (picture[30, 30] < 100).all()
 
 
@@ -112,7 +112,7 @@ def test_maps_that_say_nothing_stay_dark():
         assert overlay_heatmaps(image, np.full((16, 64, 64), value, dtype=np.float32)).max() < 60
 
 
-def test_jpeg_keeps_size_and_colours():
+def test_jpeg_keeps_size_and_colors():
     image = enlarge(np.full((16, 16, 3), (200, 100, 30), dtype=np.uint8), 64)
     decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(image))))
     assert decoded.shape == (64, 64, 3)

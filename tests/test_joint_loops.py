@@ -73,12 +73,12 @@ def test_each_person_gets_bins_of_its_own():
 def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     """How likely the agent draws a bin, at first and in the end, if crops there lose half of the joints."""
 
-    def crop_pckh(run, network, people, augmentation):
+    def crop_pck(run, network, people, augmentation):
         value = getattr(augmentation, KINDS[kind].field).view(4, len(people))
         near = (value - KINDS[kind].means[chosen]).abs() <= 1.01 * KINDS[kind].std
         return 1 - 0.5 * near if hard else torch.ones(4, len(people))
 
-    monkeypatch.setattr(SCRIPT, "crop_pckh", crop_pckh)
+    monkeypatch.setattr(SCRIPT, "crop_pck", crop_pck)
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 0.02)
     pose = SimpleNamespace(network=Blind(), epoch=0, history=SimpleNamespace(rows=[]))
     record = SCRIPT.train_agent(plain_run(seed), pose, agent, [some_people(24)] * batches, Silent())
@@ -135,7 +135,7 @@ def test_agents_epoch_leaves_the_pose_network_alone(run):
 
 
 def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeypatch):
-    """Even batches are augmented at random, odd ones as the agent says, mirrored and coloured as before."""
+    """Even batches are augmented at random, odd ones as the agent says, mirrored and colored as before."""
     pose = Learner(run.pose_network(), 1e-3)
     far = torch.tensor([[0.0, 0, 0, 0, 0, 0, 60]])
     agent = Learner(Stubborn(far, far.flip(1)), 1e-3)

@@ -16,8 +16,8 @@ from data.heatmap import predict_points
 from data.kinds import KINDS
 from models.losses import distribution_loss, pose_loss
 from utils.agents import AgentRecord, agent_logits, constant_loss
-from utils.collect import bin_pckh, summary
-from utils.evaluation import crop_pckh, evaluate, flip_tested_heatmaps
+from utils.collect import bin_pck, summary
+from utils.evaluation import crop_pck, evaluate, flip_tested_heatmaps
 from utils.history import History
 from utils.training import Learner, scheduled_lr
 
@@ -192,7 +192,7 @@ def test_networks_are_scored_in_eval_mode_without_gradients():
     network = Watched()
     evaluate(run, network.train(), [people])
     assert network.modes == {(False, False)}
-    crop_pckh(run, network, people, Augmentation.identity(2))
+    crop_pck(run, network, people, Augmentation.identity(2))
     assert network.modes == {(False, False)}
 
 
@@ -210,13 +210,13 @@ def test_the_agent_looks_without_changing_the_pose_network(training):
 def test_crops_are_scored_augmentation_by_augmentation():
     run, (people,) = plain_run(in_res=RES), batches([1, 2, 3])
     parts = [Augmentation.random(3, run.generator) for _ in range(4)]
-    together = crop_pckh(run, Filter(), people, Augmentation.cat(parts))
+    together = crop_pck(run, Filter(), people, Augmentation.cat(parts))
     assert together.shape == (4, 3)
-    assert torch.equal(together, torch.cat([crop_pckh(run, Filter(), people, part) for part in parts]))
+    assert torch.equal(together, torch.cat([crop_pck(run, Filter(), people, part) for part in parts]))
     bins = torch.cat(
-        [crop_pckh(run, Filter(), people, Augmentation.fixed(3, mean, 0)) for mean in KINDS["scale"].means]
+        [crop_pck(run, Filter(), people, Augmentation.fixed(3, mean, 0)) for mean in KINDS["scale"].means]
     )
-    assert torch.equal(bin_pckh(run, Filter(), people, KINDS["scale"]), bins.T)
+    assert torch.equal(bin_pck(run, Filter(), people, KINDS["scale"]), bins.T)
     assert len(bins.unique()) > 3
 
 

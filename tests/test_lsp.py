@@ -66,7 +66,7 @@ def test_lsp_bad_rows(tmp_path):
     joints[:2, :, 1] = 7
     path = tmp_path / "joints.mat"
     scipy.io.savemat(path, {"joints": joints})
-    with pytest.raises(DataError, match=r"row 1 .*wanted joints that span a box"):
+    with pytest.raises(DataError, match=r"row 1 .*expected joints that span a box"):
         read_lsp(path, "lsp/images")
     assert len(read_lsp(path, "lsp/images", skip_bad=True)) == 1
 

@@ -143,7 +143,7 @@ def test_a_persons_pckh_by_hand():
 
 
 def sample_of(cells):
-    """Crops of 160 px whose heat maps have 16 cells."""
+    """Crops of 160 px whose heatmaps have 16 cells."""
     n = len(cells)
     maps, box = render_heatmaps(cells, 16), (torch.full((n, 2), 100.0), torch.full((n,), 0.8), torch.zeros(n))
     points = predict_points(maps, *box)

@@ -50,7 +50,7 @@ def test_h5_image_names_as_character_codes_or_in_a_text_file(tmp_path):
     names.write_text("015601864.jpg\na.png\n")
     assert read_h5(path, IMAGES).image.tolist() == wanted
     names.write_text("015601864.jpg\n")
-    with pytest.raises(DataError, match=r"imgname has 1 rows, wanted as many .* 2"):
+    with pytest.raises(DataError, match=r"imgname has 1 rows, expected as many .* 2"):
         read_h5(path, IMAGES)
 
 
@@ -121,7 +121,7 @@ def test_official_file_without_a_split_takes_every_tenth_photograph(tmp_path, ca
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ids": [0, 16]}, "field annopoints: found 2 x 3 numbers, wanted .* ids 0 to 15"),
+        ({"ids": [0, 16]}, "field annopoints: found 2 x 3 numbers, expected .* ids 0 to 15"),
         ({"scale": np.nan}, "field scale: found nan"),
         ({"scale": -1.0}, "field scale: found -1"),
         ({"objpos": structs({"x": 5.0})}, r"field objpos: found nan at \[1\]"),

@@ -13,7 +13,7 @@ from data.patches import PatchLoader, patch_res, read_patch
 
 
 def texture(width, height, cell=16, seed=0):
-    """A photograph of smooth random colours."""
+    """A photograph of smooth random colors."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // cell, width // cell, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -88,9 +88,9 @@ def test_a_patch_is_the_middle_of_a_larger_one(tmp_path):
 
 
 def test_grey_and_cmyk_photographs_load_as_rgb(tmp_path):
-    colours = Image.new("RGB", (100, 100), (200, 120, 40))
-    colours.convert("L").save(tmp_path / "grey.jpg", quality=100)
-    colours.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    colors = Image.new("RGB", (100, 100), (200, 120, 40))
+    colors.convert("L").save(tmp_path / "grey.jpg", quality=100)
+    colors.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
     batch = next(iter(loader(tmp_path, people_of(["grey.jpg", "cmyk.jpg"]))))
     grey, cmyk = batch.patch[:, :, 40, 40].int()
     assert grey.tolist() == [135, 135, 135]

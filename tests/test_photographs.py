@@ -8,7 +8,7 @@ from data.photographs import open_lazily, to_rgb
 
 GREY = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
 RAMP = np.repeat(GREY[..., None], 3, axis=2)
-COLOURS = np.stack((GREY, GREY[:, ::-1], np.full_like(GREY, 80)), axis=2)
+COLORS = np.stack((GREY, GREY[:, ::-1], np.full_like(GREY, 80)), axis=2)
 BLACK_AND_WHITE = RAMP // 128 * 255
 HIDDEN = np.where(RAMP < 100, 0, RAMP)  # black where transparent
 
@@ -20,7 +20,7 @@ def with_palette() -> Image.Image:
 
 
 def layers(pixels: np.ndarray, opacity: np.ndarray) -> Image.Image:
-    """LA of grey [H, W], RGBA of colours [H, W, 3]."""
+    """LA of grey [H, W], RGBA of colors [H, W, 3]."""
     return Image.fromarray(np.dstack((pixels, opacity)))
 
 
@@ -33,11 +33,11 @@ PHOTOGRAPHS = {  # how it is made, where it is kept, what is seen
     "LA": (lambda: layers(GREY, OPAQUE), "png", RAMP),
     "LA, part transparent": (lambda: layers(GREY, PART), "png", HIDDEN),
     "P": (with_palette, "png", RAMP),
-    "RGB": (lambda: Image.fromarray(COLOURS), "png", COLOURS),
-    "RGBA": (lambda: layers(COLOURS, OPAQUE), "png", COLOURS),
+    "RGB": (lambda: Image.fromarray(COLORS), "png", COLORS),
+    "RGBA": (lambda: layers(COLORS, OPAQUE), "png", COLORS),
     "RGBA, part transparent": (lambda: layers(RAMP, PART), "png", HIDDEN),
     "RGBA, half transparent": (lambda: layers(RAMP, HALF), "png", np.rint(RAMP * (128 / 255))),
-    "CMYK": (lambda: Image.fromarray(COLOURS).convert("CMYK"), "tif", COLOURS),
+    "CMYK": (lambda: Image.fromarray(COLORS).convert("CMYK"), "tif", COLORS),
     "I;16": (lambda: Image.fromarray(GREY.astype(np.uint16) * 257), "png", RAMP),
     "I;16, TIFF": (lambda: Image.fromarray(GREY.astype(np.uint16) * 257), "tif", RAMP),
     "I;16B": (lambda: Image.fromarray((GREY.astype(np.uint16) * 257).astype(">u2")), "tif", RAMP),
@@ -62,7 +62,7 @@ def test_a_ramp_is_seen_whatever_its_mode(tmp_path, kind):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
-def test_a_transparent_colour_is_black(tmp_path, suffix):
+def test_a_transparent_color_is_black(tmp_path, suffix):
     """One grey of a palette, or of all greys, may stand for nothing."""
     photo = Image.fromarray(GREY)
     photo.save(tmp_path / f"ramp.{suffix}", transparency=200)
@@ -82,12 +82,12 @@ def test_grey_without_a_known_white_is_refused(values):
 def test_turned_as_the_camera_noted_only_if_asked(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise
-    Image.fromarray(COLOURS).save(tmp_path / "turned.png", exif=exif)
-    Image.fromarray(COLOURS).save(tmp_path / "plain.png")
+    Image.fromarray(COLORS).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(COLORS).save(tmp_path / "plain.png")
     for name, upright, seen in (
-        ("turned", True, np.rot90(COLOURS, -1)),
-        ("turned", False, COLOURS),
-        ("plain", True, COLOURS),
+        ("turned", True, np.rot90(COLORS, -1)),
+        ("turned", False, COLORS),
+        ("plain", True, COLORS),
     ):
         with open_lazily(tmp_path / f"{name}.png", upright) as photo:
             assert np.array_equal(to_rgb(photo), seen)

@@ -76,7 +76,7 @@ def test_names_of_environments(tmp_path):
     "address", ["localhost", "ftp://host", "http://", "http://host:8097", "http://[", ""]
 )
 def test_a_malformed_address_is_refused_and_training_goes_on(address, tmp_path, caplog):
-    with pytest.raises(ValueError, match="wanted http://host"):
+    with pytest.raises(ValueError, match="expected http://host"):
         check_address(address)
     display = VisdomDisplay(tmp_path / "log.jsonl", "run", address, 8097)
     display.add(start())
@@ -232,7 +232,7 @@ def test_a_run_is_replayed_from_its_folder(server, tmp_path, monkeypatch):
         ("nowhere", "", "http://localhost", "is not there"),
         (".", "no log\n", "http://localhost", "holds no training run"),
         (".", json.dumps(start()), "http://127.0.0.1", "no server answers"),
-        (".", json.dumps(start()), "localhost", "wanted http://host"),
+        (".", json.dumps(start()), "localhost", "expected http://host"),
     ],
 )
 def test_a_replay_that_cannot_be_is_one_line(folder, log, server_flag, message, tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ class AgentRecord:
         self,
         loss: float,
         predicted: dict[str, Tensor],
-        pckh: Tensor,
+        pck: Tensor,
         rows: Tensor,
         drawn: Augmentation,
     ) -> None:
@@ -110,13 +110,13 @@ class AgentRecord:
         """
         # At once: each number by itself would wait for the GPU.
         predicted = {kind: shares.cpu() for kind, shares in predicted.items()}
-        pckh = pckh.cpu()
-        gap = pckh[0] - pckh[1]
+        pck = pck.cpu()
+        gap = pck[0] - pck[1]
         self.means.add(
-            pckh.shape[-1],
+            pck.shape[-1],
             agent_loss=loss,
-            pck_random=pckh[0].mean().item(),
-            pck_agent=pckh[1].mean().item(),
+            pck_random=pck[0].mean().item(),
+            pck_agent=pck[1].mean().item(),
             pck_gap=gap.mean().item(),
             **{f"{kind}_gap": one.mean().item() for kind, one in zip(predicted, gap, strict=True)},
             reward_share=(gap > 0).float().mean().item(),
@@ -127,11 +127,11 @@ class AgentRecord:
         )
         for kind, shares in predicted.items():
             self._distributions[kind] += shares.sum(dim=0)
-        self._keep_hardest(pckh, rows.cpu(), drawn)
+        self._keep_hardest(pck, rows.cpu(), drawn)
 
-    def _keep_hardest(self, pckh: Tensor, rows: Tensor, drawn: Augmentation) -> None:
+    def _keep_hardest(self, pck: Tensor, rows: Tensor, drawn: Augmentation) -> None:
         """`hardest` becomes the draws of a kind alone that lost most against random ones."""
-        largest = (pckh[0] - pckh[1]).flatten().topk(min(HARDEST, pckh[0].numel()))
+        largest = (pck[0] - pck[1]).flatten().topk(min(HARDEST, pck[0].numel()))
         kinds = list(KINDS.values())
         for place in largest.indices.tolist():
             k, person = divmod(place, len(rows))
@@ -140,8 +140,8 @@ class AgentRecord:
                     "row": int(rows[person]),
                     "kind": kinds[k].name,
                     "value": getattr(drawn, kinds[k].field)[person].item(),
-                    "pck_random": pckh[0, k, person].item(),
-                    "pck_agent": pckh[1, k, person].item(),
+                    "pck_random": pck[0, k, person].item(),
+                    "pck_agent": pck[1, k, person].item(),
                 }
             )
         self.hardest.sort(key=lambda draw: draw["pck_agent"] - draw["pck_random"])

@@ -52,7 +52,7 @@ def newest_checkpoint(folder: Path, prefix: str) -> Path:
     found = {path: _EPOCH.search(path.name) for path in folder.glob(f"{prefix}lr-*{SUFFIX}")}
     epochs = {path: int(match[1]) for path, match in found.items() if match and not match[2]}
     if not epochs:
-        raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to go on from")
+        raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to resume from")
     return max(epochs, key=epochs.get)
 
 
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path} cannot be read as a checkpoint: it is cut off or damaged") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is no checkpoint: wanted a dict with a state_dict of tensors")
+        raise UserError(f"{path} is no checkpoint: expected a dict with a state_dict of tensors")
     checkpoint["state_dict"] = {name.removeprefix("module."): value for name, value in state.items()}
     if "epoch" not in checkpoint:
         checkpoint["epoch"] = _epoch_of(path)
@@ -123,7 +123,7 @@ def _misfits(own: dict, state: dict) -> list[str]:
 
     names: Iterable[str] = dict.fromkeys([*own, *state])
     return [
-        f"{name}: wanted {shape(own, name)}, found {shape(state, name)}"
+        f"{name}: expected {shape(own, name)}, found {shape(state, name)}"
         for name in names
         if shape(own, name) != shape(state, name)
     ]

@@ -12,7 +12,7 @@ from data.kinds import KINDS, Kind
 from models.losses import hardness_distribution
 from utils.display.plots import plot_distributions
 from utils.distributions import distribution_path, read_distributions, write_distributions
-from utils.evaluation import crop_pckh
+from utils.evaluation import crop_pck
 from utils.metrics import scorable
 from utils.process import progress
 from utils.runs import Run
@@ -57,14 +57,14 @@ def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Te
     bins = len(kind.means)
     rows = torch.full((len(people), bins), 1 / bins)
     for batch in progress(run.loader(people, kind.name, scored=True), f"{kind.name}s", run.opt.bs):
-        rows[batch.index.cpu()] = hardness_distribution(bin_pckh(run, network, batch, kind)).cpu()
+        rows[batch.index.cpu()] = hardness_distribution(bin_pck(run, network, batch, kind)).cpu()
     return rows
 
 
 @torch.no_grad()
-def bin_pckh(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Tensor:
+def bin_pck(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Tensor:
     """PCKh f32 [N, bins] of each person under each bin's mean, from one batch of bins * N crops."""
-    return crop_pckh(run, network, people, Augmentation.bins(kind.name, len(people))).T
+    return crop_pck(run, network, people, Augmentation.bins(kind.name, len(people))).T
 
 
 def summary(rows: Tensor, split: str, kind: Kind) -> str:

@@ -25,7 +25,7 @@ from utils.process import Terminal, run_stage
 log = logging.getLogger("compare")
 
 CONFIDENCE = 0.95
-LATE = 10  # epochs that are averaged beside the last one alone, which is a noisier witness
+LATE = 10  # epochs that are averaged beside the last one alone, which varies more
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def read_arms(named: Sequence[tuple[str, list[Path]]], from_epoch: int = 0) -> l
     """
     runs = {folder: read_run(folder) for _, folders in named for folder in folders}
     if any(not folders for _, folders in named):
-        raise UserError("--arm: wanted a name and at least one folder")
+        raise UserError("--arm: expected a name and at least one folder")
     names = {run.metric_name for run in runs.values()}
     if len(names) > 1:
         raise UserError(f"the runs have different metrics: {', '.join(sorted(names))}")
@@ -156,7 +156,7 @@ def read_run(folder: Path) -> RunLog:
     try:
         events = current_events(read_events(path))
     except OSError as error:
-        raise UserError(f"{path} cannot be read: wanted the folder of a training run") from error
+        raise UserError(f"{path} cannot be read: expected the folder of a training run") from error
     start, last, pck = {}, {}, {}
     for event in events:
         if event["kind"] == "start":

@@ -48,7 +48,7 @@ def keep_freed_memory() -> None:
 
 
 def set_precision(precision: str) -> None:
-    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is `autocast`'s matter."""
+    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is left to `Run.autocast`."""
     multiply = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = multiply
     torch.backends.cudnn.conv.fp32_precision = multiply

@@ -59,12 +59,12 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     _check_source(path, text.partition("\n")[0], source)
     rows = _parse(path, text, len(KINDS[source["kind"]].means))
     if len(rows) != source["people"]:
-        raise UserError(f"{path} has {len(rows)} rows, wanted one for each of {source['people']} people")
+        raise UserError(f"{path} has {len(rows)} rows, expected one for each of {source['people']} people")
     sums = rows.sum(axis=1)
     bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
     if bad.any():
         row = int(bad.argmax())
-        raise UserError(f"{path}: row {row} (from 0) is {rows[row].tolist()}, wanted shares that sum to 1")
+        raise UserError(f"{path}: row {row} (from 0) is {rows[row].tolist()}, expected shares that sum to 1")
     return torch.from_numpy(rows / sums[:, None]).float()
 
 
@@ -101,6 +101,6 @@ def _parse(path: Path, text: str, bins: int) -> np.ndarray:
         except ValueError:
             numbers = []
         if len(numbers) != bins:
-            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, wanted {bins} numbers")
+            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, expected {bins} numbers")
         rows[row] = numbers
     return rows

@@ -1,4 +1,4 @@
-"""The exception of a run that is the user's to mend."""
+"""The one exception of a run: what a user's request lacks."""
 
 
 class UserError(Exception):

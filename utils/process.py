@@ -38,7 +38,7 @@ class Interrupted(BaseException):
 def run_stage(stage: Callable[[], None]) -> None:
     """Run a script's `main` and end the process as users expect.
 
-    An error of theirs is one line and exit code 2, a path that is too long or may not be read among them;
+    A user's error is one line and exit code 2, a path that is too long or may not be read among them;
     Ctrl-C and SIGTERM are one line and 128 + the signal's number; an error of ours keeps its traceback.
     """
     name = Path(sys.argv[0]).name

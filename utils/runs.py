@@ -33,7 +33,7 @@ class Run:
     size the pose network, with their values.
 
     Raises:
-        UserError: the folder, the device or the checkpoint is not to be had.
+        UserError: the folder, the device or the checkpoint is not available.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
@@ -57,7 +57,7 @@ class Run:
         """The people of --dataset, read when they are first needed; logs how many have no PCK.
 
         Raises:
-            DataError: the data set is not to be had. UserError: none of its validation people has PCK.
+            DataError: the data set is missing or wrong. UserError: none of its validation people has PCK.
         """
         opt = self.opt
         dataset = load_dataset(
@@ -99,7 +99,7 @@ class Run:
             people, self.dataset.root, in_res, margin, self.opt.bs, workers, self.device, generator, rows
         )
         if not len(loader):
-            raise UserError(f"--dataset {self.opt.dataset} has one person to train on: wanted at least two")
+            raise UserError(f"--dataset {self.opt.dataset} has one person to train on: expected at least two")
         return loader
 
     def _scored_rows(self, people: People) -> np.ndarray:
@@ -108,7 +108,7 @@ class Run:
             split = "validation" if people.valid[0] else "training"
             raise UserError(
                 f"--dataset {self.opt.dataset}: none of {len(people)} {split} people has PCK: "
-                "wanted one with a reference length and a scored joint"
+                "expected one with a reference length and a scored joint"
             )
         return rows
 

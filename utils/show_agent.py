@@ -23,7 +23,7 @@ from data.patches import Patches
 from options.parser import StageParser
 from utils.agents import agent_logits, build_agent, draw
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
-from utils.collect import bin_pckh
+from utils.collect import bin_pck
 from utils.display.drawing import clear_peaks, draw_skeleton
 from utils.display.gallery import fixed_rows, load, look
 from utils.errors import UserError
@@ -69,9 +69,9 @@ def hardness(run: Run, network: nn.Module, agent: nn.Module) -> dict[str, tuple[
     for people in progress(run.loader(run.dataset.valid, "drawn", scored=True), "agent", run.opt.bs):
         image = run.augment(people, Augmentation.identity(len(people))).image
         for kind, logits in agent_logits(run, network, agent, image).items():
-            found[kind][0].append(bin_pckh(run, network, people, KINDS[kind]).cpu())
+            found[kind][0].append(bin_pck(run, network, people, KINDS[kind]).cpu())
             found[kind][1].append(logits.softmax(dim=1).cpu())
-    return {kind: (torch.cat(pckh), torch.cat(shares)) for kind, (pckh, shares) in found.items()}
+    return {kind: (torch.cat(pck), torch.cat(shares)) for kind, (pck, shares) in found.items()}
 
 
 def hardness_text(metric_name: str, found: dict[str, tuple[Tensor, Tensor]]) -> str:
@@ -82,9 +82,9 @@ def hardness_text(metric_name: str, found: dict[str, tuple[Tensor, Tensor]]) -> 
             lies what it knows of the person.
     """
     lines = []
-    for kind, (pckh, shares) in found.items():
-        uniform, alike = pckh.mean(), (pckh * shares.mean(dim=0)).sum(dim=1).mean()
-        own = (pckh * shares).sum(dim=1).mean()
+    for kind, (pck, shares) in found.items():
+        uniform, alike = pck.mean(), (pck * shares.mean(dim=0)).sum(dim=1).mean()
+        own = (pck * shares).sum(dim=1).mean()
         lines.append(
             f"{kind}: {metric_name} {100 * uniform:.1f} % under uniform draws of its bins, "
             f"{100 * alike:.1f} % if it drew the same for everyone, {100 * own:.1f} % as it draws"
@@ -131,7 +131,7 @@ def draw_picture(run: Run, network: nn.Module, agent: nn.Module) -> bytes:
 
 
 def draw_bars(panel: Axes, kind: Kind, percent: Tensor, chosen: int) -> None:
-    """The agent's distribution [bins] as bars, the drawn one in another colour."""
+    """The agent's distribution [bins] as bars, the drawn one in another color."""
     places = range(len(percent))
     panel.bar(places, percent, color=["C3" if place == chosen else "0.6" for place in places])
     panel.axhline(100 / len(percent), color="0.3", linestyle="--", linewidth=0.8)

@@ -39,7 +39,7 @@ def open_photograph(path: Path) -> Image.Image:
         raise UserError(f"--image {path}: there is no such file") from error
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--image {path}: wanted a whole image file ({reason})") from error
+        raise UserError(f"--image {path}: expected a whole image file ({reason})") from error
 
 
 def person_square(
@@ -82,7 +82,7 @@ def predict_pose(
         path: the photograph. center: f32 [2] px of the upright photograph. scale: the square's side / 200 px.
 
     Returns:
-        (joints f32 [16, 2], px of the photograph; confidence f32 [16]: highest values of their heat maps, in
+        (joints f32 [16, 2], px of the photograph; confidence f32 [16]: highest values of their heatmaps, in
         general between 0 and 1, and 0 where a map has nothing above 0: its joint is nowhere.)
 
     Raises:
@@ -115,7 +115,7 @@ def report_photograph(run: Run, network: nn.Module) -> None:
     upright photograph.
 
     Raises:
-        UserError: the photograph or the square is not to be had, the files are there and of another
+        UserError: the photograph or the square is missing or wrong, the files are there and of another
             photograph, or a file cannot be written.
     """
     opt = run.opt

@@ -28,7 +28,7 @@ def replay() -> None:
     opt = parser.parse_args()
     path = opt.folder / EVENTS
     if not path.is_file():
-        raise UserError(f"{path} is not there: wanted the folder of a training run")
+        raise UserError(f"{path} is not there: expected the folder of a training run")
     try:
         events = read_events(path)
         starts = [event for event in events if event["kind"] == "start"]

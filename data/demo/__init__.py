@@ -76,7 +76,7 @@ def _place(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """A place: a mottled wall, the ground, and a few flat things in dull colours."""
+    """A place: a mottled wall, the ground, and a few flat things in dull colors."""
     wall, ground = _dull(rng, 2)
     height = (np.arange(SIDE // 4) + 0.5)[:, None, None] / (SIDE // 4)
     share = np.where(height > rng.uniform(0.4, 0.8), 0.7 + 0.3 * height, 0.4 * height)
@@ -84,17 +84,17 @@ def _background(rng: np.random.Generator) -> Image.Image:
     picture = Image.fromarray(place.clip(0, 255).astype(np.uint8))
     picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(picture)
-    for colour in _dull(rng, rng.integers(6)):
+    for color in _dull(rng, rng.integers(6)):
         middle, half = rng.uniform(0, SIDE, 2), rng.uniform(5, 30, 2)
         draw = pen.ellipse if rng.random() < 0.5 else pen.rectangle
-        draw((*(middle - half), *(middle + half)), fill=tuple(colour.astype(int).tolist()))
+        draw((*(middle - half), *(middle + half)), fill=tuple(color.astype(int).tolist()))
     return picture.filter(ImageFilter.BoxBlur(1))
 
 
 def _dull(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colours (count, 3) of a place: never as bright as clothes are."""
-    colours = rng.uniform(60, 220, (count, 3))
-    return 0.5 * colours + 0.5 * colours.mean(1, keepdims=True)
+    """Colors (count, 3) of a place: never as bright as clothes are."""
+    colors = rng.uniform(60, 220, (count, 3))
+    return 0.5 * colors + 0.5 * colors.mean(1, keepdims=True)
 
 
 def _annotation(rng: np.random.Generator, joints: np.ndarray) -> dict:

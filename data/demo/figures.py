@@ -40,20 +40,20 @@ ARMS = (  # share, upper arm's lift and azimuth, elbow's bend and its way: inwar
 )
 SKINS = ((241, 204, 177), (224, 172, 135), (198, 134, 96), (141, 85, 54), (110, 70, 48))
 HAIRS = ((35, 26, 22), (72, 46, 28), (120, 78, 42), (196, 160, 98), (130, 128, 126))
-PADS, GLOVES, RUCKSACK = (np.array(colour, float) for colour in ((32, 32, 36), (250,) * 3, (235, 120, 20)))
+PADS, GLOVES, RUCKSACK = (np.array(color, float) for color in ((32, 32, 36), (250,) * 3, (235, 120, 20)))
 
 
 @dataclass(frozen=True)
 class Solid:
     """A rounded, tapered bar from `start` to `end`, (3,) each in px, with its two `radii` in px.
 
-    `colour` is (3,) in 0..255; `depth` stretches the cross-section along z.
+    `color` is (3,) in 0..255; `depth` stretches the cross-section along z.
     """
 
     start: np.ndarray
     end: np.ndarray
     radii: tuple[float, float]
-    colour: np.ndarray
+    color: np.ndarray
     depth: float = 1.0
 
 
@@ -68,12 +68,12 @@ class Canvas:
     width: int
     height: int
     light: np.ndarray
-    _colour: np.ndarray = field(init=False)
+    _color: np.ndarray = field(init=False)
     _nearest: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (self.height * SUPERSAMPLING, self.width * SUPERSAMPLING)
-        self._colour = np.zeros((*shape, 4), np.uint8)
+        self._color = np.zeros((*shape, 4), np.uint8)
         self._nearest = np.full(shape, np.inf, np.float32)
 
     def draw(self, solid: Solid) -> None:
@@ -83,7 +83,7 @@ class Canvas:
         low = np.floor((np.minimum(start, end)[:2] - reach + 0.5) * SUPERSAMPLING).astype(int).clip(0)
         high = np.ceil((np.maximum(start, end)[:2] + reach + 0.5) * SUPERSAMPLING).astype(int).clip(0)
         window = (slice(low[1], high[1]), slice(low[0], high[0]))
-        nearest, colour = self._nearest[window], self._colour[window]
+        nearest, color = self._nearest[window], self._color[window]
         rows, columns = (np.arange(length, dtype=np.float32) for length in nearest.shape)
         x = (columns + low[0] + 0.5) / SUPERSAMPLING - 0.5 - start[0]
         y = (rows[:, None] + low[1] + 0.5) / SUPERSAMPLING - 0.5 - start[1]
@@ -98,13 +98,13 @@ class Canvas:
         seen = (normal_z > 0) & (z < nearest)
         normal = np.stack([normal_x[seen], normal_y[seen], -normal_z[seen]], axis=1)
         shade = 0.42 + 0.66 * (normal @ self.light).clip(0) - 0.08 * normal[:, 2]
-        colour[seen, :3] = (shade[:, None] * solid.colour).clip(0, 255)
-        colour[seen, 3] = 255
+        color[seen, :3] = (shade[:, None] * solid.color).clip(0, 255)
+        color[seen, 3] = 255
         nearest[seen] = z[seen]
 
     def image(self) -> Image.Image:
         """The picture in RGBA, reduced to `width` x `height`."""
-        return Image.fromarray(self._colour).reduce(SUPERSAMPLING)
+        return Image.fromarray(self._color).reduce(SUPERSAMPLING)
 
 
 def turn(axis: int, degrees: float) -> np.ndarray:
@@ -180,7 +180,7 @@ def sample_pose(rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outfit:
-    """How a person looks: colours (3,) in 0..255, and the build's width."""
+    """How a person looks: colors (3,) in 0..255, and the build's width."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -193,7 +193,7 @@ class Outfit:
 
 
 def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Clothes, colours and build, by chance."""
+    """Clothes, colors and build, by chance."""
     skin, hair = (np.array(palette[rng.integers(5)], float) for palette in (SKINS, HAIRS))
     shirt, trousers = rng.uniform(60, 240, (2, 3))
     return Outfit(
@@ -251,11 +251,11 @@ def _trunk_solids(points: np.ndarray, behind: np.ndarray, outfit: Outfit, unit: 
     across, spine = _unit(points[13] - points[12]), pelvis - thorax
     facing = float(across[:2] @ across[:2])
 
-    def slab(start: float, end: float, widths: tuple[float, float], colour: np.ndarray) -> Solid:
+    def slab(start: float, end: float, widths: tuple[float, float], color: np.ndarray) -> Solid:
         """A part of the trunk, whose breadth in the picture depends on where the person faces."""
         radii = np.sqrt(np.square(widths) * facing + 0.07**2 * (1 - facing)) * unit * outfit.width
         depth = 0.07 * unit * outfit.width / radii.mean()
-        return Solid(thorax + start * spine, thorax + end * spine, tuple(radii), colour, depth)
+        return Solid(thorax + start * spine, thorax + end * spine, tuple(radii), color, depth)
 
     yoke = 0.046 * unit * outfit.width
     top, bottom = (thorax + share * spine + 0.09 * unit * behind for share in (0.22, 0.6))
@@ -275,10 +275,10 @@ def _head_solids(points: np.ndarray, outfit: Outfit, unit: float) -> list[Solid]
     ahead = _unit(points[20] - (neck + 0.6 * (top - neck)))
     across = np.cross(ahead, up)
 
-    def ball(sideways: float, upwards: float, forwards: float, radius: float, colour: np.ndarray) -> Solid:
+    def ball(sideways: float, upwards: float, forwards: float, radius: float, color: np.ndarray) -> Solid:
         """A ball at a point of the head from its neck; all in sizes of the head."""
         middle = neck + size * (sideways * across + upwards * up + forwards * ahead)
-        return Solid(middle, middle, (radius * size,) * 2, colour)
+        return Solid(middle, middle, (radius * size,) * 2, color)
 
     white, dark = np.full(3, 240.0), np.full(3, 25.0)
     solids = [

@@ -29,12 +29,12 @@ def _lines(panel: Panel, rows: list[dict]) -> bytes:
     figure, axes = _axes()
     epochs, factor = _epochs(rows), 100 if panel.percent else 1
     marker = "o" if len(rows) <= _MARKED else None
-    colours = iter(PALETTE)
+    colors = iter(PALETTE)
     for line in panel.lines:
         if not line.running and any(line.field in row for row in rows):
             values = [factor * row.get(line.field, math.nan) for row in rows]
             style = "--" if line.baseline else "-"
-            axes.plot(epochs, values, style, marker=marker, color=next(colours), label=line.label)
+            axes.plot(epochs, values, style, marker=marker, color=next(colors), label=line.label)
     if panel.log:
         axes.set_yscale("log")
     else:

@@ -1,4 +1,4 @@
-"""Drawing on pictures: skeletons, heat maps, and their JPEG files."""
+"""Drawing on pictures: skeletons, heatmaps, and their JPEG files."""
 
 import io
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from PIL import Image, ImageDraw
 
 from data.annotations import HEAD_TOP, UPPER_NECK
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-COLOURS: dict[str, Colour] = {"right": (255, 128, 0), "left": (0, 150, 255), "middle": (70, 215, 90)}
-"""Of the person's right side, left side and middle: apart in hue and lightness, for colour-blind eyes too."""
+COLORS: dict[str, Color] = {"right": (255, 128, 0), "left": (0, 150, 255), "middle": (70, 215, 90)}
+"""Of the person's right side, left side and middle: apart in hue and lightness, for color-blind eyes too."""
 
 SIDES = {
     "right": (0, 1, 2, 10, 11, 12),
     "left": (3, 4, 5, 13, 14, 15),
     "middle": (6, 7, 8, 9),
 }
-_COLOUR_OF = {joint: COLOURS[side] for side, joints in SIDES.items() for joint in joints}
+_COLOR_OF = {joint: COLORS[side] for side, joints in SIDES.items() for joint in joints}
 PELVIS, THORAX = 6, 7
 _LIMBS = ((2, 1), (1, 0), (3, 4), (4, 5), (12, 11), (11, 10), (13, 14), (14, 15))
 
 FAINTEST = 0.02  # of the strongest peak: a map below that does not show its joint
-WEAK = 0.25  # a maximum of heat maps, whose targets reach 1
-_DIMMED = 0.4  # brightness of a picture under its heat maps
+WEAK = 0.25  # a maximum of heatmaps, whose targets reach 1
+_DIMMED = 0.4  # brightness of a picture under its heatmaps
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _LARGE = 2000  # px; above that, edges are smooth enough without supersampling
 
@@ -72,33 +72,33 @@ def draw_skeleton(
     thick = fine * max(1.0, (size or max(height, width)) / (190 if truth else 75))
     edge = max(1.0, 0.35 * thick)
 
-    def line(inner: int, outer: int, colour: Colour, width: float) -> None:
-        pen.line((at[inner], at[outer]), fill=colour, width=max(1, round(width)))
+    def line(inner: int, outer: int, color: Color, width: float) -> None:
+        pen.line((at[inner], at[outer]), fill=color, width=max(1, round(width)))
 
     pairs = bones(drawn)
     for inner, outer in pairs:
         line(inner, outer, _WHITE if truth else _BLACK, thick + 2 * edge)
     for inner, outer in pairs:
-        line(inner, outer, _COLOUR_OF[outer], thick)
+        line(inner, outer, _COLOR_OF[outer], thick)
     radius = (2.6 if truth else 1.1) * thick
     for joint in np.flatnonzero(drawn):
-        colour = _COLOUR_OF[int(joint)]
+        color = _COLOR_OF[int(joint)]
         if truth:
             pen.circle(at[joint], radius + edge, outline=_WHITE, width=round(thick + 2 * edge))
-            pen.circle(at[joint], radius, outline=colour, width=max(1, round(thick)))
+            pen.circle(at[joint], radius, outline=color, width=max(1, round(thick)))
         else:
             pen.circle(at[joint], radius + edge, fill=_BLACK)
-            pen.circle(at[joint], radius, fill=colour)
+            pen.circle(at[joint], radius, fill=color)
     return np.asarray(canvas.reduce(fine) if fine > 1 else canvas)
 
 
 def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
-    """A darkened picture under heat maps that glow in the colours of their joints' sides.
+    """A darkened picture under heatmaps that glow in the colors of their joints' sides.
 
     Light adds up: where right and left cannot be told apart it is white.
 
     Args:
-        image: u8 [H, W, 3]. heatmaps: f32 [16, h, w]; the full colour is their maximum,
+        image: u8 [H, W, 3]. heatmaps: f32 [16, h, w]; the full color is their maximum,
             or `WEAK` where that is less: maps that say nothing stay dark.
 
     Returns:
@@ -110,7 +110,7 @@ def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
     for side, joints in SIDES.items():
         share = Image.fromarray(relative[list(joints)].max(axis=0))
         share = np.asarray(share.resize((width, height), Image.Resampling.BILINEAR))[..., None]
-        pixels += share * np.float32(COLOURS[side])
+        pixels += share * np.float32(COLORS[side])
         strongest = np.maximum(strongest, share)
     pixels += _DIMMED * (1 - strongest) * image
     return pixels.clip(0, 255).astype(np.uint8)
@@ -122,7 +122,7 @@ def enlarge(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 85) -> bytes:
-    """A picture u8 [H, W, 3] as a JPEG file whose thin coloured lines stay sharp."""
+    """A picture u8 [H, W, 3] as a JPEG file whose thin colored lines stay sharp."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

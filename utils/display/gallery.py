@@ -28,7 +28,7 @@ _MINUS = "\u2212"
 
 
 def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[Section]:
-    """Validation people with predicted and true skeletons and heat maps: always the same, best, and worst."""
+    """Validation people with predicted and true skeletons and heatmaps: always the same, best, and worst."""
     people = run.dataset.valid
     share, distance = _shares(people, evaluation.preds, run.dataset.threshold)
     known = np.flatnonzero(~np.isnan(share))
@@ -50,9 +50,9 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     for k, row in enumerate(rows):
         scored = "not scored" if np.isnan(share[row]) else f"{metric_name} {100 * share[row]:.0f}\u00a0%"
         skeleton = Picture(crops.skeletons(k, flip_tested[k]), "prediction and truth")
-        heat = Picture(crops.heat(k), f"heat maps, highest {crops.heatmaps[k].max():.2f}")
+        heat = Picture(crops.heat(k), f"heatmaps, highest {crops.heatmaps[k].max():.2f}")
         made[row] = Person(f"{_name(people, row)}: {scored}", [skeleton, heat])
-    note = "Skeletons are predicted with the flip test; heat maps are of the crop alone, without it."
+    note = "Skeletons are predicted with the flip test; heatmaps are of the crop alone, without it."
     return [Section(title, note, [made[row] for row in group]) for title, group in groups.items()]
 
 
@@ -114,12 +114,12 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
             f"{100 * one['pck_random']:.0f}\u00a0% under the random draw",
             [
                 _augmented(run, crops, augmentation, k, "at the epoch's end"),
-                Picture(crops.heat(k), f"heat maps, highest {crops.heatmaps[k].max():.2f}"),
+                Picture(crops.heat(k), f"heatmaps, highest {crops.heatmaps[k].max():.2f}"),
             ],
         )
         for k, (row, one) in enumerate(zip(rows, hardest, strict=True))
     ]
-    note = "The agent's draws for training people that lost most against the random ones, looked at again."
+    note = "The agent's draws for training people that lost most against the random ones, re-evaluated."
     return [Section("Hardest augmentations of the epoch", note, persons)]
 
 
@@ -155,7 +155,7 @@ class Crops:
         return encode_jpeg(draw_skeleton(image, joints, drawn))
 
     def heat(self, k: int) -> bytes:
-        """Crop k under its heat maps, a JPEG."""
+        """Crop k under its heatmaps, a JPEG."""
         return encode_jpeg(overlay_heatmaps(self.image[k], self.heatmaps[k]))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dominate import document, tags
 from dominate.util import text
 
-from utils.display.drawing import COLOURS
+from utils.display.drawing import COLORS
 from utils.display.sections import Bars, Grid, Person, Section
 
 REFRESH = 30  # seconds between reloads of a page while its run goes on
@@ -134,12 +134,12 @@ def gallery_page(
         tags.p(tags.a("← " + title, href="index.html") if index else title)
         tags.h1(heading)
         with tags.p(cls="note"):
-            for side, colour in COLOURS.items():
-                tags.span(cls="key", style=f"background: rgb{colour}")
+            for side, color in COLORS.items():
+                tags.span(cls="key", style=f"background: rgb{color}")
                 text(f" {side} \u2003")
             text(
                 "Left and right are the person's own. Predicted: thick bones, discs. True: thin bones, "
-                "rings. Heat maps glow in these colours, white where sides overlap."
+                "rings. Heatmaps glow in these colors, white where sides overlap."
             )
         if table:
             _table(table)

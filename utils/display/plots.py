@@ -45,7 +45,7 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
 
 
 def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
-    """PCK [7, 7] by scale (rows) and rotation (columns) as a heat map with numbers."""
+    """PCK [7, 7] by scale (rows) and rotation (columns) as a heatmap with numbers."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(100 * grid, cmap="viridis", vmin=0, vmax=100, origin="lower")

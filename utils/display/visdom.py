@@ -86,7 +86,7 @@ class VisdomServer:
     """An environment of a visdom server, connected to when it is drawn in.
 
     Raises:
-        ImportError: the package visdom is not to be had. ValueError: this is no address.
+        ImportError: the package visdom is missing. ValueError: this is no address.
     """
 
     def __init__(self, env: str, server: str, port: int) -> None:
@@ -145,14 +145,14 @@ def check_address(server: str) -> None:
     Raises:
         ValueError: it is not http(s)://host.
     """
-    wanted = f"--vis_server {server}: wanted http://host or https://host; its port goes to --vis_port"
+    expected = f"--vis_server {server}: expected http://host or https://host; its port goes to --vis_port"
     try:
         parts = urlsplit(server)
         right = parts.scheme in ("http", "https") and parts.hostname and parts.port is None
     except ValueError as error:
-        raise ValueError(wanted) from error
+        raise ValueError(expected) from error
     if not right or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(wanted)
+        raise ValueError(expected)
 
 
 def default_environment(exp_id: str, folder: Path) -> str:
