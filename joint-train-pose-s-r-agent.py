@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.augment import Augmentation, PersonBatch
+from data.augment import PersonBatch
+from data.augmentation import Augmentation
 from data.kinds import KINDS
 from data.patches import PatchLoader
 from models.losses import pose_loss, rewarded_distribution

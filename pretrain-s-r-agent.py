@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.annotations import People
-from data.augment import Augmentation
+from data.augmentation import Augmentation
 from data.kinds import KINDS
 from data.patches import PatchLoader
 from models import PoseNetwork

@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import time
 from functools import partial
 
-from data.augment import Augmentation
+from data.augmentation import Augmentation
 from data.patches import PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser

@@ -1,29 +1,19 @@
 """Augmentation as a function on a batch that is already in memory, on its device.
 
-`augment` warps patches of people into network inputs and target heatmaps. Which warp is an `Augmentation`,
-and its constructors make every stage: random in training, the identity in validation, fixed bins when
-collecting, the agent's draws in joint training. A new augmentation is a field of `Augmentation` and a line
-in `augment`, or in `deformation` where it is an affine warp; an entry of `KINDS` lets the agent choose it.
-Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that came with it).
+`augment` warps patches of people into network inputs and target heatmaps, as an `Augmentation` says.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from data.annotations import annotated
+from data.augmentation import Augmentation, crop_to_box, deformation, reach
 from data.geometry import mirror_points, transform_points
 from data.heatmap import predict_points, render_heatmaps
-from data.kinds import KINDS, Kind
-
-RANDOM_SCALE_STD, RANDOM_SCALE_LIMIT = 0.25, 0.5  # log2
-RANDOM_ROTATION_STD, RANDOM_ROTATION_LIMIT = 30.0, 60.0  # degrees
-RANDOM_ROTATION_PROBABILITY = 0.4
-FLIP_PROBABILITY = 0.5
-COLOR_RANGE = (0.6, 1.4)
+from data.kinds import KINDS
 
 ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
 SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
@@ -75,122 +65,6 @@ class PersonBatch:
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What is done to each of N people, on the CPU.
-
-    log2_scale: f32 [N], added to log2 of the box's scale (above 0 zooms out). rotation: f32 [N], degrees.
-    flip: bool [N], mirror left and right. color: f32 [N, 3], gains of red, green and blue. The identity of a
-    field is what changes nothing.
-    """
-
-    log2_scale: Tensor = field(metadata={"identity": 0.0})
-    rotation: Tensor = field(metadata={"identity": 0.0})
-    flip: Tensor = field(metadata={"identity": False})
-    color: Tensor = field(metadata={"identity": (1.0, 1.0, 1.0)})
-
-    def __len__(self) -> int:
-        return len(self.log2_scale)
-
-    @staticmethod
-    def identity(n: int) -> "Augmentation":
-        """Nothing is done to n people."""
-        values = {one.name: torch.tensor(one.metadata["identity"]) for one in fields(Augmentation)}
-        return Augmentation(**{name: torch.stack(n * [value]) for name, value in values.items()})
-
-    @staticmethod
-    def random(n: int, generator: Generator) -> "Augmentation":
-        """The random augmentation that the adversarial one is compared with.
-
-        log2 scale: N(0, 0.25) clipped to +-0.5; rotation: N(0, 30) clipped to +-60 degrees with probability
-        0.4, else 0; mirrored with probability 0.5; each color channel times U(0.6, 1.4).
-        """
-        log2_scale = (RANDOM_SCALE_STD * torch.randn(n, generator=generator)).clamp(
-            -RANDOM_SCALE_LIMIT, RANDOM_SCALE_LIMIT
-        )
-        rotation = (RANDOM_ROTATION_STD * torch.randn(n, generator=generator)).clamp(
-            -RANDOM_ROTATION_LIMIT, RANDOM_ROTATION_LIMIT
-        )
-        rotated = torch.rand(n, generator=generator) < RANDOM_ROTATION_PROBABILITY
-        flip = torch.rand(n, generator=generator) < FLIP_PROBABILITY
-        low, high = COLOR_RANGE
-        color = low + (high - low) * torch.rand(n, 3, generator=generator)
-        identity = Augmentation.identity(n)
-        return replace(identity, log2_scale=log2_scale, rotation=rotation * rotated, flip=flip, color=color)
-
-    @staticmethod
-    def fixed(n: int, log2_scale: float, rotation: float) -> "Augmentation":
-        """The same change of scale (log2) and the same rotation (degrees) for n people."""
-        identity = Augmentation.identity(n)
-        return replace(
-            identity, log2_scale=identity.log2_scale + log2_scale, rotation=identity.rotation + rotation
-        )
-
-    @staticmethod
-    def bins(kind: str, n: int) -> "Augmentation":
-        """All K bin means of the `kind` of that name for n people.
-
-        K * n rows; row k * n + j is bin k of person j.
-        """
-        means = torch.tensor(KINDS[kind].means).repeat_interleave(n)
-        return replace(Augmentation.identity(len(means)), **{KINDS[kind].field: means})
-
-    @staticmethod
-    def drawn(bins: dict[str, Tensor], generator: Generator) -> "Augmentation":
-        """The agent's choice: each person's bin [N] (int64) of each kind, with its Gaussian round the mean.
-
-        A Gaussian is clamped to one standard deviation. Neither flip nor color is changed.
-        """
-        values = {KINDS[kind].field: _around(KINDS[kind], chosen, generator) for kind, chosen in bins.items()}
-        people = len(next(iter(values.values())))
-        return replace(Augmentation.identity(people), **values)
-
-    @staticmethod
-    def cat(augmentations: list["Augmentation"]) -> "Augmentation":
-        """Several augmentations of the same people, one after another."""
-        names = [one.name for one in fields(Augmentation)]
-        return Augmentation(*(torch.cat([getattr(one, name) for one in augmentations]) for name in names))
-
-    def only(self, *names: str) -> "Augmentation":
-        """The named fields of this augmentation; the others do nothing."""
-        identity = Augmentation.identity(len(self))
-        return replace(identity, **{name: getattr(self, name) for name in names})
-
-    def to(self, device: torch.device) -> "Augmentation":
-        """The same augmentation on `device`."""
-        return Augmentation(*(getattr(self, one.name).to(device, non_blocking=True) for one in fields(self)))
-
-
-def _around(kind: Kind, chosen: Tensor, generator: Generator) -> Tensor:
-    noise = torch.randn(len(chosen), generator=generator).clamp(-1, 1)
-    return torch.tensor(kind.means)[chosen] + kind.std * noise
-
-
-def deformation(augmentation: Augmentation) -> Tensor:
-    """Affine warps beside scale and rotation: f32 [N, 2, 2], from the crop's plane to the plane before them.
-
-    They are about the crop's middle. Each kind of this sort sets its entries below; none does today.
-    """
-    matrix = torch.eye(2, device=augmentation.log2_scale.device).repeat(len(augmentation), 1, 1)
-    return matrix
-
-
-def crop_to_box(augmentation: Augmentation) -> Tensor:
-    """The linear part of the map from a crop to the person's box: f32 [N, 2, 2].
-
-    It is about their common middle; both have the sides -1 and 1.
-    """
-    angle = torch.deg2rad(-augmentation.rotation)
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
-    return 2 ** augmentation.log2_scale[:, None, None] * (turn @ deformation(augmentation))
-
-
-def reach(augmentation: Augmentation) -> Tensor:
-    """How far each crop reaches over its box: f32 [N], side of the square round it / side of the box."""
-    return crop_to_box(augmentation).abs().sum(dim=2).amax(dim=1)
-
-
-@dataclass(frozen=True)
 class Sample:
     """Augmented people, M crops: what the network sees, what it should answer, and what metrics need.
 
@@ -217,32 +91,6 @@ class Sample:
         """Points [M, K, 2] px of the photographs in px of the crops, whose side is `res`."""
         box = (self.center, self.scale, self.rotation)
         return transform_points(points, *box, res, deformation=self.deformation)
-
-
-def _widest(values: dict[str, Iterable[float]]) -> float:
-    """The widest reach of all combinations of these values of fields of `Augmentation`."""
-    combinations = torch.cartesian_prod(*(torch.tensor(list(each)) for each in values.values()))
-    columns = combinations.view(-1, len(values)).T
-    return (
-        reach(replace(Augmentation.identity(len(combinations)), **dict(zip(values, columns, strict=True))))
-        .max()
-        .item()
-    )
-
-
-MARGINS = {
-    "identity": 1.0,
-    # A turned square is widest at 45 degrees.
-    "random": _widest({"log2_scale": [RANDOM_SCALE_LIMIT], "rotation": [min(RANDOM_ROTATION_LIMIT, 45.0)]}),
-    **{kind.name: _widest({kind.field: kind.means}) for kind in KINDS.values()},
-    "drawn": _widest(
-        {
-            kind.field: [mean + side * kind.std for mean in kind.means for side in (-1, 0, 1)]
-            for kind in KINDS.values()
-        }
-    ),
-}
-"""Side of the patch / side of the box that each way of augmenting needs."""
 
 
 def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, out_res: int = 64) -> Sample:

@@ -102,7 +102,7 @@ class Patches(Dataset):
     does not decode: returned, since a worker process would bury it in a traceback; `PatchLoader` raises it.
 
     people, root: the table, and the folder its photographs' paths start from. in_res: side of the crops in
-    px. margin: see `data.augment.MARGINS`. upright: see `read_patch`.
+    px. margin: see `data.augmentation.MARGINS`. upright: see `read_patch`.
     """
 
     def __init__(self, people: People, root: Path, in_res: int, margin: float, upright: bool = False) -> None:
@@ -166,7 +166,7 @@ class PatchLoader:
 
     Args:
         people, root: the table, and the folder its photographs' paths start from.
-        in_res: side of the crops in px. margin: see `data.augment.MARGINS`.
+        in_res: side of the crops in px. margin: see `data.augmentation.MARGINS`.
         batch_size: people in a batch. workers: processes that decode; 0 decodes in this one.
         device: where batches go. generator: shuffles each epoch; without one people come in order.
         rows: int64 [N], who is loaded; without it everyone.

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.stand_ins import Silent
 
-from data.augment import MARGINS, Augmentation, augment
+from data.augment import augment
+from data.augmentation import MARGINS, Augmentation
 from data.kinds import KINDS
 from data.patches import Patches, PatchLoader
 from models.losses import pose_loss

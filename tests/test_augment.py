@@ -9,12 +9,8 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from data.annotations import annotated
-from data.augment import (
-    MARGINS,
-    Augmentation,
-    PersonBatch,
-    augment,
-)
+from data.augment import PersonBatch, augment
+from data.augmentation import MARGINS, Augmentation
 from data.geometry import mirror_points, transform_points
 from data.kinds import KINDS
 from data.lsp import read_lsp

@@ -8,7 +8,8 @@ from support.stages import demo_data, run_stage
 from support.stand_ins import some_people
 from torch.testing import assert_close
 
-from data.augment import Augmentation, augment
+from data.augment import augment
+from data.augmentation import Augmentation
 from data.heatmap import predict_points
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass

@@ -9,7 +9,8 @@ from support.stages import QUIET, SMALL, TRAIN, demo_data
 from support.stand_ins import Blind, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
-from data.augment import Augmentation, augment
+from data.augment import augment
+from data.augmentation import Augmentation
 from data.kinds import KINDS
 from options.parser import StageParser
 from utils.agents import HARDEST, AgentRecord, build_agent, draw

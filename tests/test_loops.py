@@ -11,7 +11,8 @@ from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_p
 from torch.testing import assert_close
 
 from data.annotations import JOINT_NAMES
-from data.augment import Augmentation, augment
+from data.augment import augment
+from data.augmentation import Augmentation
 from data.heatmap import predict_points
 from data.kinds import KINDS
 from models.losses import distribution_loss, pose_loss

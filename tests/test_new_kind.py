@@ -24,15 +24,16 @@ CHANGES = {
         ENTRY,
         '\n        Kind("shear", "shear", (-0.3, -0.15, 0.0, 0.15, 0.3), 0.04, "", "shear"),' + ENTRY,
     ),
-    "data/augment.py": (FIELD, '\n    shear: Tensor = field(metadata={"identity": 0.0})' + FIELD),
+    "data/augmentation.py": (FIELD, '\n    shear: Tensor = field(metadata={"identity": 0.0})' + FIELD),
 }
-WARP = ("data/augment.py", LINE, "\n    matrix[:, 0, 1] = augmentation.shear" + LINE)
+WARP = ("data/augmentation.py", LINE, "\n    matrix[:, 0, 1] = augmentation.shear" + LINE)
 
 # White dots on black: the brightest place of the crop and the peak of the heatmap say where each of them is.
 PROBE = """
 import torch
 from dataclasses import replace
-from data.augment import MARGINS, Augmentation, PersonBatch, augment
+from data.augment import PersonBatch, augment
+from data.augmentation import MARGINS, Augmentation
 
 assert MARGINS["drawn"] > MARGINS["shear"] > 1.29
 places = torch.tensor([[40.0, 50.0], [150.0, 60.0], [60.0, 140.0]])

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from data.augment import MARGINS, Augmentation, augment
+from data.augment import augment
+from data.augmentation import MARGINS, Augmentation
 from data.datasets import load_dataset
 from data.heatmap import predict_points
 from data.patches import Patches

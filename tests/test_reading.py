@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from data.annotations import People
-from data.augment import MARGINS, Augmentation, PersonBatch, augment
+from data.augment import PersonBatch, augment
+from data.augmentation import MARGINS, Augmentation
 from data.patches import Patches, read_patch
 
 RES = 64

@@ -21,7 +21,8 @@ from support.experiment import (
 from support.stages import TRAIN, VALID, assert_user_error, run_stage
 from torch.testing import assert_close
 
-from data.augment import MARGINS, Augmentation, augment
+from data.augment import augment
+from data.augmentation import MARGINS, Augmentation
 from data.heatmap import decode_heatmaps, predict_points
 from data.kinds import KINDS
 from data.patches import PatchLoader

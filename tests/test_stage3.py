@@ -21,7 +21,8 @@ from support.experiment import (
 )
 from support.stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
 
-from data.augment import Augmentation, augment
+from data.augment import augment
+from data.augmentation import Augmentation
 from data.heatmap import predict_points
 from data.kinds import KINDS
 from utils.agents import AgentRecord

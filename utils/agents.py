@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from data.augment import Augmentation
+from data.augmentation import Augmentation
 from data.kinds import KINDS
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from data.annotations import People
-from data.augment import Augmentation, PersonBatch
+from data.augment import PersonBatch
+from data.augmentation import Augmentation
 from data.kinds import KINDS, Kind
 from models.losses import hardness_distribution
 from utils.display.plots import plot_distributions

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from data.augment import Augmentation, PersonBatch
+from data.augment import PersonBatch
+from data.augmentation import Augmentation
 from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS
 from data.patches import PatchLoader

@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from data.annotations import People
-from data.augment import MARGINS, Augmentation, PersonBatch, Sample, augment
+from data.augment import PersonBatch, Sample, augment
+from data.augmentation import MARGINS, Augmentation
 from data.datasets import Dataset, load_dataset
 from data.patches import PatchLoader
 from models import NETWORKS, PoseNetwork
@@ -83,7 +84,7 @@ class Run:
     def loader(
         self, people: People, augmentation: str, generator: Generator | None = None, scored: bool = False
     ) -> PatchLoader:
-        """Batches of people, shuffled with a generator, for an augmentation of `data.augment.MARGINS`.
+        """Batches of people, shuffled with a generator, for an augmentation of `data.augmentation.MARGINS`.
 
         scored: only of people who have PCK; their rows in the table stay what they are.
 

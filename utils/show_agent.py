@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from data.augment import MARGINS, Augmentation, augment
+from data.augment import augment
+from data.augmentation import MARGINS, Augmentation
 from data.kinds import KINDS, Kind
 from data.patches import Patches
 from options.parser import StageParser

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.annotations import JOINT_NAMES, People
-from data.augment import MARGINS, Augmentation
+from data.augmentation import MARGINS, Augmentation
 from data.errors import DataError
 from data.geometry import PIXELS_PER_SCALE
 from data.patches import Patches

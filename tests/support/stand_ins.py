@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from data.augment import MARGINS, PersonBatch, augment
+from data.augment import PersonBatch, augment
+from data.augmentation import MARGINS
 
 
 class Silent:

@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from data.annotations import People, annotated
-from data.augment import MARGINS, Augmentation, PersonBatch, Sample
+from data.augment import PersonBatch, Sample
+from data.augmentation import MARGINS, Augmentation
 from data.errors import DataError
 from data.kinds import KINDS
 from data.patches import Patches
@@ -179,7 +180,7 @@ def look(run: Run, network: nn.Module, sample: Sample) -> Crops:
 
 
 def load(run: Run, people: People, rows: np.ndarray, augmentation: str) -> PersonBatch:
-    """These people with patches for an augmentation of `data.augment.MARGINS`, on the run's device.
+    """These people with patches for an augmentation of `data.augmentation.MARGINS`, on the run's device.
 
     Not by a `DataLoader`, which would draw from PyTorch's global random numbers.
 
