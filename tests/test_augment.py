@@ -178,6 +178,14 @@ def test_several_crops_a_person_equal_single_ones(few):
         torch.testing.assert_close(value, expected, atol=1e-4 if name == "image" else 0, rtol=0)
 
 
+def test_bins_are_the_papers():
+    scale, rotation = KINDS["scale"], KINDS["rotation"]
+    assert list(KINDS) == ["scale", "rotation"] and (scale.std, rotation.std) == (0.05, 5)
+    assert scale.means == pytest.approx([0.2 * k for k in range(-3, 4)])
+    assert rotation.means == pytest.approx([20 * k for k in range(-3, 4)])
+    assert rotation.extremes == [mean + side for mean in rotation.means for side in (-5, 0, 5)]
+
+
 @pytest.mark.parametrize(("kind", "field"), [("scale", "log2_scale"), ("rotation", "rotation")])
 def test_bins_come_bin_by_bin(kind, field):
     augmentation = Augmentation.bins(kind, 3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.stages import REPOSITORY
 
-from utils.compare import final_table, markdown, paired_difference, read_arms
+from utils.compare import final_table, markdown, paired_difference, read_arms, read_run
 from utils.errors import UserError
 from utils.metrics import TABLE_COLUMNS
 
@@ -115,3 +115,16 @@ def test_runs_on_other_people_are_not_compared(tmp_path, caplog):
     with_people(runs[2], "w")
     with pytest.raises(UserError, match="validated on other people"):
         read_arms([("x", runs[:1]), ("y", runs[1:])])
+
+
+def test_a_later_start_that_trained_nothing_changes_nothing(tmp_path):
+    folder = write_run(tmp_path / "a", 3, [0.2, 0.4])
+    before = read_run(folder)
+    with (folder / "log.jsonl").open("a") as file:
+        options = {"seed": "9"}
+        file.write(json.dumps({"kind": "start", "epoch": 5, "measure": "PCK@0.2", "options": options}) + "\n")
+    assert read_run(folder) == before and before.seed == "3"
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "epoch", "epoch": 5, "pck": dict.fromkeys(TABLE_COLUMNS, 0.7)}) + "\n")
+    after = read_run(folder)
+    assert (after.seed, sorted(after.pck), after.pck[5][-1]) == ("9", [5], 0.7)

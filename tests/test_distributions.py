@@ -79,6 +79,29 @@ def test_released_files_are_read(golden, tmp_path):
     np.testing.assert_allclose(rows.numpy(), arrays["out_reread_normalised"], atol=1e-6)
 
 
+def test_files_that_do_not_say_whose_they_are_are_read_with_a_warning(path, caplog):
+    read_distributions(path, SOURCE)
+    assert not caplog.records
+    header, *lines = path.read_text().splitlines(keepends=True)
+    earlier = {name: value for name, value in SOURCE.items() if name != "fingerprint"}
+    path.write_text("".join([f"# {json.dumps(earlier)}\n", *lines]))
+    assert_close(read_distributions(path, SOURCE), some_rows(), atol=1e-6, rtol=0)
+    path.write_text("".join(lines))
+    assert_close(read_distributions(path, SOURCE), some_rows(), atol=1e-6, rtol=0)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert all(str(path) in record.message for record in caplog.records)
+    path.write_text("".join([header, *lines]))
+    assert "0123" in refusal(path, SOURCE | {"fingerprint": "0123"})
+
+
+@pytest.mark.parametrize("total", [0.949, 1.051])
+def test_rows_may_miss_one_by_no_more_than_rounding(path, total):
+    with_row(path, f"{total} 0 0 0 0 0 0")
+    assert "row 2 " in refusal(path)
+    with_row(path, f"{1 + (total - 1) * 0.95} 0 0 0 0 0 0")
+    assert read_distributions(path, SOURCE)[2].tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("kind", ["scale", "rotation"])
 def test_missing_file_names_the_script_that_makes_it(tmp_path, kind):
     message = refusal(tmp_path / "none.txt", SOURCE | {"kind": kind})

@@ -99,10 +99,10 @@ def test_agent_learns_which_bin_is_hard(monkeypatch, kind, chosen):
 def test_hardest_draws_of_an_epoch_are_kept():
     draws = torch.Generator().manual_seed(0)
     record, lost = AgentRecord(), {}
-    uniform = dict.fromkeys(KINDS, torch.full((5, 7), 1 / 7))
+    uniform = dict.fromkeys(KINDS, torch.full((40, 7), 1 / 7))
     for batch in range(4):
-        pckh, rows = torch.rand(2, 2, 5, generator=draws), 5 * batch + torch.randperm(5, generator=draws)
-        drawn = Augmentation.random(5, draws)
+        pckh, rows = torch.rand(2, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
+        drawn = Augmentation.random(40, draws)
         record.add(0.0, uniform, pckh, rows, drawn)
         for k, row in enumerate(rows.tolist()):
             for place, kind in enumerate(KINDS.values()):

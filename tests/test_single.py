@@ -105,6 +105,28 @@ def test_photographs_are_turned_as_their_camera_noted(folder):
     assert (joints - torch.tensor([85.0, 45.0])).abs().max() <= 5
 
 
+def test_the_network_is_asked_in_eval_mode_without_gradients(folder):
+    Image.new("RGB", (50, 40)).save(folder / "modes.png")
+    network, modes = OneSpot().train(), []
+    network.register_forward_pre_hook(lambda *_: modes.append((network.training, torch.is_grad_enabled())))
+    predict_pose(
+        run_of(folder, "--image", folder / "modes.png"),
+        network,
+        folder / "modes.png",
+        *person_square((50, 40), None, None),
+    )
+    assert modes == [(False, False)] * 2
+
+
+@pytest.mark.parametrize("center", [(0.0, 0.0), (50.0, 40.0)])
+def test_a_center_on_the_border_is_in_the_photograph(center):
+    square, scale = person_square((50, 40), [*center], 1 / 200)
+    assert (tuple(square), scale) == (center, 1 / 200)
+    for beyond in ((center[0] - 51, center[1]), (center[0], center[1] + 41)):
+        with pytest.raises(UserError, match="outside"):
+            person_square((50, 40), [*beyond], 1 / 200)
+
+
 def test_photographs_of_16_bits_are_not_white(folder):
     ramp = np.arange(256, dtype=np.uint16)[None] * np.uint16(257)
     Image.fromarray(ramp).save(folder / "deep.png")
