@@ -141,12 +141,8 @@ def reach(augmentation: Augmentation) -> Tensor:
 def _widest(values: dict[str, Iterable[float]]) -> float:
     """The widest reach of all combinations of these values of fields of `Augmentation`."""
     combinations = torch.cartesian_prod(*(torch.tensor(list(each)) for each in values.values()))
-    columns = combinations.view(-1, len(values)).T
-    return (
-        reach(replace(Augmentation.identity(len(combinations)), **dict(zip(values, columns, strict=True))))
-        .max()
-        .item()
-    )
+    columns = dict(zip(values, combinations.view(-1, len(values)).T, strict=True))
+    return reach(replace(Augmentation.identity(len(combinations)), **columns)).max().item()
 
 
 MARGINS = {
@@ -154,11 +150,6 @@ MARGINS = {
     # A turned square is widest at 45 degrees.
     "random": _widest({"log2_scale": [RANDOM_SCALE_LIMIT], "rotation": [min(RANDOM_ROTATION_LIMIT, 45.0)]}),
     **{kind.name: _widest({kind.field: kind.means}) for kind in KINDS.values()},
-    "drawn": _widest(
-        {
-            kind.field: [mean + side * kind.std for mean in kind.means for side in (-1, 0, 1)]
-            for kind in KINDS.values()
-        }
-    ),
+    "drawn": _widest({kind.field: kind.extremes for kind in KINDS.values()}),
 }
 """Side of the patch / side of the box that each way of augmenting needs."""

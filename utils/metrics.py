@@ -96,6 +96,8 @@ def person_pckh(
 def heatmap_accuracy(heatmaps: Tensor, target_heatmaps: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
     """Accuracy on the maps alone: peaks within half of a tenth of the map's side.
 
+    What the 2018 release logs while it trains. No stage here uses it: it is for comparing with those logs.
+
     Args:
         heatmaps, target_heatmaps: [N, K, H, W]. joints: the channels to score.
 
