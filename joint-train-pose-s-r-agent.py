@@ -5,6 +5,7 @@ if __name__ == "__main__":
 
     end_at_once()  # the imports below take seconds
 
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
@@ -28,6 +29,7 @@ from utils.checkpoint import (
     load_weights,
     newest_checkpoint,
 )
+from utils.devices import epoch_seed
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
 from utils.display.report import Report
@@ -83,7 +85,9 @@ def train(run: Run, resumed: Path | None) -> None:
     agent.restore(load_agent(run, agent.network, agent_path), agent_path)
     kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
     train_loader = run.loader(run.dataset.train, "drawn", run.generator)
-    agent_loader = run.loader(run.dataset.train, "drawn", run.generator, scored=True)
+    # The agent's training draws apart, so that the pose network sees the same with and without it.
+    agent_generator = Generator()
+    agent_loader = run.loader(run.dataset.train, "drawn", agent_generator, scored=True)
     valid_loader = run.loader(run.dataset.valid, "identity")
 
     with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
@@ -94,13 +98,15 @@ def train(run: Run, resumed: Path | None) -> None:
             agent.set_lr(opt.agent_lr)
             pose_row = train_pose(run, pose, agent, train_loader, report)
             pose_seconds = time.monotonic() - began
-            record = train_agent(run, pose, agent, agent_loader, report)
-            agent_row = record.row(pose.history)
+            agent_row, hardest = {}, []
+            if opt.agent_draws == "learned":
+                agent_generator.manual_seed(epoch_seed(opt.seed, pose.epoch))
+                record = train_agent(run, pose, agent, agent_loader, report, agent_generator)
+                agent_row, hardest = record.row(pose.history), record.hardest
             train_seconds = time.monotonic() - began
             valid = evaluate(run, pose.network, valid_loader)
-            agent.history.append(
-                {"epoch": agent.epoch, "lr": opt.agent_lr, "train_loss": agent_row["agent_loss"]}
-            )
+            loss = agent_row.get("agent_loss", math.nan)
+            agent.history.append({"epoch": agent.epoch, "lr": opt.agent_lr, "train_loss": loss})
             pose.history.append(
                 {
                     "epoch": pose.epoch,
@@ -118,17 +124,17 @@ def train(run: Run, resumed: Path | None) -> None:
             report.epoch(valid)
             best = pose.history.improved()
             kept.add(save(run, pose, agent, valid, best), best)
-            report.show(partial(gallery, run, pose, agent, valid, record), valid)
+            report.show(partial(gallery, run, pose, agent, valid, hardest), valid)
             pose.epoch += 1
             agent.epoch += 1
 
 
-def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation, record: AgentRecord) -> list[Section]:
+def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation, hardest: list[dict]) -> list[Section]:
     """The pictures of an epoch's page."""
     return [
         *pose_gallery(run, pose.network, valid),
         *agent_gallery(run, pose.network, agent.network, pose.epoch),
-        *hardest_gallery(run, pose.network, record.hardest),
+        *hardest_gallery(run, pose.network, hardest),
     ]
 
 
@@ -148,7 +154,7 @@ def save(run: Run, pose: Learner, agent: Learner, valid: Evaluation, best: bool)
 def train_pose(
     run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report
 ) -> dict[str, float]:
-    """One pass over the training people: even batches augmented at random, odd ones as the agent draws."""
+    """One pass over the training people: even batches augmented at random, odd ones as --agent_draws says."""
     pose.network.train()
     agent.network.eval()
     means = Means()
@@ -157,8 +163,12 @@ def train_pose(
     for index, people in enumerate(bar):
         augmentation = Augmentation.random(len(people), run.generator)
         if index % 2:
-            with torch.no_grad():
-                drawn, _ = draw(look(run, pose, agent, people), run.generator)
+            if run.opt.agent_draws == "uniform":
+                logits = {kind.name: torch.zeros(len(people), len(kind.means)) for kind in KINDS.values()}
+            else:
+                with torch.no_grad():
+                    logits = look(run, pose, agent, people)
+            drawn, _ = draw(logits, run.generator)
             fields = {kind.field: getattr(drawn, kind.field) for kind in KINDS.values()}
             augmentation = replace(augmentation, **fields)
         sample = run.augment(people, augmentation)
@@ -177,7 +187,9 @@ def train_pose(
     }
 
 
-def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report) -> AgentRecord:
+def train_agent(
+    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report, generator: Generator
+) -> AgentRecord:
     """One pass over people who have PCK, or --agent_iters batches of it; what the agent did and learned.
 
     Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
@@ -191,8 +203,8 @@ def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, re
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, agent", run.opt.bs, iters)
     for index, people in enumerate(bar):
         logits = look(run, pose, agent, people)
-        drawn, bins = draw(logits, run.generator)
-        random = Augmentation.random(len(people), run.generator)
+        drawn, bins = draw(logits, generator)
+        random = Augmentation.random(len(people), generator)
         trials = [which.only(kind.field) for which in (random, drawn) for kind in KINDS.values()]
         pck = crop_pck(run, pose.network, people, Augmentation.cat(trials)).view(2, len(KINDS), -1)
         predicted = {kind: answer.detach().softmax(dim=1) for kind, answer in logits.items()}

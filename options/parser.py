@@ -263,6 +263,11 @@ class StageParser(OneLineParser):
             default=False,
             help="resume from its newest epoch, or evaluate it",
         )
+        draws = (
+            "what draws for the agent's batches: the agent as it learns, the agent as pretraining left it, "
+            "or chance, all of its bins alike: arms that tell the agent's choice from its range"
+        )
+        add("--agent_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=draws)
         add("--agent_lr", type=learning_rate, default=5e-5, help="of the agent")
         add("--agent_iters", type=whole_number(1), help="batches of the agent an epoch; default: all")
 

@@ -109,7 +109,9 @@ def measure(run: Run) -> None:
     pose_part = per_person(
         "  stage 3, pose network", lambda: joint.train_pose(run, pose, agent, loader, Silent())
     )
-    agent_part = per_person("  stage 3, agent", lambda: joint.train_agent(run, pose, agent, loader, Silent()))
+    agent_part = per_person(
+        "  stage 3, agent", lambda: joint.train_agent(run, pose, agent, loader, Silent(), run.generator)
+    )
     joint_floor = per_person("  their passes, ready tensors", floor.joint, rounds * len(rows))
     ready = rounds * len(rows)
     joint_part = (pose_part + agent_part) / count

@@ -82,7 +82,8 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     monkeypatch.setattr(SCRIPT, "crop_pck", crop_pck)
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 0.02)
     pose = SimpleNamespace(network=Blind(), epoch=0, history=SimpleNamespace(rows=[]))
-    record = SCRIPT.train_agent(plain_run(seed), pose, agent, [some_people(24)] * batches, Silent())
+    run = plain_run(seed)
+    record = SCRIPT.train_agent(run, pose, agent, [some_people(24)] * batches, Silent(), run.generator)
     assert (record.means[f"{kind}_gap"] > 0) == hard
     assert record.means["rotation_gap" if kind == "scale" else "scale_gap"] == 0
     return getattr(agent.network, kind).softmax(dim=1)[0, chosen].item()
@@ -124,7 +125,7 @@ def test_agents_epoch_leaves_the_pose_network_alone(run):
     loader = run.loader(run.dataset.train, "drawn", run.generator)
     pose.network.train()
     before, agent_before = learner_state(pose), learner_state(agent)
-    record = SCRIPT.train_agent(run, pose, agent, loader, Silent())
+    record = SCRIPT.train_agent(run, pose, agent, loader, Silent(), run.generator)
     assert_close(learner_state(pose), before, atol=0, rtol=0)
     assert all(parameter.grad is None for parameter in pose.network.parameters())
     changed = [

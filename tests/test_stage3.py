@@ -292,3 +292,49 @@ def test_joint_checkpoint_without_its_agent_is_an_error(joint, tmp_path):
     (torn.joint_folder / "agent-lr-0.00005-3.pth.tar").unlink()
     flags = (*torn.flags, "--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 4)
     assert "agent-lr-0.00005-3.pth.tar" in refusal(JOINT, *flags)
+
+
+def seen_by(experiment, folder, draws, monkeypatch):
+    """The rows and augmentations that the pose network trains on in two epochs, and the agent's weights."""
+    made, seen = experiment.copy(folder), []
+    plain = Run.augment
+
+    def recorded(run, people, augmentation):
+        if augmentation.color.std() > 0 and len(augmentation) == len(people):
+            seen.append((people.index.tolist(), augmentation))
+        return plain(run, people, augmentation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "augment", recorded)
+        run_here(JOINT, *made.flags, *TRAINING, "--nEpochs", 3, "--agent_draws", draws, "--use_html", "true")
+    return seen, load_checkpoint(made.joint_folder / "agent-lr-0.00005-3.pth.tar")["state_dict"]
+
+
+def test_arms_differ_in_nothing_but_what_the_agents_batches_are_drawn_from(experiment, tmp_path, monkeypatch):
+    arms = ("learned", "pretrained", "uniform")
+    seen = {draws: seen_by(experiment, tmp_path / draws, draws, monkeypatch) for draws in arms}
+    for draws in arms[1:]:
+        assert len(seen[draws][0]) == len(seen["learned"][0]) == 6
+        for index, (one, other) in enumerate(zip(seen["learned"][0], seen[draws][0], strict=True)):
+            assert one[0] == other[0]
+            assert torch.equal(one[1].flip, other[1].flip) and torch.equal(one[1].color, other[1].color)
+            same = torch.equal(one[1].log2_scale, other[1].log2_scale)
+            assert same if index % 3 != 1 else one[1].log2_scale.shape == other[1].log2_scale.shape
+    odd = [[augmentation.rotation for _, augmentation in seen[draws][0][1::3]] for draws in arms]
+    assert not torch.equal(torch.cat(odd[1]), torch.cat(odd[2]))
+    assert torch.equal(odd[0][0], odd[1][0])  # until it has learned something
+    pretrained = load_checkpoint(experiment.agent_folder / AGENT)["state_dict"]
+    assert differences(seen["pretrained"][1], pretrained) == differences(seen["uniform"][1], pretrained) == []
+    assert differences(seen["learned"][1], pretrained)
+
+
+def test_an_arm_that_is_resumed_ends_where_it_would_have_ended(experiment, tmp_path):
+    whole, parts = (experiment.copy(tmp_path / name) for name in ("whole", "parts"))
+    uniform = (*TRAINING, "--agent_draws", "uniform")
+    run_here(JOINT, *whole.flags, *uniform, "--nEpochs", 3)
+    run_here(JOINT, *parts.flags, *uniform, "--nEpochs", 2)
+    go_on = ("--load_checkpoint", "true", "--is_train", "true", "--agent_draws", "uniform", "--nEpochs", 3)
+    run_here(JOINT, *parts.flags, *go_on)
+    for name in ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-3.pth.tar"):
+        left, right = (load_checkpoint(made.joint_folder / name) for made in (whole, parts))
+        assert differences(left["state_dict"], right["state_dict"]) == []

@@ -6,6 +6,7 @@ import os
 import sys
 from functools import cache
 
+import numpy as np
 import torch
 
 from utils.errors import UserError
@@ -52,6 +53,11 @@ def set_precision(precision: str) -> None:
     multiply = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = multiply
     torch.backends.cudnn.conv.fp32_precision = multiply
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for what draws apart from the run's generator in an epoch, such as the agent's training."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
 def seeded_generator(seed: int) -> torch.Generator:
