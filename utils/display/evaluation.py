@@ -33,7 +33,7 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
     path = stem.with_name(f"{stem.name}-preds{whose}.mat")
     refuse_other_people(path, run.dataset.valid, run.opt.overwrite)
     result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
-    log.info("%d people, loss %.6f\n%s", result.table.people, result.loss, result.table)
+    log.info("%d people scored, loss %.6f\n%s", result.table.people, result.loss, result.table)
     write_file(path, encode_predictions(result.preds, run.dataset.valid))
     log.info("predictions: %s", path)
     grid_path = stem.with_name(f"{stem.name}-grid{whose}.txt")
