@@ -90,6 +90,42 @@ def test_defaults(parse):
     _assert_options(opt, use_visdom=True, use_html=True, display_winsize=256, print_freq=10, display_freq=10)
 
 
+@pytest.mark.parametrize(
+    ("flag", "least"),
+    [
+        ("--bs", 1),
+        ("--seed", 0),
+        ("--nThreads", 0),
+        ("--gpu_id", -1),
+        ("--num_stacks", 1),
+        ("--num_modules", 1),
+        ("--chan", 2),
+        ("--in_res", 64),
+        ("--vis_port", 1),
+        ("--display_winsize", 64),
+        ("--keep", 1),
+        ("--limit", 1),
+    ],
+)
+def test_the_least_number_is_taken_and_nothing_below(parse, refusal, flag, least):
+    name = flag.removeprefix("--")
+    assert getattr(parse(STAGE1, "--exp_id", "a", flag, str(least)), name) == least
+    line = refusal("--exp_id", "a", flag, str(least - 1))
+    assert flag in line and (flag == "--in_res" or f"at least {least}" in line)
+    assert ("multiple" in line) == (flag in ("--chan", "--in_res"))
+
+
+def test_where_visdom_is(parse):
+    _assert_options(parse(STAGE1, "--exp_id", "a"), vis_server="http://localhost", vis_port=8097)
+
+
+@pytest.mark.parametrize(
+    "flags", [("--center", "1", "2"), ("--scale", "1"), ("--image", "a.jpg", "--is_train", "true")]
+)
+def test_what_is_of_one_photograph_is_refused_elsewhere(refusal, flags):
+    assert "--image" in refusal("--exp_id", "a", "--load_prefix_pose", "lr-1-0", *flags)
+
+
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "false", "FALSE", "0", "no"])
 def test_booleans(parse, text):
     assert parse(STAGE1, "--exp_id", "a", "--is_train", text).is_train is (

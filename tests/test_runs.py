@@ -1,0 +1,78 @@
+"""A run: its options, its loaders, its pose network, and the precision of its passes."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from data.augmentation import MARGINS, Augmentation
+from models.hourglass import StackedHourglass
+from utils.epochs import save_epoch
+from utils.errors import UserError
+
+
+def test_options_are_listed_with_a_star_where_they_differ(nasty_run):
+    lines = nasty_run.options_text().splitlines()
+    assert "* chan: 8" in lines and "  num_modules: 1" in lines
+    assert "* chan: 8" in (nasty_run.folder / "log.txt").read_text()
+    names = [line[2:].split(":")[0] for line in lines]
+    assert names == sorted(nasty_run.opt.defaults.keys() & vars(nasty_run.opt).keys())
+    assert nasty_run.network_size == {
+        "network": "hourglass",
+        "num_stacks": 1,
+        "num_modules": 1,
+        "chan": 8,
+        "in_res": 64,
+    }
+
+
+def test_loaders(nasty_run, monkeypatch):
+    people = nasty_run.dataset.train
+    (batch,) = nasty_run.loader(people, "drawn")
+    assert batch.index.tolist() == list(range(len(people))) and batch.margin > MARGINS["drawn"]
+    people.normalizer[1] = 0
+    (batch,) = nasty_run.loader(people, "identity", scored=True)
+    assert batch.index.tolist() == [0, 2, 3] and batch.margin < MARGINS["drawn"]
+    with pytest.raises(UserError, match="nobody"):
+        nasty_run.loader(people[:0], "identity")
+    with pytest.raises(UserError, match="at least two"):
+        nasty_run.loader(people[:1], "identity", nasty_run.generator)
+    people.normalizer[:] = 0
+    with pytest.raises(UserError, match="none of 4 training people has PCK"):
+        nasty_run.loader(people, "identity", scored=True)
+    started = []
+    monkeypatch.setattr("utils.runs.PatchLoader", lambda *arguments: started.append(arguments[5]) or [0])
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr(nasty_run.opt, "nThreads", 8)
+    nasty_run.loader(people, "identity")
+    monkeypatch.setattr(nasty_run.opt, "nThreads", 2)
+    nasty_run.loader(people, "identity")
+    assert started == [3, 2]
+
+
+def test_the_pose_network_is_loaded(nasty_run, monkeypatch):
+    torch.manual_seed(5)
+    trained = StackedHourglass(1, 1, chan=8)
+    checkpoint = {"state_dict": trained.state_dict(), "epoch": 2, "network": nasty_run.network_size}
+    save_epoch(nasty_run.folder, "lr-1-2", checkpoint, best=False)
+    monkeypatch.setattr(nasty_run, "pose_path", nasty_run.folder / "lr-1-2.pth.tar")
+    network = nasty_run.pose_network()
+    assert nasty_run.load_pose(network)["epoch"] == 2
+    assert_close(network.state_dict(), trained.state_dict(), atol=0, rtol=0)
+    (nasty_run.folder / "lr-1-2.pth.tar").unlink()
+
+
+def test_precision_is_of_the_networks_passes_alone(nasty_run, monkeypatch):
+    network, image = nasty_run.pose_network().eval(), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        exact = nasty_run.forward(network, image)[-1]
+        assert torch.equal(exact, network(image)[-1])
+        monkeypatch.setattr(nasty_run.opt, "precision", "bf16")
+        rough = nasty_run.forward(network, image)[-1]
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    assert_close(rough, exact, atol=0.1, rtol=0.1)
+
+
+def test_crops_have_the_runs_resolution(nasty_run):
+    (people,) = nasty_run.loader(nasty_run.dataset.train, "identity")
+    sample = nasty_run.augment(people, Augmentation.identity(len(people)))
+    assert sample.image.shape[-2:] == (64, 64) and sample.heatmap.shape[-2:] == (16, 16)
