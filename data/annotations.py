@@ -242,9 +242,11 @@ def _as_floats(value: object) -> np.ndarray | None:
 
 
 def _inside(name: object) -> bool:
-    # Windows paths know both separators and drive letters, so one rule serves every system.
     if not isinstance(name, str) or len(name) > _LONGEST:
         return False
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # half a character, which UTF-8 cannot hold
+        return False
+    # Windows paths know both separators and drive letters, so one rule serves every system.
     path = PureWindowsPath(name)
     return bool(path.name) and not path.anchor and ".." not in path.parts
 

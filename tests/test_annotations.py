@@ -87,6 +87,7 @@ def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
         ("img_paths", "/etc/a.jpg", "'/etc/a.jpg'"),
         ("img_paths", "C:\\a.jpg", "a.jpg"),
         ("img_paths", "b/../../a.jpg", "'b/../../a.jpg'"),
+        ("img_paths", "b\udc80.jpg", r"'b\udc80.jpg'"),
         ("img_paths", 7, "7"),
         ("img_paths", "x" * 100_000, "'xxx"),
         ("isValidation", 2, "2"),

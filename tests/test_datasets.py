@@ -81,9 +81,7 @@ def test_missing_photographs(tmp_path, caplog):
         load_dataset("mpii", tmp_path, skip_missing=True)
 
 
-@pytest.mark.parametrize(
-    "name", ["no\udc80.jpg", "no\0/a.jpg", "\ud800/a.jpg", "x" * 500 + ".jpg", "x" * 500 + "/a.jpg"]
-)
+@pytest.mark.parametrize("name", ["no\0/a.jpg", "x" * 500 + ".jpg", "x" * 500 + "/a.jpg"])
 def test_a_photograph_that_no_file_system_can_hold_is_missing(tmp_path, name):
     write_set(tmp_path, "mpii", rows("tv"))
     path = tmp_path / "mpii" / "mpii-hr-lsp-normalizer.json"

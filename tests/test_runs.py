@@ -8,6 +8,7 @@ from data.augmentation import MARGINS, Augmentation
 from models.hourglass import StackedHourglass
 from utils.epochs import save_epoch
 from utils.errors import UserError
+from utils.runs import Run
 
 
 def test_options_are_listed_with_a_star_where_they_differ(nasty_run):
@@ -23,6 +24,17 @@ def test_options_are_listed_with_a_star_where_they_differ(nasty_run):
         "chan": 8,
         "in_res": 64,
     }
+
+
+def test_every_stage_removes_the_temporary_files_of_killed_ones(nasty_run):
+    (nasty_run.folder / "web").mkdir(exist_ok=True)
+    half = [
+        nasty_run.folder / name for name in (".train_scales.txt.01234567.tmp", "web/.index.html.89abcdef.tmp")
+    ]
+    for path in half:
+        path.write_text("half")
+    Run(nasty_run.opt, nasty_run.folder)
+    assert not any(path.exists() for path in half)
 
 
 def test_loaders(nasty_run, monkeypatch):

@@ -97,7 +97,6 @@ def locked(folder: Path) -> Iterator[None]:
         file.flush()
         # A process that loads photographs would keep the lock for seconds after a kill of this one.
         os.register_at_fork(after_in_child=file.close)
-        remove_abandoned(folder)
         yield
     finally:
         path.unlink(missing_ok=True)

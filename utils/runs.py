@@ -20,6 +20,7 @@ from models import NETWORKS, PoseNetwork
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
+from utils.files import remove_abandoned
 from utils.metrics import scorable
 from utils.process import start_log
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """What every stage starts with.
+    """What every stage starts with. Temporary files that killed ones have left in the folder are removed.
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
     device, generator: where it computes, and its one source of draws. network_size: the flags that choose and
@@ -44,6 +45,7 @@ class Run:
             flag = "--load_prefix_pose"
             self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
         start_log(folder)
+        remove_abandoned(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
         if self.device.type == "cpu":
