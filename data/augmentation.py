@@ -49,7 +49,7 @@ class Augmentation:
     def random(n: int, generator: Generator) -> "Augmentation":
         """The random augmentation that the adversarial one is compared with.
 
-        log2 scale: N(0, 0.25) clipped to +-0.5; rotation: N(0, 30) clipped to +-60 degrees with probability
+        log2 scale: N(0, 0.25) clamped to +-0.5; rotation: N(0, 30) clamped to +-60 degrees with probability
         0.4, else 0; mirrored with probability 0.5; each color channel times U(0.6, 1.4).
         """
         log2_scale = (RANDOM_SCALE_STD * torch.randn(n, generator=generator)).clamp(

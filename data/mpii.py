@@ -107,7 +107,7 @@ def _load_json(path: Path) -> list[dict]:
             content = gzip.decompress(content)
         entries = json.loads(content)
     if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a JSON list with one entry a person")
+        raise DataError(f"{path}: expected a JSON list with one entry for each person")
     # An entry that is no object lacks every field, which the checks of its row then say.
     return [entry if isinstance(entry, dict) else {} for entry in entries]
 

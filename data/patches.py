@@ -47,7 +47,8 @@ def read_patch(
         (u8 [res, res, 3] RGB, black beyond the photograph; the photograph's width in px).
 
     Raises:
-        `data.photographs.UNREADABLE`: the file is missing or is not a whole image, or the box is absurd.
+        `data.photographs.UNREADABLE`: the file is missing or is not a complete photograph, or the box is
+            absurd.
     """
     side = margin * PIXELS_PER_SCALE * float(scale)
     with open_lazily(path, upright) as photo:
@@ -125,7 +126,7 @@ class Patches(Dataset):
                 )
             except UNREADABLE as error:
                 reason = " ".join(str(error).split())
-                expected = f"expected a whole image file ({reason})"
+                expected = f"expected a complete photograph ({reason})"
                 return DataError(f"{path}: the photograph of person {row} does not decode: {expected}")
         return PersonBatch(
             patch=torch.from_numpy(patch).permute(0, 3, 1, 2),

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 UNREADABLE = (OSError, ValueError, OverflowError, SyntaxError, Image.DecompressionBombError)
-"""What opening, decoding and `to_rgb` raise for a file that is missing or is no whole photograph."""
+"""What opening, decoding and `to_rgb` raise for a file that is missing or is not a complete photograph."""
 
 WHITE_16 = 65535
 WHITES = {"I": (255, WHITE_16), "F": (1, 255, WHITE_16)}
@@ -23,7 +23,7 @@ def open_lazily(path: Path, upright: bool = False) -> Iterator[Image.Image]:
     upright: turned as its camera noted (EXIF); else as it is stored, which is what annotations are of.
 
     Raises:
-        `UNREADABLE`: the file is missing or is no photograph.
+        `UNREADABLE`: the file is missing or is not a photograph.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, not too large

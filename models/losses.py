@@ -65,7 +65,7 @@ def rewarded_distribution(
 
     Where PCKh is strictly higher under the random augmentation, the agent's was the harder one and
     the drawn bin grows by `REWARD` of itself; otherwise it loses `PENALTY` of itself. The others
-    pay or receive the change in equal parts. Bins are then limited to 0..2/K once, and what that
+    pay or receive the change in equal parts. Bins are then clamped to 0..2/K once, and what that
     leaves over or short is shared by the bins that it did not cut (or not raise to 0).
 
     Args:
@@ -90,16 +90,16 @@ def rewarded_distribution(
     change = torch.where(harder, REWARD * bins, -PENALTY * bins) * tried
     bins = bins + change - _share(change.sum(dim=1, keepdim=True), ~tried)
     # rounding to the stored precision decides which bins lie above the limit
-    return _limit(bins.to(predicted.dtype).double()).to(predicted.dtype)
+    return _clamp(bins.to(predicted.dtype).double()).to(predicted.dtype)
 
 
-def _limit(bins: Tensor) -> Tensor:
-    """Rows limited to 0..2/K in a single pass; sharing the rest can lift a bin above 2/K again."""
-    limited = bins.clamp(0, 2 / bins.shape[1])
-    gap = (bins - limited).sum(dim=1, keepdim=True)
-    sharing = torch.where(gap > 0, bins <= limited, bins >= limited)
-    limited = (limited + _share(gap, sharing)).clamp(min=0)
-    return limited / limited.sum(dim=1, keepdim=True)
+def _clamp(bins: Tensor) -> Tensor:
+    """Rows clamped to 0..2/K in a single pass; sharing the rest can lift a bin above 2/K again."""
+    clamped = bins.clamp(0, 2 / bins.shape[1])
+    gap = (bins - clamped).sum(dim=1, keepdim=True)
+    sharing = torch.where(gap > 0, bins <= clamped, bins >= clamped)
+    clamped = (clamped + _share(gap, sharing)).clamp(min=0)
+    return clamped / clamped.sum(dim=1, keepdim=True)
 
 
 def _share(total: Tensor, among: Tensor) -> Tensor:

@@ -121,14 +121,19 @@ class StageParser(OneLineParser):
         add = self.add_argument_group("experiment").add_argument
         add("--exp_id", required=True, help="name of the experiment and of its folder")
         add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
-        add("--gpu_id", type=whole_number(-1), default=0, help="CUDA GPU; -1, or no CUDA: the CPU")
+        add(
+            "--gpu_id",
+            type=whole_number(-1),
+            default=0,
+            help="number of the CUDA GPU; -1, or no CUDA: the CPU",
+        )
         add(
             "--precision",
             choices=("fp32", "tf32", "bf16"),
             default="fp32",
-            help="of the networks' arithmetic; weights, losses and metrics are always fp32",
+            help="arithmetic of the networks; weights, losses and metrics are always fp32",
         )
-        add("--seed", type=whole_number(0), default=0, help="of initial weights and all draws")
+        add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random draws")
 
     def _data(self) -> None:
         add = self.add_argument_group("data").add_argument
@@ -137,24 +142,29 @@ class StageParser(OneLineParser):
             "--dataset",
             choices=DATASETS,
             default="mpii",
-            help="demo is drawn, not loaded",
+            help="demo is drawn by the program and needs no download",
         )
         add("--annotations", type=Path, help="annotation file, instead of the one found by its name")
-        add("--limit", type=whole_number(1), help="only the first so many people of each split")
-        add("--skip_missing", type=boolean, default=False, help="go on without absent photographs")
-        add("--skip_bad", type=boolean, default=False, help="go on without bad rows of annotations")
+        add("--limit", type=whole_number(1), help="use only the first LIMIT people of each split")
+        add("--skip_missing", type=boolean, default=False, help="leave out people without a photograph")
+        add("--skip_bad", type=boolean, default=False, help="leave out people with bad annotations")
         add("--bs", type=whole_number(1), default=24, help="batch size")
         add(
             "--nThreads",
             type=whole_number(0),
             default=4,
-            help="processes that load, at most one a CPU",
+            help="processes that load photographs, at most one per CPU; 0: the main one loads",
         )
 
     def _network(self) -> None:
         add = self.add_argument_group("pose network (the defaults are the paper's)").add_argument
-        add("--network", choices=NETWORKS, default="hourglass", help="simple_baseline is a ResNet-50")
-        add("--num_stacks", type=whole_number(1), default=2, help="hourglasses in a row")
+        add(
+            "--network",
+            choices=NETWORKS,
+            default="hourglass",
+            help="stacked hourglasses, or SimpleBaseline (a ResNet-50)",
+        )
+        add("--num_stacks", type=whole_number(1), default=2, help="number of stacked hourglasses")
         add(
             "--num_modules",
             type=whole_number(1),
@@ -169,7 +179,7 @@ class StageParser(OneLineParser):
         network = NETWORKS[opt.network]
         for name in dict.fromkeys(name for other in NETWORKS.values() for name in other.sizes):
             if name not in network.sizes and getattr(opt, name) != self.get_default(name):
-                self.error(f"--{name} is not of --network {opt.network}: leave it out")
+                self.error(f"--{name} does not apply to --network {opt.network}: leave it out")
         if opt.in_res % network.stride:
             self.error(f"--in_res {opt.in_res}: expected a multiple of {network.stride}")
 
@@ -177,7 +187,7 @@ class StageParser(OneLineParser):
         if opt.bs == 1 and opt.in_res == NETWORKS[opt.network].stride:
             self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
         if "eval_grid" in opt and opt.eval_grid:
-            self.error("--eval_grid is of an evaluation: it does not go with --is_train true")
+            self.error("--eval_grid is for evaluation: leave it out with --is_train true")
 
     def _display(self) -> None:
         add = self.add_argument_group("display").add_argument
@@ -185,7 +195,7 @@ class StageParser(OneLineParser):
         add("--use_visdom", type=boolean, default=True, help="draw curves in a visdom server")
         add("--vis_env", help="visdom environment; default: the experiment's id")
         add("--vis_server", default="http://localhost", help="visdom server")
-        add("--vis_port", type=whole_number(1), default=8097, help="its port")
+        add("--vis_port", type=whole_number(1), default=8097, help="port of the visdom server")
         add("--use_html", type=boolean, default=True, help="write HTML pages of results")
         add("--display_winsize", type=whole_number(64), default=256, help="side of pictures on the pages, px")
         add("--display_freq", type=whole_number(1), default=10, help="batches between points of the curves")
@@ -200,7 +210,7 @@ class StageParser(OneLineParser):
             "--sr_dir",
             type=folder_name,
             default="sr-dir",
-            help="its name's start; the pose network's prefix follows",
+            help="start of the folder's name; the pose network's prefix follows",
         )
 
     def _overwrite(self) -> None:
@@ -210,12 +220,17 @@ class StageParser(OneLineParser):
     def _epochs(self) -> None:
         add = self.add_argument_group("epochs").add_argument
         add("--nEpochs", type=whole_number(1), default=100, help="epochs in all, the resumed ones included")
-        keep = "only the files of the newest so many epochs of this run, and of the best; default: of all"
+        keep = "keep the files of only the newest KEEP epochs of this run, and of the best; default: of all"
         add("--keep", type=whole_number(1), help=keep)
 
     def _rate(self) -> None:
         add = self.add_argument_group("learning rate").add_argument
-        add("--lr", type=learning_rate, default=2.5e-4, help="of the network that this stage trains")
+        add(
+            "--lr",
+            type=learning_rate,
+            default=2.5e-4,
+            help="learning rate of the network that this stage trains",
+        )
 
     def _train_or_evaluate(self) -> None:
         add = self.add_argument_group("train or evaluate").add_argument
@@ -224,7 +239,10 @@ class StageParser(OneLineParser):
 
     def _resume_pose(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument
-        add("--load_prefix_pose", help="resume from it, or evaluate it: lr-0.00025-10.pth.tar")
+        add(
+            "--load_prefix_pose",
+            help="checkpoint to resume from or to evaluate, such as lr-0.00025-10.pth.tar",
+        )
 
     def _evaluation(self) -> None:
         add = self.add_argument_group("evaluation").add_argument
@@ -232,22 +250,26 @@ class StageParser(OneLineParser):
         add("--eval_grid", type=boolean, default=False, help=grid)
 
     def _image(self) -> None:
-        add = self.add_argument_group("one picture").add_argument
+        add = self.add_argument_group("one photograph").add_argument
         add("--image", type=Path, help="a photograph to predict the pose in, with --load_prefix_pose")
         add(
             "--center",
             type=float,
             nargs=2,
             metavar=("X", "Y"),
-            help="px of the photograph: the middle of the person's square; default: of the whole image",
+            help="px of the photograph: the middle of the person's square; default: of the whole photograph",
         )
-        add("--scale", type=learning_rate, help="side of that square / 200 px; default: the whole image's")
+        add(
+            "--scale",
+            type=learning_rate,
+            help="side of that square / 200 px; default: the whole photograph's",
+        )
 
     def _check_image(self, opt: argparse.Namespace) -> None:
         if opt.image is None and (opt.center is not None or opt.scale is not None):
-            self.error("--center and --scale are of an --image")
+            self.error("--center and --scale need --image")
         if opt.image is not None and opt.is_train:
-            self.error("--image predicts with --load_prefix_pose: it does not go with --is_train true")
+            self.error("--image predicts with --load_prefix_pose: leave it out with --is_train true")
 
     def _joint(self) -> None:
         add = self.add_argument_group("joint training").add_argument
@@ -255,22 +277,27 @@ class StageParser(OneLineParser):
             "--joint_dir",
             type=folder_name,
             default="joint",
-            help="its folder's start; the pose network's prefix follows",
+            help="start of its folder's name; the pose network's prefix follows",
         )
         add(
             "--load_checkpoint",
             type=boolean,
             default=False,
-            help="resume from its newest epoch, or evaluate it",
+            help="resume joint training from its newest epoch, or evaluate that epoch",
         )
         draws = (
-            "what draws for the agent's batches: the agent as it learns, the agent as pretraining left it, "
-            "or chance, all of its bins alike: arms that tell the agent's choice from its range"
+            "how the bins of the agent's batches are drawn: by the agent as it trains, by the agent as "
+            "pretraining left it, or all with equal probability; comparing them shows what is due to the "
+            "agent's choice and what to the range of its bins"
         )
         add("--agent_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=draws)
-        add("--agent_lr", type=learning_rate, default=5e-5, help="of the agent")
-        add("--agent_iters", type=whole_number(1), help="batches of the agent an epoch; default: all")
+        add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agent")
+        add(
+            "--agent_iters",
+            type=whole_number(1),
+            help="batches on which the agent trains in each epoch; default: all",
+        )
 
     def _resume_agent(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument
-        add("--load_prefix_sr", help="the agent to start from: lr-0.00025-1.pth.tar")
+        add("--load_prefix_sr", help="the agent to start from, such as lr-0.00025-1.pth.tar")

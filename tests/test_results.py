@@ -80,7 +80,7 @@ def test_resuming_on_other_people_says_so(experiment, tmp_path):
     assert "other people" not in (changed.folder / "log.txt").read_text()
     run_here(STAGE_1, *go_on, "--annotations", reversed_people(experiment, tmp_path))
     said = (changed.folder / "log.txt").read_text()
-    assert f"{POSE}.pth.tar is of other people" in said and "valid people" in said
+    assert f"{POSE}.pth.tar was trained or validated on other people" in said and "valid people" in said
 
 
 def test_predictions_say_whose_they_are(trained):

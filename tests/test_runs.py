@@ -44,7 +44,7 @@ def test_loaders(nasty_run, monkeypatch):
     people.normalizer[1] = 0
     (batch,) = nasty_run.loader(people, "identity", scored=True)
     assert batch.index.tolist() == [0, 2, 3] and batch.margin < MARGINS["drawn"]
-    with pytest.raises(UserError, match="nobody"):
+    with pytest.raises(UserError, match="no people"):
         nasty_run.loader(people[:0], "identity")
     with pytest.raises(UserError, match="at least two"):
         nasty_run.loader(people[:1], "identity", nasty_run.generator)

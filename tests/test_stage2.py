@@ -129,8 +129,8 @@ def with_unscored(changeable, tmp_path):
 
 def test_people_without_pck_teach_the_agent_nothing(experiment, with_unscored):
     made, flags, printed = with_unscored
-    assert printed.count(f"2 of {TRAIN} training people lack a reference length") == 1
-    assert printed.count(f"1 of {VALID} validation people lack a reference length") == 1
+    assert printed.count(f"2 of {TRAIN} training people have no reference length") == 1
+    assert printed.count(f"1 of {VALID} validation people have no reference length") == 1
     assert f"train: {TRAIN - 2} people" in printed
     without = {"train": [2, 7], "val": [1]}
     for kind in KINDS:
@@ -180,8 +180,8 @@ def test_file_that_is_there_is_kept(changeable):
     recollected = valid.read_bytes()
     valid.unlink()
     printed = run_here(SCRIPTS["scale"], *changeable.flags)
-    assert f"{train} is there already and fits: kept" in printed
-    assert f"{valid} is there already" not in printed
+    assert f"{train} exists already and fits this run: kept" in printed
+    assert f"{valid} exists already" not in printed
     assert train.read_text() == "".join(lines)
     assert valid.read_bytes() == recollected
 
@@ -339,7 +339,7 @@ def test_agent_of_another_size_is_refused(changeable):
     assert "--chan 8" in message
     del checkpoint["network"]  # as in files of the release
     torch.save(checkpoint, path)
-    assert "of another network" in refusal(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT)
+    assert "belongs to another network" in refusal(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT)
 
 
 def test_agent_of_another_pose_network_is_refused(changeable):

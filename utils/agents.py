@@ -51,7 +51,7 @@ def draw(logits: dict[str, Tensor], generator: Generator) -> tuple[Augmentation,
     """
     shares = {kind: answer.detach().softmax(dim=1).cpu() for kind, answer in logits.items()}
     if not all(share.isfinite().all() for share in shares.values()):
-        raise UserError("the agent's answers are not finite: try a smaller learning rate of the agent")
+        raise UserError("the agent's outputs are not finite: try a smaller learning rate of the agent")
     bins = {kind: torch.multinomial(share, 1, generator=generator)[:, 0] for kind, share in shares.items()}
     return Augmentation.drawn(bins, generator), bins
 
@@ -104,9 +104,9 @@ class AgentRecord:
         rows: Tensor,
         drawn: Augmentation,
     ) -> None:
-        """A batch: loss, predicted distributions [N, bins] by kind, PCKh, people's rows, the agent's draws.
+        """A batch: loss, predicted distributions [N, bins] by kind, PCK, people's rows, the agent's draws.
 
-        PCKh [2, K, N] is indexed by who drew (random, agent), the kind that was drawn, and the person.
+        PCK [2, K, N] is indexed by who drew (random, agent), the kind that was drawn, and the person.
         """
         # At once: each number by itself would wait for the GPU.
         predicted = {kind: shares.cpu() for kind, shares in predicted.items()}
@@ -150,7 +150,7 @@ class AgentRecord:
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means.
 
-        pck_gap is PCKh under random draws minus PCKh under the agent's: above 0, the agent is harder.
+        pck_gap is PCK under random draws minus PCK under the agent's: above 0, the agent is harder.
         Entropies are means over people, in nats; a change is the total variation distance between the mean
         distribution and that of the history's last epoch, where it has one.
         """

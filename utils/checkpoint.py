@@ -60,19 +60,19 @@ def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint onto the CPU. Only tensors and plain values are read: code in the file is never run.
 
     Raises:
-        UserError: the file is cut off, is no checkpoint, or holds more than tensors and plain values.
+        UserError: the file is cut off, is not a checkpoint, or holds more than tensors and plain values.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is no checkpoint of tensors and plain values; nothing of it was run or loaded"
+            f"{path} is not a checkpoint of tensors and plain values alone; nothing of it was run or loaded"
         ) from error
     except Exception as error:  # the reader raises nearly any kind on damaged bytes
         raise UserError(f"{path} cannot be read as a checkpoint: it is cut off or damaged") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is no checkpoint: expected a dict with a state_dict of tensors")
+        raise UserError(f"{path} is not a checkpoint: expected a dict with a state_dict of tensors")
     checkpoint["state_dict"] = {name.removeprefix("module."): value for name, value in state.items()}
     if "epoch" not in checkpoint:
         checkpoint["epoch"] = _epoch_of(path)
@@ -103,7 +103,7 @@ def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dic
     if differing:
         theirs = " ".join(f"--{name} {recorded[name]}" for name in differing)
         ours = " ".join(f"--{name} {expected[name]}" for name in differing if name in expected)
-        raise UserError(f"{path} is of a network with {theirs}, this run has {ours}: add {theirs}")
+        raise UserError(f"{path} belongs to a network with {theirs}, this run has {ours}: add {theirs}")
     own = network.state_dict()
     state = dict(checkpoint["state_dict"])
     for name in own:
@@ -112,7 +112,7 @@ def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dic
     wrong = _misfits(own, state)
     if wrong:
         raise UserError(
-            f"{path} is of another network ({len(wrong)} of its tensors do not fit, first {wrong[0]})"
+            f"{path} belongs to another network ({len(wrong)} of its tensors do not fit, first {wrong[0]})"
         )
     network.load_state_dict(state)
 

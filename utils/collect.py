@@ -40,7 +40,7 @@ def collect(opt: argparse.Namespace, name: str) -> None:
         source = run.distribution_source(split, name, people)
         if path.exists() and not opt.overwrite:
             rows = read_distributions(path, source)
-            log.info("%s is there already and fits: kept (--overwrite true collects again)", path)
+            log.info("%s exists already and fits this run: kept (--overwrite true collects again)", path)
         else:
             rows = collect_rows(run, network, people, kind)
             write_distributions(path, rows, source)
@@ -64,7 +64,7 @@ def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Te
 
 @torch.no_grad()
 def bin_pck(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Tensor:
-    """PCKh f32 [N, bins] of each person under each bin's mean, from one batch of bins * N crops."""
+    """PCK f32 [N, bins] of each person under each bin's mean, from one batch of bins * N crops."""
     return crop_pck(run, network, people, Augmentation.bins(kind.name, len(people))).T
 
 

@@ -70,21 +70,28 @@ def read_distributions(path: Path, source: dict) -> Tensor:
 
 def _check_source(path: Path, header: str, source: dict) -> None:
     if not header.startswith("#"):
-        log.warning("%s does not say what it is of: taken to be of these people and this network", path)
+        log.warning(
+            "%s does not say which people and network it was collected for: assumed to be those of this run",
+            path,
+        )
         return
     try:
         found = dict(json.loads(header[1:]))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: its first line is damaged: {header[:60]}") from error
     if "fingerprint" in source and "fingerprint" not in found:
-        log.warning("%s does not say who its %s people are: taken to be these", path, found.get("people"))
+        log.warning(
+            "%s does not say who its %s people are: assumed to be those of this run",
+            path,
+            found.get("people"),
+        )
         found["fingerprint"] = source["fingerprint"]
     differing = [name for name in source if found.get(name) != source[name]]
     if differing:
         name = differing[0]
         what = "people with the fingerprint" if name == "fingerprint" else name
         raise UserError(
-            f"{path} is of {what} {found.get(name)}, this run has {source[name]}: "
+            f"{path} was collected for {what} {found.get(name)}, this run has {source[name]}: "
             "--overwrite true of the collecting script collects again"
         )
 

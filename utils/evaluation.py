@@ -64,7 +64,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
 
 @torch.no_grad()
 def crop_pck(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Tensor:
-    """PCKh f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
+    """PCK f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
     sample = run.augment(people, augmentation)
     pred = sample.predict(run.forward(network, sample.image)[-1])
     pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)

@@ -77,7 +77,7 @@ def person_pckh(
     target_heatmaps: Tensor,
     threshold: float = 0.5,
 ) -> Tensor:
-    """PCKh of each person, over the scored joints that lie in the crop: what the agent learns from.
+    """PCK of each person, over the scored joints that lie in the crop: what the agent learns from.
 
     Args:
         pred, points: [N, 16, 2] px of the photograph. normalizer: [N] px.

@@ -49,9 +49,9 @@ def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
         if "people" in found:
             same = found["people"].item() == people.fingerprint
     except Exception as error:  # the reader raises nearly any kind on damaged bytes
-        raise UserError(f"{path} is no file of predictions: --overwrite true replaces it") from error
+        raise UserError(f"{path} is not a file of predictions: --overwrite true replaces it") from error
     if not same:
         raise UserError(
-            f"{path} is of {len(found['preds'])} other people, this run has {len(people)}: "
+            f"{path} has predictions for {len(found['preds'])} other people, this run has {len(people)}: "
             "--overwrite true replaces it"
         )

@@ -69,7 +69,9 @@ class Run:
         for split, people in (("training", dataset.train), ("validation", dataset.valid)):
             unscored = np.count_nonzero(~scorable(people))
             if unscored:
-                lacking = "lack a reference length or every scored joint: no PCK, and no lesson for the agent"
+                lacking = (
+                    "have no reference length or no scored joint: no PCK, nothing for the agent to learn"
+                )
                 log.info("%d of %d %s people %s", unscored, len(people), split, lacking)
         if len(dataset.valid):
             self._scored_rows(dataset.valid)
@@ -94,7 +96,7 @@ class Run:
             UserError: there are too few people in this split of the data set.
         """
         if not len(people):
-            raise UserError(f"--dataset {self.opt.dataset} has nobody in a split that this stage needs")
+            raise UserError(f"--dataset {self.opt.dataset} has no people in a split that this stage needs")
         rows = self._scored_rows(people) if scored else None
         workers = min(self.opt.nThreads, os.cpu_count() or 1)
         margin, in_res = MARGINS[augmentation], self.opt.in_res

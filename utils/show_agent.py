@@ -63,7 +63,7 @@ def hardness(run: Run, network: nn.Module, agent: nn.Module) -> dict[str, tuple[
     """By kind: how hard each bin is for each validation person, and how probable the agent makes it.
 
     Returns:
-        PCKh under the mean of each bin, and the agent's distributions: f32 [N, bins] each. The networks are
+        PCK under the mean of each bin, and the agent's distributions: f32 [N, bins] each. The networks are
         in eval mode.
     """
     found = {kind: ([], []) for kind in KINDS}
@@ -76,7 +76,7 @@ def hardness(run: Run, network: nn.Module, agent: nn.Module) -> dict[str, tuple[
 
 
 def hardness_text(metric_name: str, found: dict[str, tuple[Tensor, Tensor]]) -> str:
-    """A line for each kind: expected PCKh under three ways of drawing bins.
+    """A line for each kind: expected PCK under three ways of drawing bins.
 
     Args:
         found: as `hardness` returns it. Between the agent's mean distribution for everyone and its own ones

@@ -39,7 +39,7 @@ def open_photograph(path: Path) -> Image.Image:
         raise UserError(f"--image {path}: there is no such file") from error
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--image {path}: expected a whole image file ({reason})") from error
+        raise UserError(f"--image {path}: expected a complete photograph ({reason})") from error
 
 
 def person_square(
@@ -62,12 +62,12 @@ def person_square(
         raise UserError("--center X Y and --scale S go together: the middle and the side / 200 of a square")
     x, y = center
     if not (0 <= x <= width and 0 <= y <= height):
-        raise UserError(f"--center {x:g} {y:g}: outside the image, which is {width} x {height} px")
+        raise UserError(f"--center {x:g} {y:g}: outside the photograph, which is {width} x {height} px")
     side = PIXELS_PER_SCALE * scale
     if not 1 <= side <= WIDEST * max(size):
         raise UserError(
-            f"--scale {scale:g}: a square of {side:g} px in an image of {width} x {height} px; a person of "
-            f"half its height has --scale {height / 2 / PIXELS_PER_SCALE:.2f}"
+            f"--scale {scale:g}: a square of {side:g} px in a photograph of {width} x {height} px; a person "
+            f"of half its height has --scale {height / 2 / PIXELS_PER_SCALE:.2f}"
         )
     return np.array([x, y], np.float32), scale
 
@@ -155,6 +155,6 @@ def _refuse_another_photographs(described: Path, image: Path) -> None:
     try:
         other = Path(json.loads(described.read_text("utf-8"))["image"]).resolve()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--image {image}: {described} is there and not of this program; move it") from error
+        raise UserError(f"--image {image}: {described} was not written by this program: move it") from error
     if other != image.resolve():
-        raise UserError(f"--image {image}: {described} is of {other}; move it, or rename one photograph")
+        raise UserError(f"--image {image}: {described} belongs to {other}: move it, or rename one photograph")

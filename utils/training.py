@@ -32,7 +32,7 @@ class Learner:
         self.history, self.epoch = History(), 0
 
     def restore(self, checkpoint: dict, path: Path) -> None:
-        """Go on after the epoch of a checkpoint, read from `path`; its weights are loaded already.
+        """Resume after the epoch of a checkpoint, read from `path`; its weights are loaded already.
 
         Raises:
             UserError: its optimiser is not of this network.
@@ -41,7 +41,7 @@ class Learner:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path} has no optimiser state that fits: it can be evaluated, but not continued"
+                f"{path} has no optimiser state that fits: it can be evaluated, but not resumed from"
             ) from error
         self.history, self.epoch = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
 
@@ -53,8 +53,8 @@ class Learner:
         """
         if self.epoch >= epochs:
             raise UserError(
-                f"nothing to train: --nEpochs {epochs} counts the {self.epoch} epochs that the checkpoint "
-                f"has behind it; --nEpochs {self.epoch + 10} trains 10 more"
+                f"nothing to train: --nEpochs {epochs} includes the {self.epoch} epochs that the checkpoint "
+                f"was trained for; --nEpochs {self.epoch + 10} trains 10 more"
             )
 
     def set_lr(self, lr: float) -> None:
@@ -93,9 +93,9 @@ class Learner:
 
 
 def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
-    """Go on exactly where a checkpoint ended, its random numbers included; its weights are loaded already.
+    """Resume exactly where a checkpoint ended, its random numbers included; its weights are loaded already.
 
-    With another --seed, or from a released file, draws start anew.
+    With another --seed, or from a released file, random draws start again.
 
     Raises:
         UserError: its optimiser is not of this network.
@@ -105,7 +105,7 @@ def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
     if checkpoint.get("seed") == run.opt.seed:
         run.generator.set_state(checkpoint["generator"])
     else:
-        log.info("draws start anew from --seed %d", run.opt.seed)
+        log.info("random draws start again from --seed %d", run.opt.seed)
 
 
 def fresh_or_resumed(
@@ -135,7 +135,8 @@ def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
     for split in ("train", "valid"):
         if recorded[split] != run.people[split]:
             log.warning(
-                "%s is of other people: its %s people were those of %s with the fingerprint %s, not %s",
+                "%s was trained or validated on other people: its %s people were those of %s with the "
+                "fingerprint %s, not %s",
                 path,
                 split,
                 recorded["dataset"],

@@ -103,7 +103,7 @@ class VisdomServer:
         """
         found = self._client._send({"win": OPTIONS}, "win_exists")
         if found not in ("true", "false"):
-            raise ConnectionError(f"what answers at {self.address} is no visdom server")
+            raise ConnectionError(f"what answers at {self.address} is not a visdom server")
         if found == "false":
             self._drawn.clear()
         for name, window in windows.items():
@@ -128,7 +128,7 @@ def quiet_client(env: str, server: str, port: int) -> object:
                 raise ConnectionError(f"no server answers at {self.server}:{self.port}") from error
             if not answer.ok:
                 raise ConnectionError(
-                    f"what answers at {self.server}:{self.port} is no visdom server, or wants a login:"
+                    f"what answers at {self.server}:{self.port} is not a visdom server, or needs a login:"
                     f" {answer.status_code} {answer.reason}"
                 )
             return answer.text
