@@ -13,14 +13,16 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
 from data.kinds import KINDS
 from data.patches import PatchLoader
+from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
 from options.parser import StageParser
+from utils import ranks
 from utils.agents import AgentRecord, agent_logits, agent_loss, build_agent, draw, load_agent
 from utils.checkpoint import (
     SUFFIX,
@@ -43,13 +45,13 @@ from utils.metrics import PckCounter
 from utils.predictions import encode_predictions
 from utils.process import progress, run_stage
 from utils.runs import Run
-from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr
+from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
 
 POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
 
 
 def main() -> None:
-    groups = ("train_or_evaluate", "pose", "resume_agent", "agent_folder", "joint", "rate", "epochs")
+    groups = ("train_or_evaluate", "pose", "resume_agent", "agent_folder", "joint", "rate", "epochs", "ranks")
     opt = StageParser(__doc__, *groups, "overwrite", "evaluation").parse()
     resumed = newest_checkpoint(opt.joint_folder, POSE) if opt.load_checkpoint else None
     if opt.is_train and resumed is None and opt.load_prefix_sr is None:
@@ -68,8 +70,8 @@ def main() -> None:
 def train(run: Run, resumed: Path | None) -> None:
     """Alternate between the pose network and the agent, an epoch each; each epoch is scored and saved."""
     opt = run.opt
-    pose = Learner(run.pose_network(), opt.lr)
-    agent = Learner(build_agent(run, pose.network), opt.agent_lr)
+    pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
+    agent = Learner(build_agent(run, pose.network), opt.agent_lr, opt.sync_bn)
     checkpoint = None
     if resumed is None:
         start = run.load_pose(pose.network)
@@ -98,11 +100,12 @@ def train(run: Run, resumed: Path | None) -> None:
             agent.set_lr(opt.agent_lr)
             pose_row = train_pose(run, pose, agent, train_loader, report)
             pose_seconds = time.monotonic() - began
+            resources = used_resources(run, train_loader, pose_seconds)
             agent_row, hardest = {}, []
             if opt.agent_draws == "learned":
                 agent_generator.manual_seed(epoch_seed(opt.seed, pose.epoch))
                 record = train_agent(run, pose, agent, agent_loader, report, agent_generator)
-                agent_row, hardest = record.row(pose.history), record.hardest
+                agent_row, hardest = record.row(pose.history), record.hardest()
             train_seconds = time.monotonic() - began
             valid = evaluate(run, pose.network, valid_loader)
             loss = agent_row.get("agent_loss", math.nan)
@@ -119,11 +122,13 @@ def train(run: Run, resumed: Path | None) -> None:
                     "train_seconds": train_seconds,
                     "agent_seconds": train_seconds - pose_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
+                    **resources,
                 }
             )
             report.epoch(valid)
             best = pose.history.improved()
-            kept.add(save(run, pose, agent, valid, best), best)
+            if ranks.rank() == 0:
+                kept.add(save(run, pose, agent, valid, best), best)
             report.show(partial(gallery, run, pose, agent, valid, hardest), valid)
             pose.epoch += 1
             agent.epoch += 1
@@ -157,33 +162,34 @@ def train_pose(
     """One pass over the training people: even batches augmented at random, odd ones as --agent_draws says."""
     pose.network.train()
     agent.network.eval()
-    means = Means()
+    means = Means("loss")
     pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("random", "agent")}
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = Augmentation.random(len(people), run.generator)
+        augmentation = people.own(Augmentation.random(people.total, run.generator))
         if index % 2:
             if run.opt.agent_draws == "uniform":
                 logits = {kind.name: torch.zeros(len(people), len(kind.means)) for kind in KINDS.values()}
             else:
                 with torch.no_grad():
-                    logits = look(run, pose, agent, people)
-            drawn, _ = draw(logits, run.generator)
+                    logits = look(run, pose.network, agent.network, people)
+            drawn, _ = draw(logits, people, run.generator)
             fields = {kind.field: getattr(drawn, kind.field) for kind in KINDS.values()}
             augmentation = replace(augmentation, **fields)
         sample = run.augment(people, augmentation)
-        outputs = run.forward(pose.network, sample.image)
-        loss = pose.step(pose_loss(outputs, sample.heatmap))
-        means.add(len(people), loss=loss)
-        pck["agent" if index % 2 else "random"].add(outputs[-1].detach(), sample)
-        if not bar.disable:
-            bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{(pck['random'] + pck['agent']).mean:.3f}")
-        report.batch(pose.epoch, index, len(loader), loss=means["loss"])
+        outputs = run.forward(pose.parallel, sample.image)
+        loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
+        means.add(people.counted * len(people), loss=loss)
+        pck["agent" if index % 2 else "random"].add(outputs[-1].detach(), sample, people.counted)
+        report.batch(
+            bar, pose.epoch, index, lambda: {**means.read(), "pck": (pck["random"] + pck["agent"]).read()}
+        )
+    pose.require_finite()
     return {
-        "train_loss": means["loss"],
-        "train_pck": (pck["random"] + pck["agent"]).mean,
-        "train_pck_random": pck["random"].mean,
-        "train_pck_agent": pck["agent"].mean,
+        "train_loss": means.read()["loss"],
+        "train_pck": (pck["random"] + pck["agent"]).read(),
+        "train_pck_random": pck["random"].read(),
+        "train_pck_agent": pck["agent"].read(),
     }
 
 
@@ -202,9 +208,9 @@ def train_agent(
     iters = min(len(loader), run.opt.agent_iters or len(loader))
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, agent", run.opt.bs, iters)
     for index, people in enumerate(bar):
-        logits = look(run, pose, agent, people)
-        drawn, bins = draw(logits, generator)
-        random = Augmentation.random(len(people), generator)
+        logits = look(run, pose.network, agent.parallel, people)
+        drawn, bins = draw(logits, people, generator)
+        random = people.own(Augmentation.random(people.total, generator))
         trials = [which.only(kind.field) for which in (random, drawn) for kind in KINDS.values()]
         pck = crop_pck(run, pose.network, people, Augmentation.cat(trials)).view(2, len(KINDS), -1)
         predicted = {kind: answer.detach().softmax(dim=1) for kind, answer in logits.items()}
@@ -212,17 +218,17 @@ def train_agent(
             kind: rewarded_distribution(predicted[kind], bins[kind].to(run.device), *pck[:, k])
             for k, kind in enumerate(KINDS)
         }
-        loss = agent.step(agent_loss(logits, targets))
-        record.add(loss, predicted, pck, people.index, drawn)
-        bar.set_postfix(loss=f"{record.means['agent_loss']:.5f}", gap=f"{record.means['pck_gap']:.3f}")
-        report.batch(pose.epoch, index, iters, agent_loss=record.means["agent_loss"])
+        loss = agent.step(agent_loss(logits, targets), people.weight)
+        record.add(loss, predicted, pck, people, drawn)
+        report.batch(bar, pose.epoch, index, record.means.read)
+    agent.require_finite()
     return record
 
 
-def look(run: Run, pose: Learner, agent: Learner, people: PersonBatch) -> dict[str, Tensor]:
+def look(run: Run, network: PoseNetwork, agent: nn.Module, people: PersonBatch) -> dict[str, Tensor]:
     """The agent looks at un-augmented people: its logits [N, bins] by kind."""
     sample = run.augment(people, Augmentation.identity(len(people)))
-    return agent_logits(run, pose.network, agent.network, sample.image)
+    return agent_logits(run, network, agent, sample.image)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from data.patches import PatchLoader
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from options.parser import StageParser
+from utils import ranks
 from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import find_checkpoint
 from utils.display.gallery import agent_gallery
@@ -29,11 +30,11 @@ from utils.means import Means
 from utils.metrics import scorable
 from utils.process import progress, run_stage
 from utils.runs import Run
-from utils.training import Learner, fresh_or_resumed
+from utils.training import Learner, fresh_or_resumed, used_resources
 
 
 def main() -> None:
-    groups = ("pose", "agent_folder", "resume_agent", "rate", "epochs", "overwrite")
+    groups = ("pose", "agent_folder", "resume_agent", "rate", "epochs", "ranks", "overwrite")
     opt = StageParser(__doc__, *groups).parse()
     run = Run(opt, opt.agent_folder)
     with locked(run.folder):
@@ -46,7 +47,7 @@ def train(run: Run) -> None:
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
-    agent = Learner(build_agent(run, network), opt.lr)
+    agent = Learner(build_agent(run, network), opt.lr, opt.sync_bn)
     path = checkpoint = None
     if opt.load_prefix_sr is not None:
         path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
@@ -64,6 +65,7 @@ def train(run: Run) -> None:
             agent.set_lr(opt.lr)
             train_loss = train_epoch(run, network, agent, train_loader, train_rows, report)
             train_seconds = time.monotonic() - began
+            resources = used_resources(run, train_loader, train_seconds)
             agent.history.append(
                 {
                     "epoch": agent.epoch,
@@ -74,12 +76,14 @@ def train(run: Run) -> None:
                     **baselines("valid", valid_people, valid_rows),
                     "train_seconds": train_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
+                    **resources,
                 }
             )
             report.epoch()
             best = agent.history.improved()
-            checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
-            kept.add(save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best), best)
+            if ranks.rank() == 0:
+                checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
+                kept.add(save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best), best)
             report.show(partial(agent_gallery, run, network, agent.network, agent.epoch))
             agent.epoch += 1
 
@@ -118,16 +122,17 @@ def train_epoch(
 ) -> float:
     """One pass over the training people, un-augmented; the mean loss."""
     agent.network.train()
-    means = Means()
+    means = Means("loss")
     bar = progress(loader, f"epoch {agent.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        logits = agent_logits(run, network, agent.network, sample.image)
-        loss = agent.step(agent_loss(logits, {kind: row[people.index] for kind, row in rows.items()}))
-        means.add(len(people), loss=loss)
-        bar.set_postfix(loss=f"{means['loss']:.5f}")
-        report.batch(agent.epoch, index, len(loader), loss=means["loss"])
-    return means["loss"]
+        logits = agent_logits(run, network, agent.parallel, sample.image)
+        targets = {kind: row[people.index] for kind, row in rows.items()}
+        loss = agent.step(agent_loss(logits, targets), people.weight)
+        means.add(people.counted * len(people), loss=loss)
+        report.batch(bar, agent.epoch, index, means.read)
+    agent.require_finite()
+    return means.read()["loss"]
 
 
 @torch.no_grad()
@@ -140,15 +145,13 @@ def mean_loss(
 ) -> float:
     """The agent's mean loss over people, in eval mode."""
     agent.eval()
-    means = Means()
+    means = Means("loss")
     for people in progress(loader, "valid", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
         logits = agent_logits(run, network, agent, sample.image)
-        means.add(
-            len(people),
-            loss=agent_loss(logits, {kind: row[people.index] for kind, row in rows.items()}).item(),
-        )
-    return means["loss"]
+        targets = {kind: row[people.index] for kind, row in rows.items()}
+        means.add(len(people), loss=agent_loss(logits, targets))
+    return means.read()["loss"]
 
 
 if __name__ == "__main__":

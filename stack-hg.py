@@ -12,6 +12,7 @@ from data.augmentation import Augmentation
 from data.patches import PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
+from utils import ranks
 from utils.checkpoint import SUFFIX
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import pose_gallery
@@ -26,12 +27,12 @@ from utils.predictions import encode_predictions
 from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.single import report_photograph
-from utils.training import Learner, fresh_or_resumed, scheduled_lr
+from utils.training import Learner, fresh_or_resumed, scheduled_lr, used_resources
 
 
 def main() -> None:
-    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "overwrite", "evaluation", "image")
-    opt = StageParser(__doc__, *groups).parse()
+    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "ranks", "overwrite", "evaluation")
+    opt = StageParser(__doc__, *groups, "image").parse()
     if not opt.is_train and opt.load_prefix_pose is None:
         raise UserError("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
     run = Run(opt, opt.exp_folder)
@@ -51,7 +52,7 @@ def main() -> None:
 def train(run: Run) -> None:
     """Train from the start, or resume from `--load_prefix_pose`; each epoch is scored and saved."""
     opt = run.opt
-    pose = Learner(run.pose_network(), opt.lr)
+    pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
     checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None
     kept = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
     train_loader = run.loader(run.dataset.train, "random", run.generator)
@@ -64,6 +65,7 @@ def train(run: Run) -> None:
             pose.set_lr(lr)
             trained = train_epoch(run, pose, train_loader, report)
             train_seconds = time.monotonic() - began
+            resources = used_resources(run, train_loader, train_seconds)
             valid = evaluate(run, pose.network, valid_loader)
             pose.history.append(
                 {
@@ -73,12 +75,14 @@ def train(run: Run) -> None:
                     **valid.row(),
                     "train_seconds": train_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
+                    **resources,
                 }
             )
             report.epoch(valid)
             name, best = checkpoint_name(opt.lr, pose.epoch), pose.history.improved()
             predictions = encode_predictions(valid.preds, run.dataset.valid)
-            kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
+            if ranks.rank() == 0:
+                kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
             report.show(partial(pose_gallery, run, pose.network, valid), valid)
             pose.epoch += 1
 
@@ -86,19 +90,18 @@ def train(run: Run) -> None:
 def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) -> dict[str, float]:
     """One pass over the training people with random augmentation; the mean loss and the PCK it saw."""
     pose.network.train()
-    means, pck = Means(), PckCounter(run.dataset.threshold)
+    means, pck = Means("loss"), PckCounter(run.dataset.threshold)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = Augmentation.random(len(people), run.generator)
+        augmentation = people.own(Augmentation.random(people.total, run.generator))
         sample = run.augment(people, augmentation)
-        outputs = run.forward(pose.network, sample.image)
-        loss = pose.step(pose_loss(outputs, sample.heatmap))
-        means.add(len(people), loss=loss)
-        pck.add(outputs[-1].detach(), sample)
-        if not bar.disable:
-            bar.set_postfix(loss=f"{means['loss']:.5f}", pck=f"{pck.mean:.3f}")
-        report.batch(pose.epoch, index, len(loader), loss=means["loss"])
-    return {"train_loss": means["loss"], "train_pck": pck.mean}
+        outputs = run.forward(pose.parallel, sample.image)
+        loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
+        means.add(people.counted * len(people), loss=loss)
+        pck.add(outputs[-1].detach(), sample, people.counted)
+        report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": pck.read()})
+    pose.require_finite()
+    return {"train_loss": means.read()["loss"], "train_pck": pck.read()}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from data.heatmap import predict_points, render_heatmaps
 from data.kinds import KINDS
 
 ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
+Rows = TypeVar("Rows", Tensor, Augmentation)
 SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
 
 
@@ -32,6 +34,11 @@ class PersonBatch:
     width       f32 [N] px          of the photograph
     index       int64 [N]           row in the table of people
     margin      float               side of the patch / side of the box
+
+    Where several ranks share a batch, these are the people of one of them:
+
+    before, after   int             people of the batch that stand before and after these
+    counted         float           how often each counts: less than once where other ranks have them, too
     """
 
     patch: Tensor
@@ -42,9 +49,26 @@ class PersonBatch:
     width: Tensor
     index: Tensor
     margin: float
+    before: int = 0
+    after: int = 0
+    counted: float = 1.0
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def total(self) -> int:
+        """People of the whole batch."""
+        return self.before + len(self) + self.after
+
+    @property
+    def weight(self) -> float:
+        """These people's part of the whole batch, by number; the sum over ranks is 1."""
+        return self.counted * len(self) / self.total
+
+    def own(self, whole: Rows) -> Rows:
+        """These people's rows of what was drawn for the whole batch."""
+        return whole[self.before : self.before + len(self)]
 
     def _map(self, function) -> "PersonBatch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}

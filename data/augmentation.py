@@ -39,6 +39,10 @@ class Augmentation:
     def __len__(self) -> int:
         return len(self.log2_scale)
 
+    def __getitem__(self, rows: slice) -> "Augmentation":
+        """The augmentation of some of the people."""
+        return Augmentation(*(getattr(self, one.name)[rows] for one in fields(self)))
+
     @staticmethod
     def identity(n: int) -> "Augmentation":
         """Nothing is done to n people."""

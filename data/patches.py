@@ -6,8 +6,10 @@ anti-aliasing, to a fixed size. `PatchLoader` hands out batches of them from wor
 
 import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,21 +147,41 @@ class BatchRows(Sampler[list[int]]):
 
     Drawn in the main process, so that it does not depend on the number of workers. A shuffled epoch leaves
     out a last batch of one person: batch statistics need two.
+
+    Several ranks share each shuffled batch in equal parts; of one that is too small for that, each has all.
+    Batches in order are dealt out to them whole, so that no figure depends on the number of ranks.
     """
 
-    def __init__(self, rows: np.ndarray, batch_size: int, generator: Generator | None) -> None:
+    def __init__(
+        self, rows: np.ndarray, batch_size: int, generator: Generator | None, rank: int = 0, world: int = 1
+    ) -> None:
         self.rows, self.batch_size, self.generator = torch.from_numpy(rows), batch_size, generator
+        self.rank, self.world = rank, world
         self.alone = generator is not None and batch_size > 1 and len(rows) % batch_size == 1
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size) - self.alone
+        batches = math.ceil(len(self.rows) / self.batch_size)
+        return batches - self.alone if self.generator else len(range(self.rank, batches, self.world))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.rows
-        if self.generator is not None:
-            order = order[torch.randperm(len(order), generator=self.generator)]
-        for rows in order.split(self.batch_size)[: len(self)]:
-            yield rows.tolist()
+        if self.generator is None:
+            for rows in self.rows.split(self.batch_size)[self.rank :: self.world]:
+                yield rows.tolist()
+            return
+        order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
+        for batch, rows in enumerate(order.split(self.batch_size)[: len(self)]):
+            share = self.share(batch)
+            yield rows[share["before"] : len(rows) - share["after"]].tolist()
+
+    def share(self, batch: int) -> dict[str, float]:
+        """What this rank has of a batch: `before`, `after` and `counted` of a `PersonBatch`."""
+        people = min(self.batch_size, len(self.rows) - batch * self.batch_size)
+        if self.generator is None:
+            return {}
+        if people < 2 * self.world:
+            return {"before": 0, "after": 0, "counted": 1 / self.world}
+        first, end = (people * number // self.world for number in (self.rank, self.rank + 1))
+        return {"before": first, "after": people - end, "counted": 1.0}
 
 
 class PatchLoader:
@@ -171,8 +193,10 @@ class PatchLoader:
         batch_size: people in a batch. workers: processes that decode; 0 decodes in this one.
         device: where batches go. generator: shuffles each epoch; without one people come in order.
         rows: int64 [N], who is loaded; without it everyone.
+        rank, world: this process's number, and how many share the batches; see `BatchRows`.
 
-    Iterating raises `DataError` for a photograph that does not decode.
+    people: how many an epoch has. waited: s that the last iteration has waited for batches. Iterating raises
+    `DataError` for a photograph that does not decode.
     """
 
     def __init__(
@@ -186,12 +210,15 @@ class PatchLoader:
         device: torch.device,
         generator: Generator | None = None,
         rows: np.ndarray | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.device = device
+        self.device, self.waited = device, 0.0
         rows = np.arange(len(people)) if rows is None else rows
+        self.people = len(rows)
         self.loader = DataLoader(
             Patches(people, root, in_res, margin),
-            sampler=BatchRows(rows, batch_size, generator),
+            sampler=BatchRows(rows, batch_size, generator, rank, world),
             batch_size=None,
             num_workers=workers,
             pin_memory=device.type == "cuda",
@@ -205,10 +232,13 @@ class PatchLoader:
     def __iter__(self) -> Iterator[PersonBatch]:
         with _signals_wait():
             batches = iter(self.loader)
-        for batch in batches:
+        self.waited, asked = 0.0, time.monotonic()
+        for number, batch in enumerate(batches):
+            self.waited += time.monotonic() - asked
             if isinstance(batch, DataError):
                 raise DataError(*batch.args)  # raising `batch` itself would keep frame and workers alive
-            yield batch.to(self.device)
+            yield replace(batch, **self.loader.sampler.share(number)).to(self.device)
+            asked = time.monotonic()
 
 
 @contextmanager

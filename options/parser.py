@@ -223,6 +223,11 @@ class StageParser(OneLineParser):
         keep = "keep the files of only the newest KEEP epochs of this run, and of the best; default: of all"
         add("--keep", type=whole_number(1), help=keep)
 
+    def _ranks(self) -> None:
+        add = self.add_argument_group("several GPUs, with torchrun").add_argument
+        sync_bn = "batch statistics of all GPUs' people together; default: of each GPU's own"
+        add("--sync_bn", type=boolean, default=False, help=sync_bn)
+
     def _rate(self) -> None:
         add = self.add_argument_group("learning rate").add_argument
         add(

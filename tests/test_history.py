@@ -14,12 +14,11 @@ from utils.training import Learner
 
 
 def test_means_count_people():
-    means = Means()
-    assert math.isnan(Means()["loss"]) and means.people == 0
-    means.add(3, loss=1.0, pck=0.5)
-    means.add(1, loss=3.0, pck=0.1)
-    assert dict(means.items()) == pytest.approx({"loss": 1.5, "pck": 0.4})
-    assert means.people == 4
+    means = Means("loss", "pck")
+    assert all(math.isnan(value) for value in means.read().values())
+    means.add(3, loss=torch.tensor(1.0, requires_grad=True), pck=0.5)
+    means.add(1, loss=torch.tensor([3.0]).sum(), pck=0.1)
+    assert means.read() == pytest.approx({"loss": 1.5, "pck": 0.4})
 
 
 @pytest.mark.parametrize(
@@ -142,3 +141,5 @@ def test_a_loss_that_is_not_finite_changes_nothing(loss):
     with pytest.raises(UserError, match="smaller learning rate"):
         learner.step(learner.network.weight.sum() * loss)
     assert learner.network.weight.item() == before
+    with pytest.raises(UserError, match="training stops"):
+        learner.require_finite()

@@ -1,5 +1,6 @@
 """The loops of stage 3: what the agent draws, what it is rewarded for, and what it must leave alone."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from data.augmentation import Augmentation
 from data.kinds import KINDS
 from options.parser import StageParser
 from utils.agents import HARDEST, AgentRecord, build_agent, draw
+from utils.history import History
 from utils.runs import Run
 from utils.training import Learner
 
@@ -22,9 +24,8 @@ CHI_SQUARE_999 = 22.46  # 6 degrees of freedom
 
 
 def drawn_by(scale, rotation, people, run):
-    pose, agent = SimpleNamespace(network=Blind()), SimpleNamespace(network=Stubborn(scale, rotation))
-    logits = SCRIPT.look(run, pose, agent, people)
-    return *draw(logits, run.generator), logits
+    logits = SCRIPT.look(run, Blind(), Stubborn(scale, rotation), people)
+    return *draw(logits, people, run.generator), logits
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,21 @@ def test_each_person_gets_bins_of_its_own():
         assert (augmentation.rotation.diff() < 0).all()
 
 
+def test_a_part_of_a_batch_is_drawn_as_in_the_whole():
+    logits = {kind: torch.randn(7, 7, generator=torch.Generator().manual_seed(0)) for kind in KINDS}
+    whole, bins = draw(logits, some_people(7), torch.Generator().manual_seed(5))
+    expected = torch.Generator().manual_seed(5)
+    for kind, answer in logits.items():
+        assert torch.equal(bins[kind], torch.multinomial(answer.softmax(dim=1), 1, generator=expected)[:, 0])
+    for first, end in ((0, 3), (3, 7)):
+        people = replace(some_people(end - first), before=first, after=7 - end)
+        mine = {kind: answer[first:end] for kind, answer in logits.items()}
+        part, chosen = draw(mine, people, torch.Generator().manual_seed(5))
+        for name, value in vars(part).items():
+            assert torch.equal(value, getattr(whole, name)[first:end]), name
+        assert all(torch.equal(chosen[kind], bins[kind][first:end]) for kind in KINDS)
+
+
 def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     """How likely the agent draws a bin, at first and in the end, if crops there lose half of the joints."""
 
@@ -84,8 +100,10 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     pose = SimpleNamespace(network=Blind(), epoch=0, history=SimpleNamespace(rows=[]))
     run = plain_run(seed)
     record = SCRIPT.train_agent(run, pose, agent, [some_people(24)] * batches, Silent(), run.generator)
-    assert (record.means[f"{kind}_gap"] > 0) == hard
-    assert record.means["rotation_gap" if kind == "scale" else "scale_gap"] == 0
+    row = record.row(History())
+    assert (row[f"{kind}_gap"] > 0) == hard
+    assert row["rotation_gap" if kind == "scale" else "scale_gap"] == 0
+    assert row["pck_gap"] == pytest.approx(record.means.read()["pck_gap"], abs=1e-6)
     return getattr(agent.network, kind).softmax(dim=1)[0, chosen].item()
 
 
@@ -104,14 +122,15 @@ def test_hardest_draws_of_an_epoch_are_kept():
     for batch in range(4):
         pckh, rows = torch.rand(2, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
         drawn = Augmentation.random(40, draws)
-        record.add(0.0, uniform, pckh, rows, drawn)
+        record.add(0.0, uniform, pckh, replace(some_people(40), index=rows), drawn)
         for k, row in enumerate(rows.tolist()):
             for place, kind in enumerate(KINDS.values()):
                 draw = (row, kind.name, getattr(drawn, kind.field)[k].item())
                 lost[(pckh[0, place, k] - pckh[1, place, k]).item()] = draw
-    kept = [(draw["row"], draw["kind"], draw["value"]) for draw in record.hardest]
+    hardest = record.hardest()
+    kept = [(draw["row"], draw["kind"], draw["value"]) for draw in hardest]
     assert kept == [lost[most] for most in sorted(lost, reverse=True)[:HARDEST]]
-    gaps = [draw["pck_random"] - draw["pck_agent"] for draw in record.hardest]
+    gaps = [draw["pck_random"] - draw["pck_agent"] for draw in hardest]
     assert gaps == pytest.approx(sorted(lost, reverse=True)[:HARDEST])
 
 
@@ -178,7 +197,7 @@ def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
     logits = []
     for training in (True, False):
         pose.network.train(training)
-        logits.append(SCRIPT.look(run, pose, agent, people))
+        logits.append(SCRIPT.look(run, pose.network, agent.network, people))
         assert pose.network.training == training
     assert_close(logits[0], logits[1], atol=0, rtol=0)
     assert_close(learner_state(pose), before, atol=0, rtol=0)

@@ -3,11 +3,13 @@
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support.experiment import load_script
 from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
+from torch import Tensor
 from torch.testing import assert_close
 
 from data.annotations import JOINT_NAMES
@@ -29,7 +31,7 @@ RES = 32
 def batches(*rows):
     """Batches of people, each given by their rows in a table of ten, who look different."""
     people = replace(some_people(10), normalizer=torch.full((10,), 120.0))  # within which many joints are
-    tensors = {name: value for name, value in vars(people).items() if name != "margin"}
+    tensors = {name: value for name, value in vars(people).items() if isinstance(value, Tensor)}
     return [replace(people, **{name: value[part] for name, value in tensors.items()}) for part in rows]
 
 
@@ -64,7 +66,7 @@ def test_stage_1_reports_what_it_saw():
     for augmentation, people in zip(used, loader, strict=True):
         sample = augment(people, augmentation, RES, RES // 4)
         outputs = again.network(sample.image)
-        total += len(people) * again.step(pose_loss(outputs, sample.heatmap))
+        total += len(people) * again.step(pose_loss(outputs, sample.heatmap)).item()
         pred = predict_points(outputs[-1].detach(), sample.center, sample.scale, sample.rotation)
         error = (pred - sample.points).norm(dim=-1) / sample.normalizer[:, None]
         scored = [k for k, name in enumerate(JOINT_NAMES) if name not in ("pelvis", "thorax")]
@@ -109,6 +111,12 @@ def test_pretraining_gives_each_person_their_own_rows(targets, training):
             assert torch.equal(getattr(augmentation, name), value), name
 
 
+def table_of(batches):
+    """What an evaluation needs of the table of a single batch's people."""
+    (people,) = batches
+    return SimpleNamespace(points=people.points.numpy(), normalizer=people.normalizer.numpy())
+
+
 def partner(joint):
     """The joint on the other side of the body, by its name."""
     name, swap = JOINT_NAMES[joint], {"left": "right", "right": "left"}
@@ -131,10 +139,11 @@ def test_flip_test_averages_with_the_other_sides_map_of_the_mirrored_picture():
 
 
 def test_evaluation_predicts_with_the_flip_test_and_scores_everyone():
-    network, run, loader = Filter().train(), plain_run(in_res=RES), batches([3, 1, 4], [0, 9])
+    network, run, loader = Filter().train(), plain_run(in_res=RES), batches([0, 1, 2], [3, 4])
+    run.dataset.valid = table_of(batches([0, 1, 2, 3, 4]))
     result = evaluate(run, network, loader)
     assert not network.training
-    (people,) = batches([3, 1, 4, 0, 9])
+    (people,) = batches([0, 1, 2, 3, 4])
     sample = augment(people, Augmentation.identity(5), RES, RES // 4)
     with torch.no_grad():
         maps, outputs = flip_test_by_hand(network, sample.image), network(sample.image)
@@ -189,7 +198,8 @@ class Watched(Filter):
 
 
 def test_networks_are_scored_in_eval_mode_without_gradients():
-    run, (people,) = plain_run(in_res=RES), batches([1, 2])
+    run, (people,) = plain_run(in_res=RES), batches([0, 1])
+    run.dataset.valid = table_of([people])
     network = Watched()
     evaluate(run, network.train(), [people])
     assert network.modes == {(False, False)}
@@ -251,7 +261,7 @@ def test_an_agents_epoch_by_hand():
         losses, predicted, pckh.split(sizes, dim=2), ([0, 1, 2], [3]), strict=True
     ):
         drawn = Augmentation.identity(len(rows))
-        record.add(loss, shares, part, torch.tensor(rows), drawn)
+        record.add(loss, shares, part, replace(some_people(len(rows)), index=torch.tensor(rows)), drawn)
     row = record.row(history)
     gap = pckh[0] - pckh[1]
     expected = {

@@ -155,16 +155,16 @@ def test_counters_add_up():
     cells = 2 + 12 * torch.rand(5, 16, 2, generator=torch.Generator().manual_seed(1))
     sample = sample_of(cells)
     maps = sample.heatmap
-    assert math.isnan(PckCounter(0.5).mean)
+    assert math.isnan(PckCounter(0.5).read())
     whole, wrong = PckCounter(0.5), PckCounter(0.5)
     whole.add(maps, sample)
-    assert whole.mean == 1
+    assert whole.read() == 1
     sample.points[:2, 8:12] += 50
     wrong.add(maps[:2], Sample(*(value[:2] for value in vars(sample).values())))
-    assert wrong.mean == pytest.approx(10 / 14)
-    assert (whole + wrong).mean == pytest.approx((5 * 14 + 2 * 10) / (7 * 14))
+    assert wrong.read() == pytest.approx(10 / 14)
+    assert (whole + wrong).read() == pytest.approx((5 * 14 + 2 * 10) / (7 * 14))
     wrong.add(maps, sample)
-    assert wrong.mean == pytest.approx((2 * 10 + 2 * 10 + 3 * 14) / (7 * 14))
+    assert wrong.read() == pytest.approx((2 * 10 + 2 * 10 + 3 * 14) / (7 * 14))
 
 
 def test_accuracy_of_maps_by_hand():

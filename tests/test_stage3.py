@@ -204,9 +204,9 @@ def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, m
         pose_saw.extend(people.index[augmentation.color.std() > 0].view(-1).tolist())
         return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
-    def recorded_add(record, loss, predicted, pckh, rows, drawn):
-        agent_saw.extend(rows.tolist())
-        add(record, loss, predicted, pckh, rows, drawn)
+    def recorded_add(record, loss, predicted, pckh, people, drawn):
+        agent_saw.extend(people.index.tolist())
+        add(record, loss, predicted, pckh, people, drawn)
 
     add = AgentRecord.add
     monkeypatch.setattr(AgentRecord, "add", recorded_add)

@@ -1,16 +1,20 @@
 """The agent beside a pose network: its answers for images, its draws, losses, checkpoint and record."""
 
 import logging
+from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from data.augment import PersonBatch
 from data.augmentation import Augmentation
 from data.kinds import KINDS
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.losses import distribution_loss
+from utils import ranks
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UserError
 from utils.evaluation import undisturbed
@@ -43,17 +47,26 @@ def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor
     return {kind: answer.float() for kind, answer in logits.items()}
 
 
-def draw(logits: dict[str, Tensor], generator: Generator) -> tuple[Augmentation, dict[str, Tensor]]:
+def draw(
+    logits: dict[str, Tensor], people: PersonBatch, generator: Generator
+) -> tuple[Augmentation, dict[str, Tensor]]:
     """What the agent draws for N people: the augmentation, and the bins int64 [N] by kind, on the CPU.
 
     Raises:
         UserError: the agent has diverged.
     """
-    shares = {kind: answer.detach().softmax(dim=1).cpu() for kind, answer in logits.items()}
-    if not all(share.isfinite().all() for share in shares.values()):
+    shares = torch.cat([answer.detach().softmax(dim=1) for answer in logits.values()], dim=1).cpu()
+    if not shares.isfinite().all():
         raise UserError("the agent's outputs are not finite: try a smaller learning rate of the agent")
-    bins = {kind: torch.multinomial(share, 1, generator=generator)[:, 0] for kind, share in shares.items()}
-    return Augmentation.drawn(bins, generator), bins
+    bins = {}
+    for kind, share in zip(
+        logits, shares.split([len(KINDS[kind].means) for kind in logits], dim=1), strict=True
+    ):
+        # The race of exponential clocks that `torch.multinomial` is, too, run for the whole batch.
+        clocks = torch.empty(people.total, share.shape[1]).exponential_(generator=generator)
+        bins[kind] = (share / people.own(clocks)).argmax(dim=1)
+    whole = {kind: F.pad(chosen, (people.before, people.after)) for kind, chosen in bins.items()}
+    return people.own(Augmentation.drawn(whole, generator)), bins
 
 
 def agent_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
@@ -88,78 +101,86 @@ def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
 class AgentRecord:
     """What a researcher in augmentation wants to know of an epoch of the agent.
 
-    hardest: the draws that lost most, a dict each: row (the person's), kind, value, pck_random and pck_agent.
+    means: `agent_loss`, and `pck_gap` (PCK under random draws minus PCK under the agent's) while it goes on.
     """
 
     def __init__(self) -> None:
-        self.means = Means()
-        self._distributions = dict.fromkeys(KINDS, 0.0)
-        self.hardest: list[dict] = []
+        self.means = Means("agent_loss", "pck_gap")
+        self._batches: list[dict[str, Tensor]] = []
 
     def add(
         self,
-        loss: float,
+        loss: Tensor,
         predicted: dict[str, Tensor],
         pck: Tensor,
-        rows: Tensor,
+        people: PersonBatch,
         drawn: Augmentation,
     ) -> None:
-        """A batch: loss, predicted distributions [N, bins] by kind, PCK, people's rows, the agent's draws.
+        """A batch: loss, predicted distributions [N, bins] by kind, PCK, the people, the agent's draws.
 
         PCK [2, K, N] is indexed by who drew (random, agent), the kind that was drawn, and the person.
         """
-        # At once: each number by itself would wait for the GPU.
-        predicted = {kind: shares.cpu() for kind, shares in predicted.items()}
-        pck = pck.cpu()
-        gap = pck[0] - pck[1]
-        self.means.add(
-            pck.shape[-1],
-            agent_loss=loss,
-            pck_random=pck[0].mean().item(),
-            pck_agent=pck[1].mean().item(),
-            pck_gap=gap.mean().item(),
-            **{f"{kind}_gap": one.mean().item() for kind, one in zip(predicted, gap, strict=True)},
-            reward_share=(gap > 0).float().mean().item(),
-            **{
-                f"{kind}_entropy": torch.special.entr(shares).sum(dim=1).mean().item()
-                for kind, shares in predicted.items()
-            },
-        )
-        for kind, shares in predicted.items():
-            self._distributions[kind] += shares.sum(dim=0)
-        self._keep_hardest(pck, rows.cpu(), drawn)
+        self.means.add(people.counted * len(people), agent_loss=loss, pck_gap=(pck[0] - pck[1]).mean())
+        if people.counted == 1 or ranks.rank() == 0:
+            values = torch.stack([getattr(drawn, kind.field) for kind in KINDS.values()], dim=1)
+            seen = {"row": people.index, "pck": pck.permute(2, 0, 1), "value": values, **predicted}
+            self._batches.append(seen)
 
-    def _keep_hardest(self, pck: Tensor, rows: Tensor, drawn: Augmentation) -> None:
-        """`hardest` becomes the draws of a kind alone that lost most against random ones."""
-        largest = (pck[0] - pck[1]).flatten().topk(min(HARDEST, pck[0].numel()))
-        kinds = list(KINDS.values())
-        for place in largest.indices.tolist():
-            k, person = divmod(place, len(rows))
-            self.hardest.append(
-                {
-                    "row": int(rows[person]),
-                    "kind": kinds[k].name,
-                    "value": getattr(drawn, kinds[k].field)[person].item(),
-                    "pck_random": pck[0, k, person].item(),
-                    "pck_agent": pck[1, k, person].item(),
-                }
-            )
-        self.hardest.sort(key=lambda draw: draw["pck_agent"] - draw["pck_random"])
-        del self.hardest[HARDEST:]
+    @cached_property
+    def _seen(self) -> dict[str, Tensor]:
+        """Each person, on the CPU: row [N], pck [N, 2, K], value [N, K], and predictions [N, bins] by kind.
+
+        Each rank must ask for it.
+        """
+        mine = {name: torch.cat([batch[name] for batch in self._batches]).cpu() for name in self._batches[0]}
+        each = ranks.gathered(mine)
+        return {name: torch.cat([one[name] for one in each]) for name in mine}
 
     def row(self, history: History) -> dict[str, float | list[float]]:
-        """The epoch's means.
+        """The epoch's means over people; each rank must call this.
 
         pck_gap is PCK under random draws minus PCK under the agent's: above 0, the agent is harder.
-        Entropies are means over people, in nats; a change is the total variation distance between the mean
-        distribution and that of the history's last epoch, where it has one.
+        Entropies are in nats; a change is the total variation distance between the mean distribution and that
+        of the history's last epoch, where it has one.
         """
-        row = dict(self.means.items())
+        random, agent = self._seen["pck"].double().unbind(1)
+        gap = random - agent
+        row = {
+            "agent_loss": self.means.read()["agent_loss"],
+            "pck_random": random.mean().item(),
+            "pck_agent": agent.mean().item(),
+            "pck_gap": gap.mean().item(),
+            **{f"{kind}_gap": one.mean().item() for kind, one in zip(KINDS, gap.T, strict=True)},
+            "reward_share": (gap > 0).double().mean().item(),
+        }
+        for kind in KINDS:
+            row[f"{kind}_entropy"] = torch.special.entr(self._seen[kind]).sum(dim=1).mean().item()
         last = history.rows[-1] if history.rows else {}
-        for kind, total in self._distributions.items():
-            mean = total / self.means.people
+        for kind in KINDS:
+            mean = self._seen[kind].mean(dim=0)
             row[f"{kind}_distribution"] = mean.tolist()
             if f"{kind}_distribution" in last:
                 before = torch.tensor(last[f"{kind}_distribution"])
                 row[f"{kind}_change"] = 0.5 * (mean - before).abs().sum().item()
         return row
+
+    def hardest(self) -> list[dict]:
+        """The draws of a kind alone that lost most against random ones; each rank must call this.
+
+        Of each: row (the person's), kind, value, pck_random and pck_agent.
+        """
+        pck, kinds = self._seen["pck"], list(KINDS.values())
+        lost = (pck[:, 0] - pck[:, 1]).flatten()
+        found = []
+        for place in lost.topk(min(HARDEST, len(lost))).indices.tolist():
+            person, k = divmod(place, len(kinds))
+            found.append(
+                {
+                    "row": int(self._seen["row"][person]),
+                    "kind": kinds[k].name,
+                    "value": self._seen["value"][person, k].item(),
+                    "pck_random": pck[person, 0, k].item(),
+                    "pck_agent": pck[person, 1, k].item(),
+                }
+            )
+        return found

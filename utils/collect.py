@@ -11,6 +11,7 @@ from data.augment import PersonBatch
 from data.augmentation import Augmentation
 from data.kinds import KINDS, Kind
 from models.losses import hardness_distribution
+from utils import ranks
 from utils.display.plots import plot_distributions
 from utils.distributions import distribution_path, read_distributions, write_distributions
 from utils.evaluation import crop_pck
@@ -43,9 +44,12 @@ def collect(opt: argparse.Namespace, name: str) -> None:
             log.info("%s exists already and fits this run: kept (--overwrite true collects again)", path)
         else:
             rows = collect_rows(run, network, people, kind)
-            write_distributions(path, rows, source)
-            log.info("%s: %d people", path, len(people))
+            if ranks.rank() == 0:
+                write_distributions(path, rows, source)
+                log.info("%s: %d people", path, len(people))
         collected[split] = rows[torch.from_numpy(scorable(people))]
+    if ranks.rank():
+        return
     for split, rows in collected.items():
         log.info("%s", summary(rows, split, kind))
     plot = run.folder / f"{name}-distributions.png"
@@ -56,9 +60,11 @@ def collect(opt: argparse.Namespace, name: str) -> None:
 def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Tensor:
     """Hardness distributions f32 [N, bins] of people, in their order; uniform where a person has no PCK."""
     bins = len(kind.means)
-    rows = torch.full((len(people), bins), 1 / bins)
+    rows = torch.zeros(len(people), bins, device=run.device)
     for batch in progress(run.loader(people, kind.name, scored=True), f"{kind.name}s", run.opt.bs):
-        rows[batch.index.cpu()] = hardness_distribution(bin_pck(run, network, batch, kind)).cpu()
+        rows[batch.index] = hardness_distribution(bin_pck(run, network, batch, kind))
+    rows = ranks.total(rows).cpu()  # each rank has rows of its own
+    rows[torch.from_numpy(~scorable(people))] = 1 / bins
     return rows
 
 

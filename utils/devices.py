@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from utils import ranks
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 def choose_device(gpu_id: int) -> torch.device:
     """The GPU of that number; the CPU for -1 or where there is no CUDA, saying so once.
 
+    Of several ranks on a machine each takes the GPU of its own number there.
+
     Raises:
         UserError: there is CUDA, but no such GPU.
     """
@@ -27,6 +30,8 @@ def choose_device(gpu_id: int) -> torch.device:
     if not torch.cuda.is_available():
         log.info("no CUDA GPU here: running on the CPU")
         return torch.device("cpu")
+    if ranks.world() > 1:
+        gpu_id = ranks.local_rank()
     if gpu_id >= torch.cuda.device_count():
         raise UserError(f"--gpu_id {gpu_id}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
     torch.cuda.set_device(gpu_id)  # loaders pin memory on the current device

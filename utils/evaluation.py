@@ -13,6 +13,7 @@ from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS
 from data.patches import PatchLoader
 from models.losses import pose_loss
+from utils import ranks
 from utils.means import Means
 from utils.metrics import PckCounter, PckTable, pck_table, person_pckh
 from utils.process import progress
@@ -45,21 +46,22 @@ def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[l
 
 @torch.no_grad()
 def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "valid") -> Evaluation:
-    """Score a pose network on un-augmented people with the flip test; the network is put in eval mode."""
+    """Score a pose network on the validation people, un-augmented, with the flip test.
+
+    The network is put in eval mode. Ranks share the people; each of them returns the same.
+    """
     network.eval()
-    means, preds, points, normalizer = Means(), [], [], []
+    valid = run.dataset.valid
+    means, preds = Means("loss"), torch.zeros(valid.points.shape, device=run.device)
     for people in progress(loader, title, run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
         outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)
-        means.add(len(people), loss=pose_loss(outputs, sample.heatmap).item())
-        preds.append(sample.predict(heatmaps).cpu())
-        points.append(people.points.cpu())
-        normalizer.append(people.normalizer.cpu())
-    preds = torch.cat(preds)
-    table = pck_table(
-        preds, torch.cat(points), torch.cat(normalizer), run.dataset.metric, run.dataset.threshold
-    )
-    return Evaluation(means["loss"], table, preds)
+        means.add(len(people), loss=pose_loss(outputs, sample.heatmap))
+        preds[people.index] = sample.predict(heatmaps)
+    preds = ranks.total(preds).cpu()
+    points, normalizer = torch.from_numpy(valid.points), torch.from_numpy(valid.normalizer)
+    table = pck_table(preds, points, normalizer, run.dataset.metric, run.dataset.threshold)
+    return Evaluation(means.read()["loss"], table, preds)
 
 
 @torch.no_grad()
@@ -85,7 +87,7 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
             for j, rotation in enumerate(rotations):
                 sample = run.augment(people, Augmentation.fixed(len(people), scale, rotation))
                 counters[i][j].add(run.forward(network, sample.image)[-1], sample)
-    return torch.tensor([[counter.mean for counter in row] for row in counters], dtype=torch.float64)
+    return torch.tensor([[counter.read() for counter in row] for row in counters], dtype=torch.float64)
 
 
 @contextmanager

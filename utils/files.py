@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from utils import ranks
 from utils.errors import UserError
 
 try:
@@ -77,10 +78,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock dies with its process, however that ends. On a network disk it holds between machines if the file
     system locks, as NFS does with its lock service. Where it does not, and on Windows, a warning says so.
+    Rank 0 holds it for all ranks.
 
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
     """
+    if ranks.rank():
+        yield
+        return
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)

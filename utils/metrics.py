@@ -15,6 +15,7 @@ from torch import Tensor
 from data.annotations import People, annotated
 from data.augment import Sample
 from data.heatmap import decode_heatmaps
+from utils import ranks
 
 SCORED_JOINTS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
 """All but pelvis and thorax, which the MPII evaluation leaves out of its mean."""
@@ -123,10 +124,13 @@ class PckCounter:
         self.threshold = threshold
         self._correct = self._annotated = 0
 
-    def add(self, heatmaps: Tensor, sample: Sample) -> None:
-        """Count a batch: the network's maps [M, 16, H, H] for the crops of `sample`."""
+    def add(self, heatmaps: Tensor, sample: Sample, counted: float = 1.0) -> None:
+        """Count a batch: the network's maps [M, 16, H, H] for the crops of `sample`.
+
+        counted: how often each crop counts (`PersonBatch.counted`).
+        """
         counts = pck_counts(sample.predict(heatmaps), sample.points, sample.normalizer, self.threshold)
-        correct, total = (count[SCORED_JOINTS].sum() for count in counts)
+        correct, total = (counted * count[SCORED_JOINTS].sum() for count in counts)
         self._correct, self._annotated = self._correct + correct, self._annotated + total
 
     def __add__(self, other: "PckCounter") -> "PckCounter":
@@ -135,11 +139,11 @@ class PckCounter:
         both._correct, both._annotated = self._correct + other._correct, self._annotated + other._annotated
         return both
 
-    @property
-    def mean(self) -> float:
-        """Share of correct joints, NaN before any is counted; waits for the device."""
-        total = int(self._annotated)
-        return int(self._correct) / total if total else math.nan
+    def read(self) -> float:
+        """Share of correct joints over all ranks, each of which must call this; NaN before any is counted."""
+        counts = torch.stack([torch.as_tensor(count).double() for count in (self._correct, self._annotated)])
+        correct, annotated = ranks.total(counts).tolist()
+        return correct / annotated if annotated else math.nan
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from data.errors import DataError
+from utils import ranks
 from utils.errors import UserError
 from utils.signals import SIGNALS, stop_line
 
@@ -20,15 +22,17 @@ log = logging.getLogger(__name__)
 batch_log = logging.getLogger("batches")
 """For lines about single batches: they go to the file alone, a terminal has the progress bar."""
 
+GRACE = 3  # s that another rank waits for rank 0's line before it says its own
 PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
 
 
 def progress(batches: Iterable, title: str, people: int, total: int | None = None) -> tqdm:
-    """The batches, with a bar in people where there is a terminal.
+    """The batches, with a bar in people and the time left where there is a terminal; rank 0 has it.
 
     people: how many a batch has. total: the number of batches, where `batches` does not know it.
     """
-    return tqdm(batches, title, total, disable=None, leave=False, unit=" people", unit_scale=people)
+    off = ranks.rank() > 0 or None  # None: where there is no terminal
+    return tqdm(batches, title, total, disable=off, leave=False, unit=" people", unit_scale=people)
 
 
 class Interrupted(BaseException):
@@ -48,22 +52,39 @@ def run_stage(stage: Callable[[], None]) -> None:
         stream.reconfigure(errors="backslashreplace")  # a character that it lacks must not end a training
     try:
         stage()
+        ranks.part()
     except (UserError, DataError) as error:
-        log.error("%s: error: %s", name, error)
-        sys.exit(2)
+        _fail(f"{name}: error: {error}")
     except OSError as error:
         if error.errno not in PATH_ERRORS or error.filename is None:
             raise
-        log.error("%s: error: %s: %s", name, error.filename, error.strerror)
-        sys.exit(2)
+        _fail(f"{name}: error: {error.filename}: {error.strerror}")
     except torch.OutOfMemoryError:
-        log.error("%s: error: the GPU's memory is full: try a smaller --bs", name)
-        sys.exit(2)
+        _fail(f"{name}: error: the GPU's memory is full: try a smaller --bs")
     except Interrupted as stop:
-        log.error("%s", stop_line(stop.args[0]))
+        if ranks.rank() == 0:
+            log.error("%s", stop_line(stop.args[0]))
         sys.exit(128 + stop.args[0])
+    except RuntimeError as error:
+        if not ranks.lost(error):
+            raise
+        if ranks.rank() == 0:
+            log.error(
+                "%s: another rank has ended: what was finished is on disk, nothing is half written", name
+            )
+        sys.exit(1)
     finally:
         _end_quietly()
+
+
+def _fail(line: str) -> None:
+    """Say why in a line, and end with exit code 2."""
+    _end_quietly()
+    if ranks.rank():  # where rank 0 fails for the same reason, it says so, and torchrun ends this one
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(GRACE)
+    log.error("%s", line)
+    sys.exit(2)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -97,18 +118,21 @@ class Terminal(logging.Handler):
 
 
 def start_log(folder: Path) -> None:
-    """Send the log to the terminal and, with times, to `log.txt` in the folder.
+    """Send the log to the terminal and, with times, to `log.txt` in the folder; of other ranks only errors.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
+    terminal = Terminal()
+    if ranks.rank():
+        logging.basicConfig(level=logging.ERROR, handlers=[terminal], format="%(message)s", force=True)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    terminal = Terminal()
     terminal.addFilter(lambda record: record.name != batch_log.name)
     logging.basicConfig(level=logging.INFO, handlers=[terminal, file], format="%(message)s", force=True)
     logging.captureWarnings(True)

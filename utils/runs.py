@@ -17,6 +17,7 @@ from data.augmentation import MARGINS, Augmentation
 from data.datasets import Dataset, load_dataset
 from data.patches import PatchLoader
 from models import NETWORKS, PoseNetwork
+from utils import ranks
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
@@ -45,9 +46,11 @@ class Run:
             flag = "--load_prefix_pose"
             self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
         start_log(folder)
-        remove_abandoned(folder)
+        if ranks.rank() == 0:
+            remove_abandoned(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
+        ranks.meet(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         set_precision(opt.precision)
@@ -98,12 +101,25 @@ class Run:
         if not len(people):
             raise UserError(f"--dataset {self.opt.dataset} has no people in a split that this stage needs")
         rows = self._scored_rows(people) if scored else None
-        workers = min(self.opt.nThreads, os.cpu_count() or 1)
-        margin, in_res = MARGINS[augmentation], self.opt.in_res
+        if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
+            raise UserError(
+                f"--bs {self.opt.bs}: expected two people or more for each of {ranks.world()} ranks"
+            )
+        workers = min(self.opt.nThreads, max(1, (os.cpu_count() or 1) // ranks.local_world()))
         loader = PatchLoader(
-            people, self.dataset.root, in_res, margin, self.opt.bs, workers, self.device, generator, rows
+            people,
+            self.dataset.root,
+            self.opt.in_res,
+            MARGINS[augmentation],
+            self.opt.bs,
+            workers,
+            self.device,
+            generator,
+            rows,
+            ranks.rank(),
+            ranks.world(),
         )
-        if not len(loader):
+        if generator is not None and not len(loader):
             raise UserError(f"--dataset {self.opt.dataset} has one person to train on: expected at least two")
         return loader
 

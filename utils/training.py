@@ -4,9 +4,12 @@ import logging
 import math
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.optim import RMSprop
 
+from data.patches import PatchLoader
+from utils import ranks
 from utils.epochs import KeptEpochs, later_best, refuse_to_overwrite
 from utils.errors import UserError
 from utils.history import History
@@ -23,11 +26,32 @@ def scheduled_lr(lr: float, epoch: int) -> float:
     return lr * math.prod(factor for start, factor in LR_STEPS if epoch >= start)
 
 
-class Learner:
-    """A network in training: with the paper's optimiser, the rows of its epochs, and its coming epoch."""
+def used_resources(run: Run, loader: PatchLoader, seconds: float) -> dict[str, float]:
+    """What an epoch of training has used, for its row in the history.
 
-    def __init__(self, network: nn.Module, lr: float) -> None:
-        self.network = network
+    Args:
+        loader: its batches, which are at their end. seconds: what it took.
+
+    Returns:
+        images_per_second; waiting_share, the part of the time in which it waited for batches to be loaded;
+        and on a GPU gpu_memory, the most that tensors took, GiB.
+    """
+    used = {"images_per_second": loader.people / seconds, "waiting_share": loader.waited / seconds}
+    if run.device.type == "cuda":
+        used["gpu_memory"] = torch.cuda.max_memory_allocated() / 2**30
+        torch.cuda.reset_peak_memory_stats()
+    return used
+
+
+class Learner:
+    """A network in training: with the paper's optimiser, the rows of its epochs, and its coming epoch.
+
+    parallel: what the network is trained through, so that all ranks learn from each other's rows.
+    """
+
+    def __init__(self, network: nn.Module, lr: float, sync_bn: bool = False) -> None:
+        self.network, self.parallel = network, ranks.parallel(network, sync_bn)
+        self._losses = 0.0  # of all steps since they were last checked
         self.optimizer = RMSprop(network.parameters(), lr=lr, alpha=0.99, eps=1e-8)
         self.history, self.epoch = History(), 0
 
@@ -62,24 +86,47 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-    def step(self, loss: Tensor) -> float:
-        """One step of the optimiser down the gradient of a scalar loss, whose value is returned.
+    def step(self, loss: Tensor, weight: float = 1.0) -> Tensor:
+        """One step of the optimiser down the gradient of a scalar loss, which is returned without its graph.
+
+        weight: this rank's part of the batch (`PersonBatch.weight`), of which `loss` is the mean.
 
         Raises:
-            UserError: the loss is not finite; nothing was changed.
+            UserError: the loss is not finite; nothing was changed. A GPU is not waited for: there
+                `require_finite` finds it later.
         """
-        value = loss.item()
-        if not math.isfinite(value):
-            raise UserError(
-                f"the loss is {value} in epoch {self.epoch}: training stops; try a smaller learning rate"
-            )
+        self._losses = self._losses + loss.detach()
+        if loss.device.type == "cpu":
+            self._check(self._losses)
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss * (weight * ranks.world())).backward()
         self.optimizer.step()
-        return value
+        ranks.share_buffers(self.network)
+        return loss.detach()
+
+    def require_finite(self) -> None:
+        """See that every loss of every rank was finite; each rank must call this, and waits for its GPU.
+
+        Raises:
+            UserError: one had: the network may be broken.
+        """
+        self._check(ranks.total(torch.as_tensor(self._losses)))
+        self._losses = 0.0
+
+    def _check(self, losses: float | Tensor) -> None:
+        if not math.isfinite(losses):
+            raise UserError(
+                f"the loss is {float(losses)} in epoch {self.epoch}: training stops; "
+                "try a smaller learning rate"
+            )
 
     def checkpoint(self, run: Run) -> dict:
-        """What `utils.checkpoint` describes, once the history has this epoch's row."""
+        """What `utils.checkpoint` describes, once the history has this epoch's row.
+
+        Raises:
+            UserError: a loss was not finite: a broken network is not saved.
+        """
+        self._check(self._losses)
         return {
             "state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -29,6 +29,11 @@ from utils.metrics import SCORED_JOINTS
 from utils.runs import Run
 
 POSE = "lr-0.00025-0"  # stage 1's only epoch
+MEASURED = {
+    *(f"{part}_seconds" for part in ("train", "agent", "valid")),
+    *("images_per_second", "waiting_share", "gpu_memory"),
+}
+"""Fields of an epoch's row that differ from run to run."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def assert_same_state(path: Path, other: Path) -> None:
     left, right = (torch.load(file, weights_only=True) for file in (path, other))
     for checkpoint in (left, right):
         checkpoint["train_history"] = [
-            {name: value for name, value in row.items() if not name.endswith("_seconds")}
+            {name: value for name, value in row.items() if name not in MEASURED}
             for row in checkpoint["train_history"]
         ]
     assert differences(left, right) == []

@@ -69,7 +69,7 @@ def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) ->
     sample = run.augment(batch, identity)
     with undisturbed(network, agent):
         logits = agent_logits(run, network, agent, sample.image)
-    drawn, bins = draw(logits, generator)
+    drawn, bins = draw(logits, batch, generator)
     random = Augmentation.random(len(rows), generator).only(*(kind.field for kind in KINDS.values()))
     augmentation = Augmentation.cat([identity, drawn, random])
     crops = look(run, network, run.augment(batch, augmentation))

@@ -2,9 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
+from utils import ranks
 from utils.display.events import EVENTS, EventLog
 from utils.display.sections import Section
 from utils.display.visdom import VisdomDisplay, default_environment
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 class Report:
     """Reports the batches and epochs of one training run; a context that closes it however the run ends.
 
+    Of several ranks only rank 0 reports.
+
     Args:
         run, stage: the run, and its stage's name.
         learner: the network in training, whose history's last row `epoch` reports.
@@ -34,6 +39,10 @@ class Report:
 
     def __init__(self, run: Run, stage: str, learner: Learner, summary: str = "training-summary.txt") -> None:
         self.run, self.history, self.summary = run, learner.history, run.folder / summary
+        self.pages: Pages | None = None
+        self._reports = ranks.rank() == 0
+        if not self._reports:
+            return
         self._log = EventLog(run.folder / EVENTS)
         self._visdom, opt = None, run.opt
         if opt.use_visdom:
@@ -50,7 +59,6 @@ class Report:
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
         self._stage, self._first, self._shown = stage, learner.epoch, False
-        self.pages: Pages | None = None
         # What another way to these epochs has left is not touched before one of this run's is saved.
         if all(file.epoch < learner.epoch for file in epoch_files(run.folder) if not file.beside):
             self._show_this_run()
@@ -66,19 +74,30 @@ class Report:
                 raise
             log.warning("%s", problem)  # what ended the run is the error to show
 
-    def batch(self, epoch: int, batch: int, batches: int, **means: float) -> None:
-        """The means of an epoch up to a batch (from 0): logged and drawn every so many batches."""
+    def batch(self, bar: tqdm, epoch: int, batch: int, read: Callable[[], Mapping[str, float]]) -> None:
+        """The means of an epoch up to a batch (from 0): logged and drawn every so many batches.
+
+        bar: the epoch's. read: returns the means; called only for those batches, since it waits for GPUs
+        and for all ranks.
+        """
         done, opt = batch + 1, self.run.opt
-        if done % opt.print_freq == 0:
-            batch_log.info("epoch %d, batch %d of %d: %s", epoch, done, batches, listed(means))
-        if done % opt.display_freq == 0:
-            self._event(kind="batch", epoch=epoch, batch=done, batches=batches, **means)
+        due = [done % every == 0 for every in (opt.print_freq, opt.display_freq)]
+        if not any(due):
+            return
+        means = read()
+        bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()}, refresh=False)
+        if due[0]:
+            batch_log.info("epoch %d, batch %d of %d: %s", epoch, done, bar.total, listed(means))
+        if due[1]:
+            self._event(kind="batch", epoch=epoch, batch=done, batches=bar.total, **means)
 
     def epoch(self, evaluation: Evaluation | None = None) -> None:
         """The history's last row and, of a stage that trains the pose network, its evaluation.
 
         Before the epoch is saved: should the run be killed in between, resuming tells of the epoch anew.
         """
+        if not self._reports:
+            return
         row = self.history.rows[-1]
         log.info("%s", listed(row))
         table = {}
@@ -90,6 +109,8 @@ class Report:
 
     def show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None = None) -> None:
         """The epoch's HTML page, once it is saved; `gallery` makes its pictures, if there are pages."""
+        if not self._reports:
+            return
         if not self._shown:
             self._show_this_run()
         if self.pages:
@@ -97,6 +118,8 @@ class Report:
 
     def close(self, done: bool = True) -> None:
         """The run has ended: done, or not."""
+        if not self._reports:
+            return
         self._event(kind="end", time=time.time())
         self._log.close()
         if self._visdom is not None:
@@ -139,6 +162,8 @@ class Report:
         )
 
     def _event(self, **event: object) -> None:
+        if not self._reports:
+            return
         self._log.add(event)
         if self._visdom is not None:
             self._visdom.add(event)

@@ -1,0 +1,66 @@
+"""An epoch of stage 1 and one of the agent, of networks without batch statistics: ranks learn as one process.
+
+torchrun ... rank_training.py DATA RESULT
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from data.augmentation import MARGINS
+from data.datasets import load_dataset
+from data.patches import PatchLoader
+from support.experiment import load_script
+from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run
+from utils import ranks
+from utils.history import History
+from utils.training import Learner
+
+RES = 32
+
+
+class Watching(Filter):
+    """A pose network for an agent's loop: its features are the picture."""
+
+    features = Blind.features
+
+
+def train(data: Path) -> dict:
+    """Weights and rows of both, and where the generator has arrived."""
+    dataset = load_dataset("demo", data, None, None, False, False)
+    run = plain_run(seed=1, in_res=RES)
+    rank, world = ranks.rank(), ranks.world()
+
+    def loader():
+        people = dataset.train
+        return PatchLoader(
+            people, dataset.root, RES, MARGINS["drawn"], 6, 0, run.device, run.generator, None, rank, world
+        )
+
+    stage_1, joint = load_script("stack-hg.py"), load_script("joint-train-pose-s-r-agent.py")
+    pose = Learner(Watching(), 1e-3)
+    row = stage_1.train_epoch(run, pose, loader(), Silent())
+    agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-2)
+    beside = SimpleNamespace(network=pose.network, epoch=0)
+    record = joint.train_agent(run, beside, agent, loader(), Silent(), run.generator)
+    return {
+        "pose": pose.network.state_dict(),
+        "agent": agent.network.state_dict(),
+        "row": row,
+        "agent_row": record.row(History()),
+        "hardest": [one["pck_random"] - one["pck_agent"] for one in record.hardest()],
+        "generator": run.generator.get_state(),
+    }
+
+
+if __name__ == "__main__":
+    ranks.meet(torch.device("cpu"))
+    made = train(Path(sys.argv[1]))
+    states = ranks.gathered({name: made[name] for name in ("pose", "agent")})
+    for state in states:  # all ranks hold the same networks
+        torch.testing.assert_close(state, states[0], atol=0, rtol=0)
+    if ranks.rank() == 0:
+        torch.save(made, sys.argv[2])
+    ranks.part()
