@@ -53,10 +53,10 @@ def train(run: Run) -> None:
         checkpoint = load_agent(run, agent.network, path)
     kept = fresh_or_resumed(run, agent, checkpoint, path, "--load_prefix_sr")
     train_people, valid_people = run.dataset.train, run.dataset.valid
-    train_rows = collected_rows(run, "train", train_people)
-    valid_rows = collected_rows(run, "val", valid_people)
     train_loader = run.loader(train_people, "identity", run.generator, scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
+    train_rows = collected_rows(run, "train", train_people)
+    valid_rows = collected_rows(run, "val", valid_people)
 
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:
