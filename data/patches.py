@@ -4,22 +4,26 @@ A patch is the square round a person's box with margin for the augmentations in 
 anti-aliasing, to a fixed size. `PatchLoader` hands out batches of them from worker processes.
 """
 
+import hashlib
 import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.annotations import People
 from data.augment import PersonBatch
+from data.cache import PatchFile, PatchMemory
 from data.errors import DataError
 from data.geometry import PIXELS_PER_SCALE
 from data.photographs import UNREADABLE, open_lazily, to_rgb
@@ -27,6 +31,7 @@ from data.photographs import UNREADABLE, open_lazily, to_rgb
 DENSITY = 1.25  # patch px per px of the un-augmented crop: what zooming in can still resolve
 RIM = 1  # px of a patch on every side beyond the farthest crops: what bilinear sampling sees there
 FILTER_REACH = 4  # px of the decoded photograph that the resampling filter sees beyond the patch, at most
+VERSION = 1  # of a patch's pixels: raise it with each change of them, or caches hand out the old ones
 
 WORKER_GRACE = 2  # s that a process which loads goes on after SIGTERM
 
@@ -105,19 +110,59 @@ class Patches(Dataset):
     does not decode: returned, since a worker process would bury it in a traceback; `PatchLoader` raises it.
 
     people, root: the table, and the folder its photographs' paths start from. in_res: side of the crops in
-    px. margin: see `data.augmentation.MARGINS`. upright: see `read_patch`.
+    px. margin: see `data.augmentation.MARGINS`. upright: see `read_patch`. cache: has
+    the same patches, decoded.
     """
 
-    def __init__(self, people: People, root: Path, in_res: int, margin: float, upright: bool = False) -> None:
-        self.people, self.root, self.upright = people, root, upright
+    def __init__(
+        self,
+        people: People,
+        root: Path,
+        in_res: int,
+        margin: float,
+        upright: bool = False,
+        cache: PatchFile | PatchMemory | None = None,
+    ) -> None:
+        self.people, self.root, self.upright, self.cache = people, root, upright, cache
         self.res = patch_res(in_res, margin)
         self.margin = margin * self.res / (self.res - 2 * RIM)
 
     def __len__(self) -> int:
         return len(self.people)
 
+    @property
+    def fingerprint(self) -> str:
+        """8 hexadecimal digits that say what the pixels follow from: people, photographs, sides and decoder.
+
+        A photograph counts by its path below the root, its size and the time of its last change.
+        """
+        what = (VERSION, PIL.__version__, self.people.fingerprint, self.res, self.margin, self.upright)
+        digest = hashlib.sha256(repr(what).encode())
+        for image in dict.fromkeys(self.people.image.tolist()):
+            with suppress(OSError):  # where it cannot be found it does not decode either, which says so
+                found = (self.root / image).stat()
+                digest.update(f" {found.st_size} {found.st_mtime_ns}".encode())
+        return digest.hexdigest()[:8]
+
     def __getitem__(self, rows: list[int]) -> PersonBatch | DataError:
         people = self.people[np.asarray(rows)]
+        try:
+            patch, width = self._decode(rows, people) if self.cache is None else self.cache.read(rows)
+        except DataError as error:
+            return error
+        return PersonBatch(
+            patch=patch.permute(0, 3, 1, 2),
+            center=torch.from_numpy(people.center),
+            scale=torch.from_numpy(people.scale),
+            points=torch.from_numpy(people.points),
+            normalizer=torch.from_numpy(people.normalizer),
+            width=width,
+            index=torch.tensor(rows),
+            margin=self.margin,
+        )
+
+    def _decode(self, rows: list[int], people: People) -> tuple[Tensor, Tensor]:
+        """Patches u8 [N, P, P, 3] and photographs' widths f32 [N] px of these rows, the `people`."""
         patch = np.empty((len(rows), self.res, self.res, 3), dtype=np.uint8)
         width = np.empty(len(rows), dtype=np.float32)
         for k, row in enumerate(rows):
@@ -129,17 +174,10 @@ class Patches(Dataset):
             except UNREADABLE as error:
                 reason = " ".join(str(error).split())
                 expected = f"expected a complete photograph ({reason})"
-                return DataError(f"{path}: the photograph of person {row} does not decode: {expected}")
-        return PersonBatch(
-            patch=torch.from_numpy(patch).permute(0, 3, 1, 2),
-            center=torch.from_numpy(people.center),
-            scale=torch.from_numpy(people.scale),
-            points=torch.from_numpy(people.points),
-            normalizer=torch.from_numpy(people.normalizer),
-            width=torch.from_numpy(width),
-            index=torch.tensor(rows),
-            margin=self.margin,
-        )
+                raise DataError(
+                    f"{path}: the photograph of person {row} does not decode: {expected}"
+                ) from error
+        return torch.from_numpy(patch), torch.from_numpy(width)
 
 
 class BatchRows(Sampler[list[int]]):
@@ -194,9 +232,10 @@ class PatchLoader:
         device: where batches go. generator: shuffles each epoch; without one people come in order.
         rows: int64 [N], who is loaded; without it everyone.
         rank, world: this process's number, and how many share the batches; see `BatchRows`.
+        cache: has everyone's patches, decoded; then no processes are started.
 
     people: how many an epoch has. waited: s that the last iteration has waited for batches. Iterating raises
-    `DataError` for a photograph that does not decode.
+    `DataError` for a photograph that does not decode, or a cache that is gone.
     """
 
     def __init__(
@@ -212,16 +251,20 @@ class PatchLoader:
         rows: np.ndarray | None = None,
         rank: int = 0,
         world: int = 1,
+        cache: PatchFile | PatchMemory | None = None,
     ) -> None:
-        self.device, self.waited = device, 0.0
+        self.device, self.batch_size, self.waited = device, batch_size, 0.0
+        self.patches = Patches(people, root, in_res, margin, cache=cache)
+        if cache is not None:
+            workers = 0  # a process that hands over a patch takes longer than reading it
         rows = np.arange(len(people)) if rows is None else rows
         self.people = len(rows)
         self.loader = DataLoader(
-            Patches(people, root, in_res, margin),
+            self.patches,
             sampler=BatchRows(rows, batch_size, generator, rank, world),
             batch_size=None,
             num_workers=workers,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda" and not isinstance(cache, PatchMemory),
             persistent_workers=workers > 0,
             worker_init_fn=_leave_signals_to_the_main_process,
         )
@@ -232,6 +275,8 @@ class PatchLoader:
     def __iter__(self) -> Iterator[PersonBatch]:
         with _signals_wait():
             batches = iter(self.loader)
+        if isinstance(self.patches.cache, PatchFile):
+            batches = _in_advance(batches)
         self.waited, asked = 0.0, time.monotonic()
         for number, batch in enumerate(batches):
             self.waited += time.monotonic() - asked
@@ -239,6 +284,15 @@ class PatchLoader:
                 raise DataError(*batch.args)  # raising `batch` itself would keep frame and workers alive
             yield replace(batch, **self.loader.sampler.share(number)).to(self.device)
             asked = time.monotonic()
+
+
+def _in_advance(batches: Iterator[PersonBatch]) -> Iterator[PersonBatch]:
+    """The same batches; a thread gets the next while one is in use."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
 
 
 @contextmanager

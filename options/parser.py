@@ -58,6 +58,13 @@ def folder_name(text: str) -> str:
     return text
 
 
+def cache_place(text: str) -> Path | str:
+    """A folder, or the word gpu."""
+    if not text:
+        raise argparse.ArgumentTypeError("'': expected a folder, or gpu")
+    return text if text == "gpu" else Path(text)
+
+
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults in the help, of flags that have one."""
 
@@ -155,6 +162,11 @@ class StageParser(OneLineParser):
             default=4,
             help="processes that load photographs, at most one per CPU; 0: the main one loads",
         )
+        cache = (
+            "decode each person once: DIR keeps the patches for later epochs, stages and runs; "
+            "gpu in the device's memory, for later epochs"
+        )
+        add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
 
     def _network(self) -> None:
         add = self.add_argument_group("pose network (the defaults are the paper's)").add_argument

@@ -10,9 +10,12 @@ from torch.testing import assert_close
 
 from data.augment import augment
 from data.augmentation import Augmentation
+from data.datasets import load_dataset
 from data.heatmap import predict_points
+from data.patches import PatchLoader
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
+from utils.caches import Caches
 from utils.checkpoint import load_checkpoint
 from utils.runs import set_precision
 
@@ -71,3 +74,19 @@ def test_the_five_stages(tmp_path, precision):
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert all(math.isfinite(row["train_loss"]) and math.isfinite(row["valid_loss"]) for row in rows)
     assert (folder / "web" / "epoch-2.html").exists()
+
+
+@pytest.mark.parametrize("place", ["gpu", "folder"])
+def test_cached_patches_are_the_decoded_ones(tmp_path, place):
+    data, cuda = load_dataset("demo", demo_data(tmp_path / "data")), torch.device("cuda")
+
+    def loader(device, cache=None):
+        generator = torch.Generator().manual_seed(0)
+        return PatchLoader(data.train, data.root, 64, 2.0, 5, 2, device, generator, cache=cache)
+
+    ordered = PatchLoader(data.train, data.root, 64, 2.0, 5, 2, torch.device("cpu"))
+    cache = Caches(cuda if place == "gpu" else tmp_path / "caches").get("train", ordered)
+    for found, expected in zip(loader(cuda, cache), loader(cuda), strict=True):
+        for name in ("patch", "width", "points", "index"):
+            one, other = getattr(found, name), getattr(expected, name)
+            assert one.is_cuda and torch.equal(one, other) and one.stride() == other.stride()

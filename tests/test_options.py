@@ -133,6 +133,14 @@ def test_booleans(parse, text):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "place"), [("gpu", "gpu"), ("a/gpu", Path("a/gpu")), ("./gpu", Path("gpu"))]
+)
+def test_a_cache_is_a_folder_or_the_gpu(parse, text, place):
+    assert parse(STAGE1, "--exp_id", "a", "--cache", text).cache == place
+    assert parse(STAGE1, "--exp_id", "a").cache is None
+
+
 def test_simple_baseline_needs_no_size(parse):
     opt = parse(STAGE1, "--exp_id", "a", "--network", "simple_baseline", "--chan", "256")  # its default
     _assert_options(opt, network="simple_baseline", in_res=256, out_res=64)
@@ -167,6 +175,7 @@ def test_a_folder_below_a_folder_is_an_experiment(parse):
         ("--wrong_flag", "1"),
         ("--nEpoch", "3"),
         ("--load_prefix", "lr-0.00025-10"),
+        ("--cache", ""),
     ],
     ids=" ".join,
 )

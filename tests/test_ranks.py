@@ -152,7 +152,11 @@ def test_ranks_make_what_one_process_makes(root, alone, world):
     folder = root / f"ranks-{world}" / "tiny"
     folder.mkdir(parents=True)
     (folder / f"{POSE}.pth.tar").write_bytes((alone / f"{POSE}.pth.tar").read_bytes())
-    printed = run_ranks(world, *later_stages(root, f"ranks-{world}"))
+    cached = ("--cache", root / f"cache-{world}")
+    printed = run_ranks(world, *((*stage, *cached) for stage in later_stages(root, f"ranks-{world}")))
+    assert (
+        len(list((root / f"cache-{world}").iterdir())) == 2 * 4
+    )  # either split, as it is, scaled, turned, drawn
     assert printed.count("people scored") == 1
     assert printed.count("train_loss") == 2  # an epoch of the agent, and one of joint training
     agent = f"sr-dir-{POSE}"

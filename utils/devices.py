@@ -3,8 +3,10 @@
 import ctypes
 import logging
 import os
+import re
 import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -69,3 +71,12 @@ def seeded_generator(seed: int) -> torch.Generator:
     """The run's one source of draws; also seeds what initial weights are drawn from."""
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; no end of them where a CPU's system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable: +(\d+) kB", meminfo.read_text() if meminfo.exists() else "")
+    return 1024 * int(available[1]) if available else sys.maxsize

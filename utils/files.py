@@ -33,11 +33,21 @@ def write_file(path: Path, content: bytes | str) -> None:
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with new_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """An open file that takes the place of `path`, whole and flushed to the disk, at the end of the context.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
+    """
     with _replacing(path) as temporary, temporary.open("xb") as file:
         with suppress(OSError):  # for as long as it is written, `remove_abandoned` leaves it alone
             _lock(file)
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
 
@@ -150,11 +160,15 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of killed processes in a folder and its pages' folder."""
+def remove_abandoned(folder: Path, names: str = "*") -> None:
+    """Remove the temporary files of killed processes in a folder and its pages' folder.
+
+    names: the pattern of the names of the files that they were to replace.
+    """
     if fcntl is None:  # nothing tells them from those that are being written
         return
-    for path in (*folder.glob(".*.tmp"), *folder.glob("web/.*.tmp")):
+    temporary = f".{names}.tmp"
+    for path in (*folder.glob(temporary), *folder.glob(f"web/{temporary}")):
         with suppress(OSError), path.open("r+b") as file:
             if _lock(file):
                 path.unlink()

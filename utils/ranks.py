@@ -49,6 +49,11 @@ def part() -> None:
         dist.destroy_process_group()
 
 
+def wait() -> None:
+    """Go on when all ranks have arrived here."""
+    gathered(None)
+
+
 def total(tensor: Tensor) -> Tensor:
     """The sum of a tensor over ranks, each of which must call this; the tensor itself where there is one."""
     if world() > 1:

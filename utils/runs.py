@@ -18,6 +18,7 @@ from data.datasets import Dataset, load_dataset
 from data.patches import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils import ranks
+from utils.caches import Caches
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
@@ -57,6 +58,7 @@ class Run:
         self.generator = seeded_generator(opt.seed)
         flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
         self.network_size = {name: getattr(opt, name) for name in flags}
+        self.caches = None if opt.cache is None else Caches(self.device if opt.cache == "gpu" else opt.cache)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -93,10 +95,12 @@ class Run:
     ) -> PatchLoader:
         """Batches of people, shuffled with a generator, for an augmentation of `data.augmentation.MARGINS`.
 
-        scored: only of people who have PCK; their rows in the table stay what they are.
+        scored: only of people who have PCK; their rows in the table stay what they are. With --cache, patches
+        that it has not got are decoded first.
 
         Raises:
-            UserError: there are too few people in this split of the data set.
+            UserError: there are too few people in this split of the data set, or no room for the cache.
+            DataError: a photograph does not decode, or the cache's file is damaged.
         """
         if not len(people):
             raise UserError(f"--dataset {self.opt.dataset} has no people in a split that this stage needs")
@@ -106,19 +110,13 @@ class Run:
                 f"--bs {self.opt.bs}: expected two people or more for each of {ranks.world()} ranks"
             )
         workers = min(self.opt.nThreads, max(1, (os.cpu_count() or 1) // ranks.local_world()))
-        loader = PatchLoader(
-            people,
-            self.dataset.root,
-            self.opt.in_res,
-            MARGINS[augmentation],
-            self.opt.bs,
-            workers,
-            self.device,
-            generator,
-            rows,
-            ranks.rank(),
-            ranks.world(),
-        )
+        what = (people, self.dataset.root, self.opt.in_res, MARGINS[augmentation], self.opt.bs, workers)
+        cache = None
+        if self.caches is not None:
+            split = "valid" if people.valid[0] else "train"
+            name = f"{self.opt.dataset}-{split}-{augmentation}-{self.opt.in_res}px"
+            cache = self.caches.get(name, PatchLoader(*what, torch.device("cpu")))
+        loader = PatchLoader(*what, self.device, generator, rows, ranks.rank(), ranks.world(), cache)
         if generator is not None and not len(loader):
             raise UserError(f"--dataset {self.opt.dataset} has one person to train on: expected at least two")
         return loader

@@ -1,0 +1,318 @@
+"""Caches: the same patches to the bit, made once; one line where a file is damaged or there is no room."""
+
+import errno
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.stages import command, demo_data, environment
+
+from data.augmentation import MARGINS
+from data.cache import PatchFile, PatchMemory
+from data.datasets import load_dataset
+from data.errors import DataError
+from data.patches import PatchLoader
+from utils.caches import Caches, build_file
+from utils.devices import free_memory
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+NAME = "demo-train-random-64px"
+
+
+@pytest.fixture
+def data(tmp_path):
+    return load_dataset("demo", demo_data(tmp_path / "data"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where caches go; made by the first."""
+    return tmp_path / "caches" / "here"
+
+
+def loader(data, workers=0, seed=None, cache=None, margin=MARGINS["random"], in_res=64, rows=None):
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return PatchLoader(data.train, data.root, in_res, margin, 5, workers, CPU, generator, rows, cache=cache)
+
+
+def epochs(loader, count=2):
+    return [batch for _ in range(count) for batch in loader]
+
+
+def assert_same_batches(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for name, value in vars(other).items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(getattr(one, name), value)
+                assert (
+                    getattr(one, name).stride() == value.stride()
+                )  # what follows computes in the same order
+            else:
+                assert getattr(one, name) == value
+
+
+def no_decoding(monkeypatch):
+    def decoded(*arguments):
+        raise AssertionError("a photograph was decoded")
+
+    monkeypatch.setattr("data.patches.read_patch", decoded)
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cached_patches_are_the_decoded_ones(data, folder, monkeypatch, place, workers):
+    """Shuffled and in order, of everyone and of some; PyTorch's own random numbers are as without a cache."""
+    some = np.array([1, 4, 5, 9])
+    decoded = [epochs(loader(data, seed=3)), epochs(loader(data)), epochs(loader(data, rows=some))]
+    before = torch.get_rng_state()
+    cache = Caches(folder if place == "folder" else CPU).get(NAME, loader(data, workers))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(cache, PatchFile if place == "folder" else PatchMemory)
+    no_decoding(monkeypatch)
+    cached = [loader(data, workers, seed=3, cache=cache), loader(data, workers, cache=cache)]
+    cached.append(loader(data, workers, cache=cache, rows=some))
+    for found, expected in zip(cached, decoded, strict=True):
+        assert_same_batches(epochs(found), expected)
+
+
+def test_a_cache_is_made_once(data, folder, monkeypatch):
+    for place in (folder, CPU):
+        caches = Caches(place)
+        first = caches.get(NAME, loader(data))
+        with monkeypatch.context() as patched:
+            no_decoding(patched)
+            if place == CPU:
+                assert caches.get(NAME, loader(data)) is first
+            else:
+                assert Caches(place).get(NAME, loader(data)).path == first.path
+    (path,) = folder.iterdir()
+    assert path.name == f"{NAME}-{loader(data).patches.fingerprint}.npy"
+    patches = np.load(path, mmap_mode="r")
+    np.testing.assert_array_equal(patches, torch.cat([b.patch for b in loader(data)]).permute(0, 2, 3, 1))
+
+
+def test_size_is_announced(data, folder, caplog):
+    with caplog.at_level("INFO"):
+        cache = Caches(folder).get(NAME, loader(data))
+    size = cache.path.stat().st_size
+    assert size == cache.size
+    assert f"writing {cache.path} ({size / 1e9:.3g} GB)" in caplog.text
+
+
+def test_the_name_follows_what_decides_the_pixels(data, monkeypatch):
+    """Another photograph, margin, resolution, people or version of the code is another file."""
+    path = data.root / data.train.image[3]
+    found = [loader(data).patches.fingerprint]
+    assert found == [loader(data).patches.fingerprint]
+    os.utime(path, ns=(0, 1))
+    found.append(loader(data).patches.fingerprint)
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(0, 1))
+    found.append(loader(data).patches.fingerprint)
+    found.append(loader(data, margin=MARGINS["drawn"]).patches.fingerprint)
+    found.append(loader(data, in_res=128).patches.fingerprint)
+    found.append(loader(SimpleNamespace(train=data.train[:5], root=data.root)).patches.fingerprint)
+    monkeypatch.setattr("data.patches.VERSION", 2)
+    found.append(loader(data).patches.fingerprint)
+    assert len(set(found)) == len(found)
+
+
+def test_a_changed_photograph_is_decoded_anew(data, folder):
+    Caches(folder).get(NAME, loader(data))
+    path = data.root / data.train.image[0]
+    with Image.open(path) as photo:
+        photo.rotate(180).save(path)
+    cache = Caches(folder).get(NAME, loader(data))
+    assert_same_batches(epochs(loader(data, cache=cache)), epochs(loader(data)))
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_photograph_that_does_not_decode_is_named_as_ever(data, folder, workers, place):
+    path = data.root / data.train.image[7]
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError) as error:
+        list(loader(data))
+    line = str(error.value)
+    assert "person 7 " in line
+    with pytest.raises(DataError, match=re.escape(line)):
+        Caches(folder if place == "folder" else CPU).get(NAME, loader(data, workers))
+    assert not multiprocessing.active_children()
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def too_long(path):
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def of_another_type(path):
+    path.write_bytes(path.read_bytes().replace(b"'|u1'", b"'|i1'", 1))
+
+
+def of_other_widths(path):
+    path.write_bytes(path.read_bytes().replace(b"'<f4'", b"'<i4'", 1))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [cut_off, too_long, of_another_type, of_other_widths, empty, a_folder])
+def test_a_damaged_file_is_refused(data, folder, damage):
+    path = Caches(folder).get(NAME, loader(data)).path
+    damage(path)
+    with pytest.raises(DataError) as error:
+        Caches(folder).get(NAME, loader(data))
+    line = str(error.value)
+    assert line.startswith(str(path)) and "\n" not in line
+    assert "Is a directory" in line if damage is a_folder else "delete it" in line
+
+
+def test_a_file_that_goes_away_in_use_is_named(data, folder):
+    cache = Caches(folder).get(NAME, loader(data))
+    batches = iter(loader(data, cache=cache))
+    next(batches)
+    os.truncate(cache.path, 1000)
+    with pytest.raises(DataError, match="was cut off"):
+        list(batches)
+    cache.path.unlink()
+    with pytest.raises(DataError, match="No such file"):
+        list(loader(data, cache=cache))
+
+
+def test_no_room_is_said_before_anything_is_decoded(data, folder, monkeypatch):
+    no_decoding(monkeypatch)
+    size = PatchFile(folder, len(data.train), loader(data).patches.res).size
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=size - 1))
+    with pytest.raises(UserError, match=f"needs {size / 1e9:.3g} GB.*name another folder") as error:
+        Caches(folder).get(NAME, loader(data))
+    assert str(folder) in str(error.value) and not list(folder.iterdir())
+    monkeypatch.setattr("utils.caches.free_memory", lambda device: 1000)
+    with pytest.raises(UserError, match=r"--cache gpu: .* GB of memory, cpu has 1e-06 GB free"):
+        Caches(CPU).get(NAME, loader(data))
+
+
+def test_free_memory_is_less_than_there_is():
+    assert 0 < free_memory(CPU) < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_disk_that_gets_full_leaves_nothing(data, folder, monkeypatch):
+    class Full:
+        def __init__(self, file):
+            self.file, self.written = file, 0
+
+        def write(self, content):
+            self.written += memoryview(content).nbytes
+            if self.written > 100_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.file.write(content)
+
+    write = PatchFile.write
+    monkeypatch.setattr(PatchFile, "write", lambda cache, file, batches: write(cache, Full(file), batches))
+    with pytest.raises(UserError, match=r"\.npy cannot be written: No space left on device"):
+        Caches(folder).get(NAME, loader(data))
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(data, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"{tmp_path}/file/here cannot be written to: Not a directory"):
+        Caches(tmp_path / "file" / "here").get(NAME, loader(data))
+    cache = Caches(tmp_path).get(NAME, loader(data))
+
+    def read_only(*arguments, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("utils.files._lock", read_only)
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
+    assert Caches(tmp_path).get(NAME, loader(data)).path == cache.path  # reading is enough
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written to: Read-only file system"):
+        Caches(tmp_path).get("other", loader(data))
+
+
+def test_two_that_build_the_same_file_do_not_disturb_each_other(data, folder):
+    """The other begins and ends while the first one writes."""
+    decoder = loader(data)
+    cache = PatchFile(
+        folder / f"{NAME}-{decoder.patches.fingerprint}.npy", len(data.train), decoder.patches.res
+    )
+
+    class Slow:
+        patches, batch_size = decoder.patches, decoder.batch_size
+
+        def __iter__(self):
+            for k, batch in enumerate(decoder):
+                if k == 1:
+                    build_file(cache, NAME, loader(data))
+                    cache.open()
+                yield batch
+
+        def __len__(self):
+            return len(decoder)
+
+    build_file(cache, NAME, Slow())
+    assert list(folder.iterdir()) == [cache.path]
+    cache.open()
+    assert_same_batches(epochs(loader(data, cache=cache)), epochs(loader(data)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
+    """What SIGKILL leaves has a temporary name, and the next build removes it; other files stay."""
+    place = ("--data_dir", tmp_path / "data", "--exp_dir", tmp_path, "--exp_id", "a", "--cache", folder)
+    flags = (*place, "--is_train", "true", "--nEpochs", 1)
+    images = demo_data(tmp_path / "data") / "demo" / "images"
+    last = images / "train-0011.jpg"
+    content = last.read_bytes()
+    last.unlink()
+    os.mkfifo(last)  # decoding waits for it
+    process = subprocess.Popen(
+        command("stack-hg.py", *flags),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder.exists() and any(path.stat().st_size for path in folder.iterdir())):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    left = [path.name for path in folder.iterdir()]
+    if sent == signal.SIGTERM:
+        assert errors.startswith("stack-hg.py: stopped by SIGTERM: ") and not left
+    else:
+        (name,) = left
+        assert name.startswith(f".{NAME}-") and name.endswith(".tmp")
+    last.unlink()
+    last.write_bytes(content)
+    (folder / ".foreign.tmp").touch()
+    data = load_dataset("demo", tmp_path / "data")
+    cache = Caches(folder).get(NAME, loader(data))
+    assert sorted(path.name for path in folder.iterdir()) == [".foreign.tmp", cache.path.name]
