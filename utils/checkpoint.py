@@ -14,6 +14,7 @@ joint training, agent: the name of the agent's checkpoint beside it. Files of th
 lack all but the first three, and their names carry the epoch.
 """
 
+import hashlib
 import pickle
 import re
 from collections.abc import Iterable
@@ -54,6 +55,15 @@ def newest_checkpoint(folder: Path, prefix: str) -> Path:
     if not epochs:
         raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to resume from")
     return max(epochs, key=epochs.get)
+
+
+def file_identity(path: Path) -> dict[str, str]:
+    """Name of a checkpoint's file, and the start of its contents' hash.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return {"checkpoint": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
 
 
 def load_checkpoint(path: Path) -> dict:

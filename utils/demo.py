@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.compare import read_run
+from utils.comparison.runs import read_run
 from utils.process import Terminal, run_stage
 
 log = logging.getLogger("demo")
