@@ -6,6 +6,7 @@ if __name__ == "__main__":
     end_at_once()  # the imports below take seconds
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from options.parser import OneLineParser, whole_number
@@ -49,8 +50,10 @@ def main() -> None:
     write_comparison(comparison, opt.out)
 
 
-def write_comparison(comparison: Comparison, out: Path) -> None:
+def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()) -> None:
     """Log a comparison, and write it to `compare.txt`, `.md` and `.png` in a folder, made if need be.
+
+    foot: more lines below the table.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -59,7 +62,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
-    table = markdown(comparison)
+    table = "\n".join([markdown(comparison), *foot])
     text = f"{table}\n\n{epoch_table(comparison)}"
     log.info("%s", text)
     write_file(out / "compare.txt", text + "\n")

@@ -45,14 +45,15 @@ class Arm:
 class Comparison:
     """Arms beside each other, over the epochs of all of their runs.
 
-    reference: the arm that the others are compared with. columns: what `Arm.scores` has. origin: the
-    checkpoint that all went on from; updates: those of each pose network in the end; None where logs do not
-    say. grid_people: the end of the grids' names.
+    reference: the arm that the others are compared with. people: data set and fingerprints. columns: what
+    `Arm.scores` has. origin: the checkpoint that all went on from; updates: those of each pose network in the
+    end. grid_people: the end of the grids' names. What logs do not say is empty or None.
     """
 
     arms: list[Arm]
     reference: Arm
     metric_name: str
+    people: dict[str, str]
     epochs: list[int]
     columns: list[str]
     origin: str | None
@@ -139,8 +140,17 @@ def read_arms(
     late = [f"Mean, epochs {epochs[-LATE:][0]} to {epochs[-1]}"] if len(epochs) > 1 else []
     columns = [*TABLE_COLUMNS, *late, *next(iter(grids.values()))]
     chosen = arms[names.index(reference) if reference else 0]
-    updates = run.updates.get(epochs[-1])
-    return Comparison(arms, chosen, run.metric_name, epochs, columns, origin, updates, people)
+    return Comparison(
+        arms,
+        chosen,
+        run.metric_name,
+        run.people,
+        epochs,
+        columns,
+        origin,
+        run.updates.get(epochs[-1]),
+        people,
+    )
 
 
 def common_grids(folders: list[Path], epoch: int) -> tuple[str, dict[Path, dict[str, float]]]:

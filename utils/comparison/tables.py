@@ -40,6 +40,9 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.origin is not None:
         lines.append(f"All runs go on from {comparison.origin}.")
+    if comparison.people:
+        people = "{dataset}, training people {train}, validation people {valid}".format(**comparison.people)
+        lines.append(f"Data: {people} (fingerprints).")
     lines.append("Arms: mean ± standard deviation over runs.")
     if comparison.others:
         lines.append(
