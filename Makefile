@@ -1,11 +1,14 @@
 # make .venv   a virtual environment with everything the stages and the tests need
 # make demo    the stages, in order, on the embedded demo set
+# make experiment    the arms of an experiment, several seeds each, from one base, and their table; what is
+#     finished is skipped. Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS, AGENT_EPOCHS, EPOCHS (of an
+#     arm), and FLAGS for all others of python -m utils.experiment, such as FLAGS="--in_res 128 --chan 64"
 # make test    the tests; make test-fast   those that take no minute: no stages, servers and browsers
 
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-fast lint bench
+.PHONY: demo experiment test test-fast lint bench
 .DELETE_ON_ERROR:
 
 .venv: .venv/installed
@@ -29,6 +32,13 @@ lint: .venv
 
 demo: .venv
 	$(PY) -m utils.demo
+
+EXP_ID ?= experiment
+
+experiment: .venv
+	$(PY) -m utils.experiment --exp_id $(EXP_ID) $(if $(DATA),--data_dir $(DATA)) $(if $(DATASET),--dataset $(DATASET)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(ARMS),--arms $(ARMS)) $(if $(BASE_EPOCHS),--base_epochs $(BASE_EPOCHS)) \
+		$(if $(AGENT_EPOCHS),--agent_epochs $(AGENT_EPOCHS)) $(if $(EPOCHS),--arm_epochs $(EPOCHS)) $(FLAGS)
 
 bench: .venv
 	$(PY) tests/bench.py --dataset demo --bs 16 --in_res 128 --chan 64

@@ -114,7 +114,7 @@ class StageParser(OneLineParser):
             self._check_training(opt)
         opt.exp_folder = opt.exp_dir / opt.exp_id
         opt.out_res = opt.in_res // NETWORKS[opt.network].heatmap_stride
-        prefix = (opt.load_prefix_pose or "").removesuffix(".pth.tar")
+        prefix = (getattr(opt, "load_prefix_pose", None) or "").removesuffix(".pth.tar")
         if "image" in opt:
             self._check_image(opt)
         if "sr_dir" in opt:
@@ -308,6 +308,10 @@ class StageParser(OneLineParser):
             "agent's choice and what to the range of its bins"
         )
         add("--agent_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=draws)
+        self._agent_training()
+
+    def _agent_training(self) -> None:
+        add = self.add_argument_group("the agent's part of joint training").add_argument
         add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agent")
         add(
             "--agent_iters",

@@ -1,4 +1,4 @@
-"""Arms compared from the logs of their runs."""
+"""Arms compared from what their runs have left: logs and grids."""
 
 import json
 import math
@@ -7,67 +7,168 @@ import sys
 
 import numpy as np
 import pytest
-from support.stages import REPOSITORY
+import torch
+from support.stages import REPOSITORY, assert_user_error
 
-from utils.compare import final_table, markdown, paired_difference, read_arms, read_run
+from utils.checkpoint import file_identity
+from utils.comparison.arms import pair_values, paired_difference, read_arms
+from utils.comparison.runs import read_run
+from utils.comparison.tables import epoch_table, markdown
 from utils.errors import UserError
+from utils.grids import format_grid, grid_summary, read_grid
 from utils.metrics import TABLE_COLUMNS
 
+BASE = {"checkpoint": "lr-0.00025-4.pth.tar", "sha256": "1234"}
 
-def write_run(folder, seed, means, first=5, measure="PCKh@0.5"):
-    """A run's log with these mean shares from epoch `first` on."""
-    folder.mkdir(parents=True)
-    events = [{"kind": "start", "epoch": first, "measure": measure, "options": {"seed": str(seed)}}]
+
+def start(seed, epoch, measure="PCKh@0.5", **more):
+    return {"kind": "start", "epoch": epoch, "measure": measure, "options": {"seed": str(seed)}} | more
+
+
+def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, **more):
+    """A run's log with these mean shares from epoch `first` on, and `updates` an epoch; `more` of its start.
+
+    A log that is there already goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    events = [start(seed, first, measure, **more)]
     for epoch, mean in enumerate(means, first):
-        events.append({"kind": "epoch", "epoch": epoch, "pck": dict.fromkeys(TABLE_COLUMNS, mean)})
-    (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        event = {"kind": "epoch", "epoch": epoch, "pck": dict.fromkeys(TABLE_COLUMNS, mean)}
+        events.append(event | ({"updates": updates * (epoch + 1)} if updates else {}))
+    with (folder / "log.jsonl").open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
     return folder
 
 
+def write_grid(folder, epoch, value, people="", prefix=""):
+    """A grid of `value` everywhere, but 0.9 in the middle and 0.1 at the corners."""
+    grid = torch.full((7, 7), value)
+    grid[3, 3] = 0.9
+    grid[::6, ::6] = 0.1
+    (folder / f"{prefix}lr-0.00025-{epoch}-grid{people}.txt").write_text(format_grid(grid, "PCK") + "\n")
+
+
+def cells(comparison, row):
+    """The cells of a row of the table, by column."""
+    head, _, *rows = [
+        line.strip("| ").split("|") for line in markdown(comparison).split("\n\n")[0].splitlines()
+    ]
+    (found,) = [cells for cells in rows if cells[0].strip() == row]
+    return {name.strip(): cell.strip() for name, cell in zip(head, found, strict=True)}
+
+
 @pytest.fixture
-def arms(tmp_path):
+def folders(tmp_path):
     random = [write_run(tmp_path / f"r{seed}", seed, [0.1, last]) for seed, last in ((1, 0.40), (2, 0.50))]
     # Given in another order: runs are paired by their seeds.
-    agent = [
-        write_run(tmp_path / f"a{seed}", seed, [0.2, last, 0.9]) for seed, last in ((2, 0.53), (1, 0.41))
-    ]
-    return read_arms([("random", random), ("adversarial", agent)])
+    agent = [write_run(tmp_path / f"a{seed}", seed, [0.2, last]) for seed, last in ((2, 0.53), (1, 0.41))]
+    return [("random", random), ("agent", agent)]
 
 
-def test_only_epochs_of_all_runs_are_compared(arms):
-    assert [arm.epochs for arm in arms] == [[5, 6], [5, 6]]
-    assert arms[1].pck.shape == (2, 2, len(TABLE_COLUMNS))
+def test_difference_over_pairs_of_the_same_seed(folders):
+    both = read_arms(folders).arms
+    difference = paired_difference(pair_values(*both, lambda arm: arm.scores))
+    assert difference.pairs == 2 and difference.mean.shape == (len(TABLE_COLUMNS) + 1,)
+    assert np.allclose(difference.mean, [*[0.02] * 8, (0.1 + 0.1 + 0.01 + 0.03) / 4])
+    # Student's 97.5 % quantile with one degree of freedom, times the standard error of {0.01, 0.03}.
+    assert math.isclose(difference.half[0], 12.7062 * 0.01, rel_tol=1e-4)
 
 
-def test_difference_over_pairs_of_the_same_seed(arms):
-    mean, half, pairs = paired_difference(*arms)
-    assert pairs == 2
-    assert math.isclose(mean, (1 + 3) / 2)
-    # Student's 97.5 % quantile with one degree of freedom, times the standard error of {1, 3}.
-    assert math.isclose(half, 12.7062 * np.std([1, 3], ddof=1) / 2**0.5, rel_tol=1e-4)
+def test_interval_of_three_pairs_by_hand():
+    difference = paired_difference(np.array([[0.01, 0.0], [0.02, math.nan], [0.06, 0.0]]))
+    assert math.isclose(difference.mean[0], 0.03)
+    # variance (0.02^2 + 0.01^2 + 0.03^2) / 2 = 7e-4; the quantile with two degrees of freedom is 4.30265
+    assert math.isclose(difference.half[0], 4.30265 * math.sqrt(7e-4 / 3), rel_tol=1e-5)
+    assert np.isnan([difference.mean[1], difference.half[1]]).all()
 
 
-def test_tables(arms):
-    assert "47.00 ± 8.49" in final_table(arms)
-    assert "| random | 2 | 45.00 ± 7.07 |" in markdown(arms)
-    assert "adversarial - random: +2.00 ± 12.71 (95 % interval, 2 pairs by seed)" in markdown(arms)
+def test_table(folders):
+    comparison = read_arms(folders)
+    assert cells(comparison, "random")["Mean"] == "45.00 ± 7.07"
+    assert cells(comparison, "random")["Mean, epochs 5 to 6"] == "27.50 ± 3.54"
+    difference = cells(comparison, "agent - random")
+    assert (difference["runs"], difference["Knee"]) == ("2 pairs", "+2.00 ± 12.71")
+    assert len({len(line) for line in markdown(comparison).split("\n\n")[0].splitlines()}) == 1
+    assert "10.00 ± 0.00        20.00 ± 0.00" in epoch_table(comparison)
 
 
-def test_late_epochs_are_averaged_beside_the_last_one(arms):
-    mean, _, pairs = paired_difference(*arms, last=2)
-    assert pairs == 2 and math.isclose(mean, (10 + 10 + 1 + 3) / 4)
-    assert "epoch 6: mean" in markdown(arms) and "mean of epochs 5 to 6: mean" in markdown(arms)
-    assert "27.50 ± 3.54" in final_table(arms, last=2)
+def test_any_arm_is_the_reference(folders, tmp_path):
+    third = [write_run(tmp_path / "u1", 1, [0.2, 0.45]), write_run(tmp_path / "u2", 2, [0.2, 0.47])]
+    comparison = read_arms([*folders, ("uniform", third)], reference="agent")
+    assert cells(comparison, "random - agent")["Mean"] == "-2.00 ± 12.71"
+    assert cells(comparison, "uniform - agent")["Mean"].startswith("-1.00 ± ")
+    with pytest.raises(UserError, match="--reference nobody: expected one of the arms, random, agent"):
+        read_arms(folders, reference="nobody")
+
+
+def test_one_pair_has_no_interval_and_seeds_that_lack_a_twin_are_named(folders, tmp_path):
+    folders[1][1][:1] = [write_run(tmp_path / "a3", 3, [0.3, 0.9])]
+    text = markdown(read_arms(folders))
+    assert cells(read_arms(folders), "agent - random")["Mean"] == "+1.00 ± n/a"
+    assert "| 1 pair " in text
+    assert "agent - random leaves out seed 3: random has no such run." in text
+    assert "agent - random leaves out seed 2: agent has no such run." in text
+    folders[1][1].pop()
+    comparison = read_arms(folders)
+    assert (cells(comparison, "agent - random")["runs"], cells(comparison, "agent - random")["Mean"]) == (
+        "0 pairs",
+        "n/a",
+    )
+
+
+def test_a_column_without_joints_has_no_number(folders):
+    path = folders[0][1][0] / "log.jsonl"
+    path.write_text(path.read_text().replace('"Head": 0.4', '"Head": null'))
+    comparison = read_arms(folders)
+    assert cells(comparison, "random")["Head"] == cells(comparison, "agent - random")["Head"] == "n/a"
+    assert cells(comparison, "agent - random")["Knee"] == "+2.00 ± 12.71"
+
+
+def test_grids_of_the_last_epoch(folders, caplog):
+    for (name, runs), values in zip(folders, ((0.3, 0.4), (0.6, 0.5)), strict=True):
+        for run, value in zip(runs, values, strict=True):
+            write_grid(run, 6, value, prefix="" if name == "random" else "pose-")
+            write_grid(run, 5, 0.0)
+    comparison = read_arms(folders)
+    mean = (44 * 0.3 + 0.9 + 4 * 0.1) / 49, (44 * 0.4 + 0.9 + 4 * 0.1) / 49
+    assert cells(comparison, "random")["Grid mean"].startswith(f"{50 * sum(mean):.2f} ± ")
+    # 0.5 - 0.3 and 0.6 - 0.4, each on 44 of 49 places
+    assert cells(comparison, "agent - random")["Grid mean"].startswith(f"+{20 * 44 / 49:.2f} ± 0.0")
+    assert cells(comparison, "agent")["Grid middle"] == "90.00 ± 0.00"
+    assert cells(comparison, "agent - random")["Grid corners"] == "+0.00 ± 0.00"
+    (folders[1][1][0] / "pose-lr-0.00025-6-grid.txt").unlink()
+    assert "Grid mean" not in read_arms(folders).columns
+    assert f"{folders[1][1][0]} has no grid at epoch 6" in caplog.text
+
+
+def test_grids_of_the_same_people(folders):
+    for _, runs in folders:
+        for run in runs:
+            write_grid(run, 6, 0.5, "-first-250")
+    write_grid(folders[0][1][0], 6, 0.1)
+    text = markdown(read_arms(folders))
+    assert "Grid (first-250): " in text
+    assert cells(read_arms(folders), "random")["Grid middle"] == "90.00 ± 0.00"
+
+
+def test_a_grid_is_read_as_it_was_written(tmp_path):
+    grid = torch.rand(7, 7, dtype=torch.float64)
+    path = tmp_path / "grid.txt"
+    path.write_text(format_grid(grid, "PCK@0.2") + "\n")
+    assert np.abs(read_grid(path) - grid.numpy()).max() <= 0.5e-4 + 1e-9
+    assert math.isclose(grid_summary(grid.numpy())["Grid corners"], (grid[::6, ::6]).mean(), rel_tol=1e-9)
+    for text in ("", "a\nb\n1 2\n", path.read_text().replace("    -0.6", "    -0.7")):
+        path.write_text(text)
+        with pytest.raises(UserError, match="no table of --eval_grid"):
+            read_grid(path)
 
 
 def test_a_resumed_epoch_counts_once(tmp_path):
     folder = write_run(tmp_path / "run", 0, [0.1, 0.2])
-    again = write_run(tmp_path / "again", 0, [0.3, 0.4], first=6)
-    log = folder / "log.jsonl"
-    log.write_text(log.read_text() + (again / "log.jsonl").read_text())
-    (arm,) = read_arms([("arm", [folder])])
-    assert arm.epochs == [5, 6, 7]
-    assert np.allclose(arm.pck[0, :, -1], [0.1, 0.3, 0.4])
+    write_run(folder, 0, [0.3, 0.4], first=6)
+    comparison = read_arms([("arm", [folder])])
+    assert comparison.epochs == [5, 6, 7]
+    assert np.allclose(comparison.arms[0].pck[0, :, -1], [0.1, 0.3, 0.4])
 
 
 def test_runs_that_cannot_be_compared(tmp_path):
@@ -77,54 +178,119 @@ def test_runs_that_cannot_be_compared(tmp_path):
     for folders, words in (([run, tmp_path], "log.jsonl"), ([run, other], "PCK@0.2"), ([run, late], "epoch")):
         with pytest.raises(UserError, match=words):
             read_arms([(folder.name, [folder]) for folder in folders])
+    with pytest.raises(UserError, match="arm x has a seed twice: 0, 0"):
+        read_arms([("x", [run, write_run(tmp_path / "again", 0, [0.1])])])
+    with pytest.raises(UserError, match="found one twice: x, x"):
+        read_arms([("x", [run]), ("x", [run])])
 
 
-@pytest.mark.slow
-def test_command_writes_text_markdown_and_plot(tmp_path):
-    run = write_run(tmp_path / "run", 0, [0.1, 0.2])
-    command = [sys.executable, "-m", "utils.compare", "--arm", "random", str(run), "--arm", "agent", str(run)]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "agent - random: +0.00 (one pair of runs, no interval)" in done.stdout
-    assert (tmp_path / "out" / "compare.txt").read_text() in done.stdout
-    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "out" / "compare.md").exists()
+def test_a_run_that_goes_further_is_compared_as_far_as_both_go(folders):
+    longer = folders[1][1][0]
+    write_run(longer, 2, [0.9], first=7)
+    with pytest.raises(UserError, match=f"6, {longer} with epoch 7: --to_epoch 6 compares"):
+        read_arms(folders)
+    assert read_arms(folders, to_epoch=6).epochs == [5, 6]
+    assert read_arms(folders, from_epoch=6, to_epoch=6).columns == [*TABLE_COLUMNS]
+    with pytest.raises(UserError, match="no epoch from 0 to 4 is in all"):
+        read_arms(folders, to_epoch=4)
 
 
-def with_people(folder, valid, train="t"):
-    """The run's log, saying whom it is of."""
-    path = folder / "log.jsonl"
-    start, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-    events = [start | {"people": {"dataset": "demo", "train": train, "valid": valid}}, *rows]
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return folder
-
-
-def test_runs_on_other_people_are_not_compared(tmp_path, caplog):
-    runs = [write_run(tmp_path / name, 1, [0.5]) for name in ("a", "b", "c")]
-    with_people(runs[0], "v")
-    with_people(runs[1], "v", train="other")
-    read_arms([("x", runs[:1]), ("y", runs[1:])])  # the third does not say
-    assert f"{runs[1]} was trained on other people than {runs[0]}" in caplog.text
-    with_people(runs[2], "w")
-    with pytest.raises(UserError, match="validated on other people"):
+def test_runs_of_as_many_epochs_but_other_updates_are_not_compared(tmp_path):
+    runs = [write_run(tmp_path / name, 1, [0.5, 0.6], updates=many) for name, many in (("a", 10), ("b", 20))]
+    with pytest.raises(UserError, match="b has made 120 updates by epoch 5, "):
         read_arms([("x", runs[:1]), ("y", runs[1:])])
+    assert read_arms([("x", runs[:1])]).updates == 70
+
+
+def test_runs_on_other_people_are_not_compared(tmp_path):
+    def people(train, valid):
+        return {"people": {"dataset": "demo", "train": train, "valid": valid}}
+
+    runs = [
+        write_run(tmp_path / "a", 1, [0.5], **people("t", "v")),
+        write_run(tmp_path / "b", 1, [0.5], **people("t", "w")),
+        write_run(tmp_path / "c", 1, [0.5], **people("u", "v")),
+        write_run(tmp_path / "d", 1, [0.5]),  # does not say
+    ]
+    for run, what in ((runs[1], "validated"), (runs[2], "trained")):
+        with pytest.raises(UserError, match=f"{run} was {what} on other people than {runs[0]}"):
+            read_arms([("x", runs[:1]), ("y", [run])])
+    read_arms([("x", runs[:1]), ("y", runs[3:])])
+
+
+def test_runs_must_go_on_from_one_checkpoint(tmp_path, caplog):
+    base = tmp_path / "lr-0.00025-4.pth.tar"
+    base.write_bytes(b"base")
+    pose, other = file_identity(base), BASE
+    random, agent, stranger = (
+        write_run(tmp_path / name, 1, [0.5], pose=origin)
+        for name, origin in (("random", pose), ("agent", pose), ("stranger", other))
+    )
+    old = write_run(tmp_path / "old", 1, [0.5])
+    comparison = read_arms([("random", [random]), ("agent", [agent])])
+    assert f"All runs go on from lr-0.00025-4.pth.tar ({pose['sha256']})." in markdown(comparison)
+    refused = f"{stranger} started from lr-0.00025-4.pth.tar \\(1234\\), {random} from .*{pose['sha256']}"
+    with pytest.raises(UserError, match=refused):
+        read_arms([("random", [random]), ("stranger", [stranger])])
+    with pytest.raises(UserError, match=f"{stranger} started from .*: expected --from_checkpoint {base}"):
+        read_arms([("stranger", [stranger])], from_checkpoint=base)
+    with pytest.raises(UserError, match=f"{old} does not say what it started from"):
+        read_arms([("random", [random]), ("old", [old])], from_checkpoint=base)
+    with pytest.raises(UserError, match="nothing cannot be read"):
+        read_arms([("random", [random])], from_checkpoint=tmp_path / "nothing")
+    assert not caplog.text
+    read_arms([("random", [random]), ("old", [old])])
+    assert f"1 of 2 runs do not say which checkpoint they started from, {old} for one" in caplog.text
+    read_arms([("random", [random]), ("agent", [agent])], from_checkpoint=base)
+
+
+def test_where_a_run_comes_from(tmp_path):
+    """The checkpoints of a run's starts, as far as its epochs are still those of these starts."""
+    own, foreign = ({"checkpoint": f"{name}.pth.tar", "sha256": name} for name in ("own", "foreign"))
+    folder = tmp_path / "run"
+    write_run(folder, 0, [0.1, 0.2], first=5, pose=BASE)
+    assert list(read_run(folder).origins) == ["1234"]
+    write_run(folder, 0, [], first=7, pose=own)  # stopped before its first epoch
+    assert list(read_run(folder).origins) == ["1234"]
+    write_run(folder, 0, [0.3], first=7, pose=own)
+    assert list(read_run(folder).origins) == ["1234", "own"]
+    write_run(folder, 0, [0.3], first=20, pose=foreign)  # the epochs up to there are not of this log
+    assert list(read_run(folder).origins) == ["foreign"]
+    write_run(folder, 0, [0.1], first=0, pose=None)  # with --overwrite true
+    assert read_run(folder).origins == {"": "initial weights"}
+    write_run(folder, 0, [0.1], first=1)  # by an earlier version
+    assert read_run(folder).origins == {}
 
 
 def test_a_later_start_that_trained_nothing_changes_nothing(tmp_path):
     folder = write_run(tmp_path / "a", 3, [0.2, 0.4])
     before = read_run(folder)
-    with (folder / "log.jsonl").open("a") as file:
-        options = {"seed": "9"}
-        file.write(json.dumps({"kind": "start", "epoch": 5, "measure": "PCK@0.2", "options": options}) + "\n")
+    write_run(folder, 9, [], first=5, measure="PCK@0.2")
     assert read_run(folder) == before and before.seed == "3"
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "epoch", "epoch": 5, "pck": dict.fromkeys(TABLE_COLUMNS, 0.7)}) + "\n")
     after = read_run(folder)
     assert (after.seed, sorted(after.pck), after.pck[5][-1]) == ("9", [5], 0.7)
+
+
+def command(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "utils.compare", *map(str, flags)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_command_writes_text_markdown_and_plot(tmp_path):
+    runs = [write_run(tmp_path / name, 0, [0.1, 0.2], pose=BASE) for name in ("a", "b")]
+    arms = ("--arm", "random", runs[0], "--arm", "agent", runs[1], "--out", tmp_path / "out")
+    done = command(*arms)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "compare.txt").read_text() in done.stdout
+    assert (tmp_path / "out" / "compare.md").read_text().strip() in done.stdout
+    assert "+0.00 ± n/a" in done.stdout
+    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert_user_error(command(*arms, "--from_checkpoint", tmp_path / "a" / "log.jsonl"), runs[0], "1234")

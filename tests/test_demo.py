@@ -2,7 +2,6 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from test_compare import write_run
 from data import demo
 from data.demo import figures
 from utils import demo as runner
+from utils import steps
 
 RIGHT_BONES = [(2, 1), (1, 0), (12, 11), (11, 10)]
 LEFT_BONES = [(3, 4), (4, 5), (13, 14), (14, 15)]
@@ -140,12 +140,12 @@ def test_nothing_is_left_of_a_set_that_failed_in_the_middle(tmp_path, monkeypatc
 def test_steps_are_run_in_order_until_one_fails(tmp_path, monkeypatch, caplog):
     ran = []
 
-    def run(words, check):
+    def run(words):
         ran.append(words)
-        return SimpleNamespace(returncode=7 if len(ran) == 3 else 0)
+        return 7 if len(ran) == 3 else 0
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner.subprocess, "run", run)
+    monkeypatch.setattr(steps, "run_process", run)
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as end:
         runner.main()
     assert end.value.code == 7

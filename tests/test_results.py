@@ -16,7 +16,7 @@ from support.stages import VALID, command, environment
 from data.demo import ANNOTATIONS
 from data.errors import DataError
 from utils.checkpoint import load_checkpoint
-from utils.compare import read_run
+from utils.comparison.runs import read_run
 from utils.epochs import KeptEpochs, epoch_files, save_epoch
 from utils.files import locked, remove_abandoned, write_file
 

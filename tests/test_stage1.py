@@ -87,9 +87,9 @@ def test_training_leaves_its_files(run):
         *EPOCHS * ["epoch"],
         "end",
     ]
-    assert [event["valid_pck"] for event in events if event["kind"] == "epoch"] == [
-        r["valid_pck"] for r in rows
-    ]
+    trained = [event for event in events if event["kind"] == "epoch"]
+    assert [event["valid_pck"] for event in trained] == [r["valid_pck"] for r in rows]
+    assert [event["updates"] for event in trained] == [TRAIN // 4 * (epoch + 1) for epoch in range(EPOCHS)]
     assert f"{100 * rows[-1]['valid_pck']:.2f}" == last_table(printed)[1].split()[-1] != "0.00"
 
 

@@ -27,6 +27,7 @@ from data.heatmap import predict_points
 from data.kinds import KINDS
 from utils.agents import AgentRecord
 from utils.checkpoint import load_checkpoint, newest_checkpoint
+from utils.comparison.runs import read_run
 from utils.metrics import SCORED_JOINTS, pck_counts
 from utils.runs import Run
 
@@ -70,6 +71,12 @@ def test_files_of_two_epochs(experiment, joint):
         now = max(folder.glob(f"{network}-lr-*-[23].pth.tar"))
         learned = differences(load_checkpoint(now)["state_dict"], load_checkpoint(file)["state_dict"])
         assert len(learned) > 50
+
+
+def test_the_log_says_where_it_began(experiment, joint):
+    run = read_run(joint.joint_folder)
+    assert run.origins == {experiment.run().pose_identity["sha256"]: f"{POSE}.pth.tar"}
+    assert run.updates == {epoch: TRAIN // 4 * (epoch + 1) for epoch in (1, 2)}  # stage 1's are counted, too
 
 
 def test_summary_tells_what_the_agent_did(joint):

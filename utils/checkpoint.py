@@ -14,6 +14,7 @@ joint training, agent: the name of the agent's checkpoint beside it. Files of th
 lack all but the first three, and their names carry the epoch.
 """
 
+import hashlib
 import pickle
 import re
 from collections.abc import Iterable
@@ -43,17 +44,31 @@ def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
     raise UserError(f"{flag} {prefix}: {path} is not there; {folder} has {listing}")
 
 
+def saved_epochs(folder: Path, prefix: str = "") -> dict[Path, int]:
+    """The checkpoints `<prefix>lr-*-<epoch>.pth.tar` of a folder with their epochs, without `-model-best`."""
+    found = {path: _EPOCH.search(path.name) for path in folder.glob(f"{prefix}lr-*{SUFFIX}")}
+    return {path: int(match[1]) for path, match in found.items() if match and not match[2]}
+
+
 def newest_checkpoint(folder: Path, prefix: str) -> Path:
-    """The checkpoint of the latest epoch among the files `<prefix>lr-*-<epoch>.pth.tar`.
+    """The checkpoint of the latest epoch among `saved_epochs`.
 
     Raises:
         UserError: there is none.
     """
-    found = {path: _EPOCH.search(path.name) for path in folder.glob(f"{prefix}lr-*{SUFFIX}")}
-    epochs = {path: int(match[1]) for path, match in found.items() if match and not match[2]}
+    epochs = saved_epochs(folder, prefix)
     if not epochs:
         raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to resume from")
     return max(epochs, key=epochs.get)
+
+
+def file_identity(path: Path) -> dict[str, str]:
+    """Name of a checkpoint's file, and the start of its contents' hash.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return {"checkpoint": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
 
 
 def load_checkpoint(path: Path) -> dict:

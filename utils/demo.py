@@ -9,15 +9,13 @@ if __name__ == "__main__":
     end_at_once()  # the imports below take seconds
 
 import logging
-import shlex
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.compare import read_run
+from utils.comparison.runs import read_run
 from utils.process import Terminal, run_stage
+from utils.steps import run_step
 
 log = logging.getLogger("demo")
 
@@ -102,12 +100,7 @@ def main() -> None:
     CONTROL.mkdir(parents=True, exist_ok=True)
     for done, step in enumerate(STEPS):
         left = time_left(done, time.monotonic() - began)
-        log.info("\n=== %d of %d, %s left: %s\n$ %s", done + 1, len(STEPS), left, step.title, step.command)
-        words = shlex.split(step.command)
-        words[0] = sys.executable if words[0] == "python" else words[0]
-        code = subprocess.run(words, check=False).returncode
-        if code:
-            sys.exit(code)  # the step has said why
+        run_step(f"{done + 1} of {len(STEPS)}, {left} left: {step.title}", step.command)
     log.info("\n%s", summary(time.monotonic() - began))
 
 

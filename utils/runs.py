@@ -1,7 +1,6 @@
 """A run: its options, folder, device, random numbers, data set and pose network."""
 
 import argparse
-import hashlib
 import logging
 import os
 from functools import cached_property
@@ -19,7 +18,7 @@ from data.patches import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils import ranks
 from utils.caches import Caches
-from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from utils.checkpoint import file_identity, find_checkpoint, load_checkpoint, load_weights
 from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
 from utils.files import remove_abandoned
@@ -152,10 +151,9 @@ class Run:
         return checkpoint
 
     @cached_property
-    def pose_identity(self) -> dict:
-        """Name and contents' hash of the loaded pose network's file."""
-        digest = hashlib.sha256(self.pose_path.read_bytes()).hexdigest()
-        return {"checkpoint": self.pose_path.name, "sha256": digest[:16]}
+    def pose_identity(self) -> dict[str, str]:
+        """Name and contents' hash of the file that --load_prefix_pose names."""
+        return file_identity(self.pose_path)
 
     @cached_property
     def people(self) -> dict[str, str]:

@@ -81,6 +81,11 @@ class Learner:
                 f"was trained for; --nEpochs {self.epoch + 10} trains 10 more"
             )
 
+    @property
+    def updates(self) -> int:
+        """Steps of the optimiser so far, those before the checkpoint that it was restored from included."""
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+
     def set_lr(self, lr: float) -> None:
         """The learning rate of the coming steps."""
         for group in self.optimizer.param_groups:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from data.kinds import KINDS
 from utils.display.gallery import grid_section, pose_gallery
 from utils.display.plots import plot_grid
 from utils.errors import UserError
 from utils.evaluation import Evaluation, evaluate, evaluation_grid
 from utils.files import write_file
+from utils.grids import format_grid
 from utils.predictions import encode_predictions, refuse_other_people
 from utils.runs import Run
 
@@ -68,15 +68,8 @@ def _report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
         UserError: a file cannot be written.
     """
     grid = evaluation_grid(run, network)
-    metric_name = run.dataset.metric_name
-    title = f"{metric_name} by scale (rows, log2) and rotation (columns, degrees)"
-    head = " " * 8 + "".join(f"{rotation:>8g}" for rotation in KINDS["rotation"].means)
-    rows = [
-        f"{scale:>8g}" + "".join(f"{100 * value:>8.2f}" for value in row)
-        for scale, row in zip(KINDS["scale"].means, grid, strict=True)
-    ]
-    text = "\n".join([title, head, *rows, f"mean of all {100 * grid.mean():.2f}"])
+    text = format_grid(grid, run.dataset.metric_name)
     log.info("%s", text)
     write_file(path, text + "\n")
-    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, metric_name)
+    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, run.dataset.metric_name)
     return grid

@@ -62,20 +62,38 @@ def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
     save_figure(figure, path)
 
 
-def plot_arms(path: Path, arms: dict[str, tuple[list[int], np.ndarray]], metric_name: str) -> None:
-    """Mean PCK by epoch of each arm, with every run as a thin line.
+def plot_arms(
+    path: Path,
+    metric_name: str,
+    epochs: list[int],
+    arms: dict[str, np.ndarray],
+    reference: str,
+    differences: dict[str, np.ndarray],
+) -> None:
+    """PCK by epoch of each arm and, below, how it differs from the reference; bands reach over all runs.
 
-    arms: epochs, and shares [runs, epochs], by name.
+    arms: shares [runs, epochs] by name. reference: an arm's name. differences: shares [pairs of runs, epochs]
+    by the other arm's name.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for k, (name, (epochs, shares)) in enumerate(arms.items()):
-        for run in shares:
-            axes.plot(epochs, 100 * run, color=f"C{k}", linewidth=0.8, alpha=0.5)
-        label = f"{name}, mean of {len(shares)}"
-        axes.plot(epochs, 100 * shares.mean(axis=0), color=f"C{k}", linewidth=2.2, marker="o", label=label)
-    axes.set(xlabel="epoch", ylabel=f"validation {metric_name}, %")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    paired = {name: shares for name, shares in differences.items() if len(shares)}
+    figure = Figure(figsize=(7, 7.5 if paired else 4.5), layout="constrained")
+    panels = figure.subplots(2 if paired else 1, sharex=True, squeeze=False)[:, 0]
+    for axes, curves, unit in zip(panels, (arms, paired), ("run", "pair"), strict=False):
+        for k, name in enumerate(arms):
+            if name in curves:
+                shares = 100 * curves[name]
+                label = f"{name}, {len(shares)} {unit}{'s' * (len(shares) > 1)}"
+                axes.fill_between(
+                    epochs, shares.min(axis=0), shares.max(axis=0), color=f"C{k}", alpha=0.2, lw=0
+                )
+                axes.plot(epochs, shares.mean(axis=0), f"C{k}o-", linewidth=2, markersize=4, label=label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_ylabel(f"validation {metric_name}, %")
+    panels[0].set_title("Line: mean over runs; band: lowest to highest run", fontsize="medium")
+    for axes in panels[1:]:
+        axes.axhline(0, color="0.3", linewidth=1)
+        axes.set_ylabel(f"minus {reference}, runs with the same seed")
+    panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)

@@ -45,6 +45,7 @@ class Report:
             return
         self._log = EventLog(run.folder / EVENTS)
         self._visdom, opt = None, run.opt
+        self._learner = learner
         if opt.use_visdom:
             env = opt.vis_env or default_environment(opt.exp_id, run.folder)
             self._visdom = VisdomDisplay(run.folder / EVENTS, env, opt.vis_server, opt.vis_port)
@@ -56,6 +57,7 @@ class Report:
             epoch=learner.epoch,
             epochs=run.opt.nEpochs,
             people=run.people,
+            pose=run.pose_identity if run.pose_path else None,
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
         self._stage, self._first, self._shown = stage, learner.epoch, False
@@ -104,7 +106,7 @@ class Report:
         if evaluation is not None:
             log.info("%s", evaluation.table)
             table = {"pck": evaluation.table.pck, "auc": evaluation.table.auc}
-        self._event(kind="epoch", **row, **table)
+        self._event(kind="epoch", **row, **table, updates=self._learner.updates)
         write_file(self.summary, self.history.table())
 
     def show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None = None) -> None:

@@ -1,0 +1,230 @@
+"""An experiment in one command: its steps, what it skips and resumes, and the table in the end."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.experiment import enlarge_heads, run_here
+from support.stages import QUIET, REPOSITORY, SMALL, assert_user_error, demo_data, environment
+
+from data.demo import ANNOTATIONS
+from utils import experiment, steps
+from utils.checkpoint import load_checkpoint
+from utils.comparison.runs import read_run
+from utils.errors import UserError
+from utils.provenance import commit
+
+BASE, AGENT = "lr-0.00025-0", "lr-0.001-0"
+FLAGS = ("--base_epochs", 1, "--agent_epochs", 1, "--arm_epochs", 1, "--pretrain_lr", "0.001")
+EVERY_STEP = [
+    "stack-hg.py x",
+    "collect-scale-distri.py x",
+    "collect-rotation-distri.py x",
+    "pretrain-s-r-agent.py x",
+    "stack-hg.py x/random-1",
+    "stack-hg.py x/random-1 grid",
+    "joint-train-pose-s-r-agent.py x learned-1",
+    f"stack-hg.py x/learned-1-{BASE} grid",
+    "stack-hg.py x/random-2",
+    "stack-hg.py x/random-2 grid",
+    "joint-train-pose-s-r-agent.py x learned-2",
+    f"stack-hg.py x/learned-2-{BASE} grid",
+]
+
+
+class Calls:
+    """Experiments in the tests' own process; `words`: the command lines of the latest one's steps.
+
+    fail: the number of the step that fails, with code 7, instead of being run.
+    """
+
+    def __init__(self, monkeypatch, root):
+        self.monkeypatch, self.folder = monkeypatch, root / "checkpoints" / "x"
+        self.data = demo_data(root / "data")
+        enlarge_heads(self.data / "demo" / ANNOTATIONS)
+        self.words, self.fail = [], None
+        monkeypatch.setattr(steps, "run_process", self.run_process)
+
+    def run_process(self, words):
+        self.words.append(words)
+        if len(self.words) == self.fail:
+            return 7
+        run_here(words[1], *words[2:])
+        return 0
+
+    def __call__(self, *flags, fail=None):
+        self.words, self.fail = [], fail
+        place = ("--exp_id", "x", "--exp_dir", self.folder.parent, "--data_dir", self.data)
+        arms = ("--arms", "random", "learned", "--seeds", 1, 2)
+        argv = ["experiment.py", *map(str, (*SMALL, *QUIET, *place, *arms, *FLAGS, *flags))]
+        self.monkeypatch.setattr(sys, "argv", argv)
+        experiment.main()
+
+    @property
+    def ran(self):
+        return [told(words) for words in self.words]
+
+
+def told(words):
+    """Script, experiment and what makes it different, of a command line."""
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert ("--is_train" in given) == (words[1].startswith(("stack", "joint")) and "--eval_grid" not in given)
+    rest = [given["--joint_dir"]] if "--joint_dir" in given else ["grid"] if "--eval_grid" in given else []
+    return " ".join([words[1], given["--exp_id"], *rest])
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    return Calls(monkeypatch, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit) as end:
+        calls(fail=7)
+    assert end.value.code == 7 and calls.ran == EVERY_STEP[:7]
+    assert not (calls.folder / "comparison" / "compare.md").exists()
+
+    calls()
+    assert calls.ran == EVERY_STEP[6:]
+    table = (calls.folder / "comparison" / "compare.md").read_text()
+    assert re.search(r"^\| learned - random \| 2 pairs( \| [+-]\d+\.\d\d ± \d+\.\d\d *){11} \|$", table, re.M)
+    for part in (
+        "All runs go on from lr-0.00025-0.pth.tar (",
+        "Data: demo, training people ",
+        "Epoch 1, after 6 updates",
+        "Epochs: 1 of the base, 1 of the agent's pretraining, 1 of each arm.",
+        "--in_res 64",
+        f"Made with commit {commit()}; Python 3.",
+        " cores.",
+    ):
+        assert part in table, part
+    seeds = {folder.name: read_run(folder).seed for folder in calls.folder.glob("*-[12]*") if folder.is_dir()}
+    assert seeds == {"random-1": "1", "random-2": "2", f"learned-1-{BASE}": "1", f"learned-2-{BASE}": "2"}
+
+    caplog.clear()
+    calls()
+    assert calls.ran == [] and "12 of 12, finished: arm learned, seed 2: the grid" in caplog.text
+    assert (calls.folder / "comparison" / "compare.md").read_text() == table
+
+    calls("--seeds", 1, "--arm_epochs", 2)
+    assert calls.ran == EVERY_STEP[4:8]
+    assert {"--load_checkpoint", "--keep"} <= set(calls.words[2]) and "--load_prefix_sr" not in calls.words[2]
+    assert "lr-0.00025-1" in calls.words[0] and BASE not in calls.words[0]
+    for name in ("random-1/lr-0.00025-2.pth.tar", f"learned-1-{BASE}/pose-lr-0.00025-2.pth.tar"):
+        history = load_checkpoint(calls.folder / name)["train_history"]
+        assert [row["epoch"] for row in history] == [0, 1, 2]
+    assert "| 1 pair" in (calls.folder / "comparison" / "compare.md").read_text()
+
+    with pytest.raises(UserError, match="random-1 has 2 epochs of its arm already: --arm_epochs 2 or more"):
+        calls()
+    with pytest.raises(UserError, match="x holds an experiment with --chan 16, this call has 32"):
+        calls("--chan", 32)
+
+
+def test_interrupted_stages_are_resumed(calls, monkeypatch):
+    """As they would have left their folders in the middle."""
+    monkeypatch.setattr(steps, "run_process", lambda words: calls.words.append(words) or 7)
+    folder = calls.folder
+    agent, random = folder / "sr-dir-lr-0.001-2", folder / "random-1"
+    flags = ("--lr", "0.001", "--agent_lr", "0.1", "--base_epochs", 3, "--agent_epochs", 3, "--arm_epochs", 9)
+
+    def command(arm="random"):
+        with pytest.raises(SystemExit):
+            calls(*flags, "--arms", arm)
+        return " ".join(calls.words[-1])
+
+    def leave(*paths):
+        for path in paths:
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text("")
+
+    assert "--load_prefix_pose" not in command() and "--nEpochs 3" in command()
+    leave(
+        folder / "lr-0.001-0.pth.tar", folder / "lr-0.001-1.pth.tar", folder / "lr-0.001-0-model-best.pth.tar"
+    )
+    assert command().endswith("--load_prefix_pose lr-0.001-1")
+    leave(folder / "lr-0.001-2.pth.tar", agent / "train_scales.txt")
+    assert "collect-scale-distri.py" in command()
+    leave(agent / "val_scales.txt", agent / "train_rotations.txt", agent / "val_rotations.txt")
+    assert "pretrain-s-r-agent.py" in command() and "--load_prefix_sr" not in command()
+    leave(agent / "lr-0.001-1.pth.tar")
+    assert command().endswith("--lr 0.001 --nEpochs 3 --load_prefix_sr lr-0.001-1")
+    leave(agent / "lr-0.001-2.pth.tar")
+    assert command().endswith("--seed 1 --nEpochs 12 --load_prefix_pose lr-0.001-2")
+    assert (random / "lr-0.001-2.pth.tar").exists()
+    leave(random / "lr-0.001-10.pth.tar", random / "lr-0.001-9.pth.tar")
+    assert command().endswith("--load_prefix_pose lr-0.001-10")
+    uniform = command("uniform")
+    assert "--exp_id x " in uniform and " --joint_dir uniform-1 --agent_draws uniform " in uniform
+    assert uniform.endswith("--agent_lr 0.1 --load_prefix_sr lr-0.001-2")
+    leave(folder / "uniform-1-lr-0.001-2" / "pose-lr-0.001-7.pth.tar")
+    assert command("uniform").endswith("--load_checkpoint true")
+    leave(folder / "uniform-1-lr-0.001-2" / "pose-lr-0.001-11.pth.tar")
+    evaluation = command("uniform")
+    assert "--exp_id x/uniform-1-lr-0.001-2 " in evaluation
+    assert evaluation.endswith("--load_prefix_pose pose-lr-0.001-11 --eval_grid true")
+
+
+def test_a_mistaken_call_can_be_corrected(calls, monkeypatch):
+    """Until an epoch of the base is saved."""
+    monkeypatch.setattr(steps, "run_process", lambda words: 2)
+    for size in (64, 128, 192):
+        with pytest.raises(SystemExit):
+            calls("--in_res", size)
+    (calls.folder / f"{BASE}.pth.tar").write_text("")
+    with pytest.raises(UserError, match="with --in_res 192, this call has 64"):
+        calls("--in_res", 64)
+    calls.folder.joinpath("experiment.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read: another --exp_id"):
+        calls("--in_res", 192)
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_ends_the_experiment_with_its_line_and_code(tmp_path):
+    place = ("--exp_id", "x", "--exp_dir", tmp_path, "--data_dir", tmp_path / "nowhere", "--dataset", "lsp")
+    done = subprocess.run(
+        [sys.executable, "-m", "utils.experiment", *map(str, (*place, "--gpu_id", -1, *QUIET))],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_user_error(done, "stack-hg.py: error: ", tmp_path / "nowhere")
+    assert "=== 1 of 28: stage 1: the base\n$ python stack-hg.py --exp_id x --exp_dir " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_signal_lets_the_step_end_itself(tmp_path):
+    """As a stage does: it removes its lock."""
+    step = tmp_path / "step.py"
+    step.write_text(
+        "import pathlib, signal, sys, time\n"
+        "here = pathlib.Path(sys.argv[0]).parent\n"
+        "def end(*_):\n"
+        "    (here / 'ended').touch()\n"
+        "    sys.exit(3)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "(here / 'began').touch()\n"
+        "time.sleep(60)\n"
+    )
+
+    def arrived(*_):
+        if (tmp_path / "began").exists():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    before = signal.signal(signal.SIGALRM, arrived)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            steps.run_process([sys.executable, str(step)])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "ended").exists()
+    assert steps.run_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 128 + 9

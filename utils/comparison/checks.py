@@ -1,0 +1,119 @@
+"""Whether runs may be compared: the same people, start and number of updates. A refusal is a `UserError`."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from utils.checkpoint import file_identity
+from utils.comparison.runs import RunLog
+from utils.errors import UserError
+
+log = logging.getLogger("compare")
+
+
+def check_same(runs: dict[Path, RunLog], of: Callable[[RunLog], object], complaint: str) -> None:
+    """Runs agree in something, as far as their logs say it.
+
+    complaint: with places for a run, another, and what each has.
+
+    Raises:
+        UserError: two do not.
+    """
+    known = {folder: of(run) for folder, run in runs.items() if of(run)}
+    for folder, value in known.items():
+        first, expected = next(iter(known.items()))
+        if value != expected:
+            raise UserError(complaint.format(folder, first, value, expected))
+
+
+def check_people(runs: dict[Path, RunLog]) -> None:
+    """Runs are of the same people.
+
+    Raises:
+        UserError: two were trained or validated on different people.
+    """
+    for split, what in (("valid", "validated"), ("train", "trained")):
+        complaint = "{0} was " + what + " on other people than {1}: they cannot be compared"
+        check_same(runs, lambda run, split=split: run.people.get(split), complaint)
+
+
+def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | None:
+    """Name and hash of the checkpoint that all runs have gone on from: this one, or any.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+
+    def told(run: RunLog) -> str:
+        return ", ".join(f"{name} ({sha})" if sha else name for sha, name in run.origins.items())
+
+    if checkpoint is not None:
+        try:
+            sha = file_identity(checkpoint)["sha256"]
+        except OSError as error:
+            raise UserError(f"--from_checkpoint {checkpoint} cannot be read: {error.strerror}") from error
+        for folder, run in runs.items():
+            if sha not in run.origins:
+                found = f"started from {told(run)}" if run.origins else "does not say what it started from"
+                raise UserError(f"{folder} {found}: expected --from_checkpoint {checkpoint} ({sha})")
+        return f"{checkpoint.name} ({sha})"
+    known = {folder: run for folder, run in runs.items() if run.origins}
+    silent = [folder for folder in runs if folder not in known]
+    if silent:
+        log.warning(
+            "%d of %d runs do not say which checkpoint they started from, %s for one: assumed to be the same",
+            len(silent),
+            len(runs),
+            silent[0],
+        )
+    common = list(next(iter(known.values())).origins) if known else []
+    for folder, run in known.items():
+        common = [sha for sha in common if sha in run.origins]
+        if not common:
+            first, other = next(iter(known.items()))
+            raise UserError(
+                f"{folder} started from {told(run)}, {first} from {told(other)}: "
+                "expected one checkpoint for all"
+            )
+    if not common:
+        return None
+    return (
+        f"{next(iter(known.values())).origins[common[-1]]} ({common[-1]})"
+        if common[-1]
+        else "initial weights"
+    )
+
+
+def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> list[int]:
+    """The epochs of all runs, from one to another.
+
+    Raises:
+        UserError: there are none, or one run ends before another.
+    """
+    limit = math.inf if last is None else last
+    within = {folder: {epoch for epoch in run.pck if first <= epoch <= limit} for folder, run in runs.items()}
+    epochs = sorted(set.intersection(*within.values()))
+    if not epochs:
+        to = "on" if last is None else f"to {last}"
+        raise UserError(f"no epoch from {first} {to} is in all of the runs")
+    for folder, there in within.items():
+        longer = max(there)
+        if longer > epochs[-1]:
+            shorter = min(within, key=lambda folder: max(within[folder]))
+            raise UserError(
+                f"{shorter} ends with epoch {max(within[shorter])}, {folder} with epoch {longer}: "
+                f"--to_epoch {epochs[-1]} compares them as far as both go"
+            )
+    return epochs
+
+
+def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
+    """Runs have made as many updates of the pose network by each epoch.
+
+    Raises:
+        UserError: two have not.
+    """
+    for epoch in epochs:
+        complaint = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: they cannot be compared"
+        check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), complaint)

@@ -1,0 +1,88 @@
+"""What a run has left to compare it by: its event log, and the grids of its evaluations."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.display.events import EVENTS, current_events, read_events
+from utils.epochs import epoch_files
+from utils.errors import UserError
+from utils.grids import read_grid
+from utils.metrics import TABLE_COLUMNS
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """What a run's event log says; people, origins and updates are empty where an earlier version wrote it.
+
+    people: data set and fingerprints. origins: the checkpoints that the run has gone on from, name by hash,
+    the latest last. pck: shares of each epoch, by column of `TABLE_COLUMNS`. updates: of the pose network
+    after each epoch, those before the run's start included.
+    """
+
+    metric_name: str
+    seed: str
+    people: dict[str, str]
+    origins: dict[str, str]
+    pck: dict[int, list[float]]
+    updates: dict[int, int]
+
+
+def read_run(folder: Path) -> RunLog:
+    """The log of a run; an epoch that was trained again counts once.
+
+    Raises:
+        UserError: the folder has no log of a training of the pose network.
+    """
+    path = folder / EVENTS
+    try:
+        events = current_events(read_events(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: expected the folder of a training run") from error
+    start, way, pck, updates = {}, [], {}, {}
+    for event in events:
+        if event["kind"] == "start":
+            start = event
+        elif event["kind"] == "epoch" and "pck" in event:
+            epoch = event["epoch"]
+            # A start counts once it has trained an epoch; one that goes on from none of this log begins anew.
+            if not way or way[-1] is not start:
+                way = [*(way if epoch - 1 in pck else []), start]
+            shares = [event["pck"][column] for column in TABLE_COLUMNS]
+            pck[epoch] = [math.nan if share is None else share for share in shares]
+            if "updates" in event:
+                updates[epoch] = event["updates"]
+    if not pck:
+        raise UserError(f"{path} has no epoch of a pose network")
+    last = way[-1]
+    return RunLog(
+        last["measure"], last["options"]["seed"], last.get("people", {}), origins(way), pck, updates
+    )
+
+
+def origins(starts: list[dict]) -> dict[str, str]:
+    """Name by hash of the checkpoints that these starts went on from; empty if one does not say."""
+    if not all("pose" in start for start in starts):
+        return {}
+    poses = [start["pose"] or {"sha256": "", "checkpoint": "initial weights"} for start in starts]
+    return {pose["sha256"]: pose["checkpoint"] for pose in poses}
+
+
+def read_grids(folder: Path, epoch: int) -> dict[str, np.ndarray]:
+    """The grids f64 [7, 7] of a run's epoch, by the end of their files' names, which says whom they are of.
+
+    Raises:
+        UserError: a file is damaged, or there are two for the same people.
+    """
+    grids = {}
+    for file in epoch_files(folder):
+        stem, grid, people = file.path.stem.partition("-grid")
+        if file.epoch == epoch and grid and file.path.suffix == ".txt":
+            if people in grids:
+                raise UserError(
+                    f"{folder} has two grids of epoch {epoch}, {stem} for one: remove the older one"
+                )
+            grids[people] = read_grid(file.path)
+    return grids

@@ -1,0 +1,282 @@
+"""An experiment in one command: what is the agent worth? `make experiment` and `python -m utils.experiment`.
+
+Stage 1 trains a base; stage 2 collects and pretrains an agent; then every arm goes on from that base, once
+for each seed, and is evaluated with the grid; at last the arms are compared. What is finished is skipped, and
+what was interrupted is resumed: the same command goes on where it was stopped.
+
+A seed is one of an arm alone: all arms and seeds share the base and the pretrained agent, so that the spread
+over seeds is that of the order of people and of the random draws from there on.
+"""
+
+if __name__ == "__main__":
+    from utils.signals import end_at_once
+
+    end_at_once()  # the imports below take seconds
+
+import argparse
+import json
+import logging
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.kinds import KINDS
+from options.parser import StageParser, learning_rate, whole_number
+from utils.checkpoint import SUFFIX, saved_epochs
+from utils.compare import write_comparison
+from utils.comparison.arms import read_arms
+from utils.distributions import distribution_path
+from utils.epochs import checkpoint_name, learning_rate_text
+from utils.errors import UserError
+from utils.files import link_file, locked, write_file
+from utils.process import Terminal, run_stage
+from utils.provenance import made_with
+from utils.steps import run_step
+
+log = logging.getLogger("experiment")
+
+ARMS = ("random", "uniform", "pretrained", "learned")
+OWN = ("arms", "seeds", "base_epochs", "agent_epochs", "arm_epochs", "pretrain_lr")  # no flags of a stage
+OF_SOME = (
+    "help",
+    "exp_id",
+    "seed",
+    "lr",
+    "agent_lr",
+    "agent_iters",
+)  # not of every stage, or with other values
+DISPLAY = (
+    "print_freq",
+    "use_visdom",
+    "vis_env",
+    "vis_server",
+    "vis_port",
+    "use_html",
+    "display_winsize",
+    "display_freq",
+)
+MAY_CHANGE = (
+    "help",
+    "exp_id",
+    "exp_dir",
+    "data_dir",
+    "gpu_id",
+    "nThreads",
+    "arms",
+    "seeds",
+    "arm_epochs",
+    *DISPLAY,
+)
+TRAIN = ("--is_train", "true", "--keep", 1)
+
+
+def parse() -> argparse.Namespace:
+    """The options: flags that the stages share, and those of the experiment."""
+    parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training")
+    add = parser.add_argument_group("arms").add_argument
+    arms = "the arms, the reference first: random augmentation, or what --agent_draws of stage 3 names"
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help=arms)
+    seeds = "seeds of the arms; --seed is that of the base and of the agent's pretraining, which all share"
+    add("--seeds", nargs="+", type=whole_number(0), default=[1, 2, 3], help=seeds)
+    add("--base_epochs", type=whole_number(1), default=15, help="epochs of stage 1 before the arms part")
+    add("--agent_epochs", type=whole_number(1), default=3, help="epochs of the agent's pretraining")
+    add("--arm_epochs", type=whole_number(1), default=60, help="epochs of each arm after the base's")
+    pretrain_lr = "learning rate of the agent's pretraining; --lr is the pose network's"
+    add("--pretrain_lr", type=learning_rate, default=2.5e-4, help=pretrain_lr)
+    return parser.parse()
+
+
+def main() -> None:
+    opt = parse()
+    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
+    experiment = Experiment(opt)
+    with locked(experiment.out):
+        experiment.refuse_other_settings()
+        for number, (title, command) in enumerate(experiment.steps(), 1):
+            heading = f"{number} of {experiment.number_of_steps}"
+            if command is None:
+                log.info("=== %s, finished: %s", heading, title)
+            else:
+                experiment.note_what_runs()
+                run_step(f"{heading}: {title}", command)
+        experiment.compare()
+
+
+class Experiment:
+    """The steps of an experiment, and what its folder says of them.
+
+    folder: the base's; those of the agent, of the arms and of the comparison (`out`) are in it. last: the
+    epoch with which arms end. settings: the options that no later call may change. record: `experiment.json`,
+    which keeps them, and what steps were made with.
+    """
+
+    def __init__(self, opt: argparse.Namespace) -> None:
+        self.opt, self.folder = opt, opt.exp_folder
+        self.base = checkpoint_name(opt.lr, opt.base_epochs - 1)
+        self.agent = checkpoint_name(opt.pretrain_lr, opt.agent_epochs - 1)
+        self.last = opt.base_epochs + opt.arm_epochs - 1
+        self.arms, self.seeds = dict.fromkeys(opt.arms), dict.fromkeys(opt.seeds)
+        self.agent_folder, self.out = self.folder / f"sr-dir-{self.base}", self.folder / "comparison"
+        self.settings = {name: str(getattr(opt, name)) for name in opt.defaults if name not in MAY_CHANGE}
+        self.record = self.folder / "experiment.json"
+        self.number_of_steps = 2 + len(KINDS) + 2 * len(self.arms) * len(self.seeds)
+
+    def steps(self) -> Iterator[tuple[str, str | None]]:
+        """Each step's title, and its command line as things are when it is asked for; None: it is finished.
+
+        Raises:
+            UserError: an arm has gone further than it should.
+        """
+        yield "stage 1: the base", self.base_step()
+        for kind in KINDS:
+            yield f"stage 2: how hard is each {kind}?", self.collection_step(kind)
+        yield "stage 2: the agent learns to predict that", self.pretraining_step()
+        for seed in self.seeds:
+            for arm in self.arms:
+                step = self.random_step if arm == "random" else self.joint_step
+                yield f"arm {arm}, seed {seed}", step(arm, seed)
+                yield f"arm {arm}, seed {seed}: the grid", self.evaluation_step(arm, seed)
+
+    def base_step(self) -> str | None:
+        if (self.folder / f"{self.base}{SUFFIX}").exists():
+            return None
+        flags = (*TRAIN, "--nEpochs", self.opt.base_epochs, *resumed("--load_prefix_pose", self.folder))
+        return self.stage("stack-hg.py", self.opt.exp_id, *self.given("seed", "lr"), *flags)
+
+    def collection_step(self, kind: str) -> str | None:
+        if all(distribution_path(self.agent_folder, split, kind).exists() for split in ("train", "val")):
+            return None
+        return self.stage(f"collect-{kind}-distri.py", self.opt.exp_id, "--load_prefix_pose", self.base)
+
+    def pretraining_step(self) -> str | None:
+        if (self.agent_folder / f"{self.agent}{SUFFIX}").exists():
+            return None
+        flags = (
+            *("--load_prefix_pose", self.base, "--lr", learning_rate_text(self.opt.pretrain_lr)),
+            *("--nEpochs", self.opt.agent_epochs, *resumed("--load_prefix_sr", self.agent_folder)),
+        )
+        return self.stage("pretrain-s-r-agent.py", self.opt.exp_id, *self.given("seed"), *flags)
+
+    def random_step(self, arm: str, seed: int) -> str | None:
+        """Stage 1 goes on, in a folder of the arm's own, where a copy of the base is made if need be."""
+        folder = self.arm_folder(arm, seed)
+        if self.finished(folder):
+            return None
+        if not saved_epochs(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            link_file(folder / f"{self.base}{SUFFIX}", self.folder / f"{self.base}{SUFFIX}")
+        flags = (*self.arm_flags(seed), *resumed("--load_prefix_pose", folder))
+        return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
+
+    def joint_step(self, arm: str, seed: int) -> str | None:
+        folder = self.arm_folder(arm, seed)
+        if self.finished(folder, "pose-"):
+            return None
+        flags = (
+            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", "--agent_draws", arm),
+            *(*self.arm_flags(seed), *self.given("agent_lr", "agent_iters")),
+            *(
+                ("--load_checkpoint", "true")
+                if saved_epochs(folder, "pose-")
+                else ("--load_prefix_sr", self.agent)
+            ),
+        )
+        return self.stage("joint-train-pose-s-r-agent.py", self.opt.exp_id, *flags)
+
+    def evaluation_step(self, arm: str, seed: int) -> str | None:
+        folder = self.arm_folder(arm, seed)
+        checkpoint = ("" if arm == "random" else "pose-") + checkpoint_name(self.opt.lr, self.last)
+        people = f"-first-{self.opt.limit}" if self.opt.limit else ""
+        if (folder / f"{checkpoint}-grid{people}.txt").exists():
+            return None
+        flags = ("--load_prefix_pose", checkpoint, "--eval_grid", "true")
+        return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
+
+    def compare(self) -> None:
+        """The table of all arms, with what it was made with in its foot; printed, and written to `out`."""
+        named = [(arm, [self.arm_folder(arm, seed) for seed in self.seeds]) for arm in self.arms]
+        base = self.folder / f"{self.base}{SUFFIX}"
+        write_comparison(read_arms(named, from_checkpoint=base), self.out, self.foot())
+
+    def foot(self) -> list[str]:
+        """Epochs, options that are not the defaults, and each commit, set of versions and machine in use."""
+        opt, record = self.opt, json.loads(self.record.read_text(encoding="utf-8"))
+        chosen = shlex.join(self.given(*(name for name in self.settings if not name.endswith("_epochs"))))
+        return [
+            f"Epochs: {opt.base_epochs} of the base, {opt.agent_epochs} of the agent's pretraining, "
+            f"{opt.arm_epochs} of each arm. Options: {chosen or 'the defaults'}.",
+            *(f"Made with {made}." for made in record["made_with"]),
+        ]
+
+    def arm_folder(self, arm: str, seed: int) -> Path:
+        return self.folder / (f"random-{seed}" if arm == "random" else f"{arm}-{seed}-{self.base}")
+
+    def arm_flags(self, seed: int) -> tuple:
+        """What all arms have in common."""
+        return (*self.given("lr"), *TRAIN, "--seed", seed, "--nEpochs", self.last + 1)
+
+    def finished(self, folder: Path, prefix: str = "") -> bool:
+        """Whether an arm's run has saved its last epoch.
+
+        Raises:
+            UserError: it has saved a later one.
+        """
+        reached = max(saved_epochs(folder, prefix).values(), default=-1)
+        if reached > self.last:
+            there = reached + 1 - self.opt.base_epochs
+            raise UserError(f"{folder} has {there} epochs of its arm already: --arm_epochs {there} or more")
+        return reached == self.last
+
+    def stage(self, script: str, exp_id: str, *flags: object) -> str:
+        """A stage's command line, with the options that all stages share."""
+        shared = self.given(*(name for name in self.opt.defaults if name not in (*OWN, *OF_SOME)))
+        return shlex.join(["python", script, "--exp_id", exp_id, *shared, *map(str, flags)])
+
+    def given(self, *names: str) -> list[str]:
+        """The flags of these options that differ from their defaults."""
+        flags = []
+        for name in names:
+            value = getattr(self.opt, name, None)
+            if value != self.opt.defaults[name]:
+                flags += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return flags
+
+    def refuse_other_settings(self) -> None:
+        """Finished steps count only for the options that they were run with, which the record keeps.
+
+        Raises:
+            UserError: this call has others, or the record cannot be read or written.
+        """
+        if not saved_epochs(self.folder):  # nothing is lost if a mistaken call is corrected
+            self.record.unlink(missing_ok=True)
+        try:
+            recorded = json.loads(self.record.read_text(encoding="utf-8"))["settings"]
+        except FileNotFoundError:
+            write_file(self.record, json.dumps({"settings": self.settings, "made_with": []}, indent=1) + "\n")
+            return
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{self.record} cannot be read: another --exp_id starts anew") from error
+        for name, value in self.settings.items():
+            before = recorded.get(name, str(self.opt.defaults[name]))  # a flag that is newer than the record
+            if before != value:
+                raise UserError(
+                    f"{self.folder} holds an experiment with --{name} {before}, this call has {value}: "
+                    "another --exp_id keeps both"
+                )
+
+    def note_what_runs(self) -> None:
+        """The record keeps with which commit, versions and machine a step is run."""
+        record, made = json.loads(self.record.read_text(encoding="utf-8")), made_with(self.opt.gpu_id)
+        if made not in record["made_with"]:
+            record["made_with"].append(made)
+            write_file(self.record, json.dumps(record, indent=1) + "\n")
+
+
+def resumed(flag: str, folder: Path) -> tuple[str, ...]:
+    """The flag that resumes a run after the newest epoch in its folder, if there is one."""
+    there = saved_epochs(folder)
+    return (flag, max(there, key=there.get).name.removesuffix(SUFFIX)) if there else ()
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,34 @@
+"""Steps of several commands: each command line is printed before it runs; one that fails ends them all."""
+
+import logging
+import shlex
+import subprocess
+import sys
+
+log = logging.getLogger("steps")
+
+
+def run_step(heading: str, command: str) -> None:
+    """Print a heading and a command line, and run it as a process; `python` is the one that runs this.
+
+    If it fails, so does this process, with its code: it has said why. A signal that ends this process first
+    ends the command, as it would alone.
+    """
+    log.info("\n=== %s\n$ %s", heading, command)
+    words = shlex.split(command)
+    words[0] = sys.executable if words[0] == "python" else words[0]
+    code = run_process(words)
+    if code:
+        sys.exit(code)
+
+
+def run_process(words: list[str]) -> int:
+    """Run a command to its end; its exit code, or 128 + the number of the signal that killed it."""
+    process = subprocess.Popen(words)
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return code if code >= 0 else 128 - code
