@@ -3,7 +3,7 @@
 `augment` warps patches of people into network inputs and target heatmaps, as an `Augmentation` says.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from data.kinds import KINDS
 ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
 Rows = TypeVar("Rows", Tensor, Augmentation)
 SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
+AT_ONCE = 2  # people that one thread samples together
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     Raises:
         ValueError: a crop reaches beyond its patch.
     """
-    middle, augmentation = _within_reach(people, augmentation), augmentation.to(people.patch.device)
+    _check_reach(people, augmentation)
+    augmentation = augmentation.to(people.patch.device)
     crops = len(augmentation) // len(people)
     flip, width = augmentation.flip, people.width.repeat(crops)
     center, points = people.center.repeat(crops, 1), people.points.repeat(crops, 1, 1)
@@ -140,7 +142,7 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     center = torch.where(flip[:, None], mirrored_center, center)
     points = torch.where(flip[:, None, None], mirror_points(points, width), points)
 
-    image = _warp(middle, augmentation, in_res)
+    image = _warp(people, augmentation, in_res)
     image.mul_(augmentation.color[:, :, None, None] / 255).clamp_(0, 1)
 
     box, deformed = (center, scale, augmentation.rotation), deformation(augmentation)
@@ -149,13 +151,13 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
     return Sample(image, heatmap, *box, deformed, points, people.normalizer.repeat(crops))
 
 
-def _within_reach(people: PersonBatch, augmentation: Augmentation) -> PersonBatch:
-    """The same people with as much of the middle of their patches as the crops reach: less to convert.
+def _check_reach(people: PersonBatch, augmentation: Augmentation) -> None:
+    """Refuse what the patches do not hold.
 
     Raises:
         ValueError: a crop reaches beyond its patch.
     """
-    res, reached = people.patch.shape[-1], reach(augmentation)
+    reached = reach(augmentation)
     farthest = reached.max().item()
     if not farthest <= people.margin * (1 + ROUNDING):
         crop = reached.argmax()
@@ -166,33 +168,37 @@ def _within_reach(people: PersonBatch, augmentation: Augmentation) -> PersonBatc
             f"crop {crop} ({values}) reaches over {farthest:.4g} sides of its box, and the patch holds "
             f"{people.margin:.4g}: load people with the margin of this augmentation"
         )
-    # Bilinear sampling sees half a pixel further.
-    cut = max(0, int((res * (1 - farthest / people.margin) - 1) / 2))
-    patch = people.patch[:, :, cut : res - cut, cut : res - cut]
-    return replace(people, patch=patch, margin=people.margin * (res - 2 * cut) / res)
 
 
 def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
-    """The crops, f32 [K * N, 3, res, res] in 0..255, sampled from the patches.
-
-    The K crops of a person are laid one above another in its sampling grid, so that no patch is copied.
-    """
-    n, crops = len(people), len(augmentation) // len(people)
+    """The crops, f32 [K * N, 3, res, res] in 0..255, sampled from the patches, some people at a time."""
+    n = len(people)
     matrix = crop_to_box(augmentation) / people.margin
     matrix[:, 0] *= 1 - 2 * augmentation.flip[:, None].float()
+    matrix = matrix.view(-1, n, 2, 2)
+    image = matrix.new_empty(len(matrix), n, 3, res, res)
 
+    # One CPU thread is quicker with what its cache holds; more than one, and a GPU, with fewer calls.
+    alone = image.device.type == "cpu" and torch.get_num_threads() == 1
+    at_once = AT_ONCE if alone else n
+    for first in range(0, n, at_once):
+        some = slice(first, first + at_once)
+        patch = people.patch[some].float()
+        for k in range(len(matrix)):
+            image[k, some] = _sample(patch, matrix[k, some], res)
+    return image.flatten(0, 1)
+
+
+def _sample(patch: Tensor, matrix: Tensor, res: int) -> Tensor:
+    """A crop f32 [N, 3, res, res] of each patch f32 [N, 3, P, P], which [N, 2, 2] lead from crop to patch."""
     fine = SUPERSAMPLING * res
-    steps = (
-        2 * torch.arange(fine, device=matrix.device) + 1
-    ) / fine - 1  # middles, from edge to edge in -1..1
-    grid = matrix.new_empty(n, crops, fine, fine, 2)
+    middles = (2 * torch.arange(fine, device=matrix.device) + 1) / fine - 1  # from edge to edge in -1..1
+    # A row of crop pixels takes several rows of samples, each as long as itself: their mean has no strides.
+    across, down = middles.view(res, SUPERSAMPLING).T, middles.view(res, SUPERSAMPLING, 1, 1)
+    grid = matrix.new_empty(len(matrix), res, SUPERSAMPLING, SUPERSAMPLING, res, 2)
     for axis in range(2):
-        along_x, along_y = matrix[:, axis].view(crops, n, 2, 1, 1).transpose(0, 1).unbind(2)
-        torch.add(along_x * steps, along_y * steps[:, None], out=grid[..., axis])
-
-    patch = people.patch.float()
-    grid = grid.view(n, crops * fine, fine, 2)
-    image = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    # At a half, bilinear shrinking is the mean of 2 x 2 samples, and on the CPU quicker than pooling.
-    image = F.interpolate(image, scale_factor=1 / SUPERSAMPLING, mode="bilinear", align_corners=False)
-    return image.view(n, 3, crops, res, res).permute(2, 0, 1, 3, 4).reshape(crops * n, 3, res, res)
+        along_x, along_y = matrix[:, axis].view(-1, 2, 1, 1, 1, 1).unbind(1)
+        torch.add(along_x * across, along_y * down, out=grid[..., axis])
+    grid = grid.view(len(matrix), -1, res, 2)
+    samples = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return samples.view(len(matrix), 3, res, -1, res).mean(dim=3)

@@ -169,13 +169,35 @@ def test_flip_color_and_rotation_are_what_they_are_called(few):
     torch.testing.assert_close(crop(color=gains), (plain * gains[:, :, None, None]).clamp(max=1))
 
 
-def test_several_crops_a_person_equal_single_ones(few):
+def test_a_crop_does_not_depend_on_the_others(few):
+    """Bit for bit: several crops a person, a batch, and a person alone."""
     parts = [geometric(3, seed) for seed in (5, 6, 7)]
     together = augment(few, Augmentation.cat(parts), RES, RES // 4)
     single = [augment(few, part, RES, RES // 4) for part in parts]
     for name, value in vars(together).items():
-        expected = torch.cat([getattr(sample, name) for sample in single])
-        torch.testing.assert_close(value, expected, atol=1e-4 if name == "image" else 0, rtol=0)
+        assert torch.equal(value, torch.cat([getattr(sample, name) for sample in single])), name
+    for person in range(3):
+        people, one = (
+            replace(all_of_them, **{name: value[[person]] for name, value in tensors(all_of_them)})
+            for all_of_them in (few, parts[0])
+        )
+        alone = augment(people, one, RES, RES // 4)
+        for name, value in vars(single[0]).items():
+            assert torch.equal(getattr(alone, name), value[[person]]), (person, name)
+
+
+def tensors(batch):
+    """The tensors of people or of an augmentation, by name."""
+    return [(name, value) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)]
+
+
+def test_people_are_sampled_together_or_not(few, monkeypatch):
+    both = Augmentation.cat([geometric(3, seed) for seed in (5, 6)])
+    images = []
+    for at_once in (1, 2, 3):
+        monkeypatch.setattr("data.augment.AT_ONCE", at_once)
+        images.append(augment(few, both, RES, RES // 4).image)
+    assert torch.equal(images[0], images[2]) and torch.equal(images[1], images[2])
 
 
 def test_bins_are_the_papers():
