@@ -276,6 +276,15 @@ def test_two_that_build_the_same_file_do_not_disturb_each_other(data, folder):
     assert_same_batches(epochs(loader(data, cache=cache)), epochs(loader(data)))
 
 
+def test_the_first_rank_of_a_machine_makes_what_rank_0_made_elsewhere(data, folder, monkeypatch):
+    monkeypatch.setattr("utils.ranks.rank", lambda: 1)
+    monkeypatch.setattr("utils.ranks.local_rank", lambda: 1)
+    with pytest.raises(DataError, match="cannot be read"):  # waiting makes nothing
+        Caches(folder).get(NAME, loader(data))
+    monkeypatch.setattr("utils.ranks.local_rank", lambda: 0)
+    assert Caches(folder).get(NAME, loader(data)).path.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):

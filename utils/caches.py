@@ -32,7 +32,7 @@ class Caches:
         self._in_memory: dict[str, PatchMemory] = {}
 
     def get(self, name: str, decoder: PatchLoader) -> PatchFile | PatchMemory:
-        """The patches of a decoder's people, who are decoded now unless they have been.
+        """The patches of a decoder's people, who are decoded now unless they have been; all ranks call this.
 
         name: says of whom and for what they are. decoder: has everyone in order, on the CPU.
 
@@ -46,9 +46,10 @@ class Caches:
             cache = PatchFile(self.place / f"{key}.npy", len(patches), patches.res)
             if cache.path.exists():
                 log.info("cache: %s", cache.path)
-            elif ranks.local_rank() == 0:
-                build_file(cache, name, decoder)
-            ranks.wait()
+            for builds in (ranks.rank() == 0, ranks.local_rank() == 0):  # the second: a folder not shared
+                if builds and not cache.path.exists():
+                    build_file(cache, name, decoder)
+                ranks.wait()
             cache.open()
             return cache
         if key not in self._in_memory:
