@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.datasets import DATASETS
 from models import NETWORKS
+from models.occlusion import DRAWN
 
 
 def boolean(text: str) -> bool:
@@ -103,6 +104,7 @@ class StageParser(OneLineParser):
         if opt.exp_dir.resolve() not in folder.parents:
             self.error(f"--exp_id {opt.exp_id}: expected the name of a folder inside {opt.exp_dir}")
         self._check_network(opt)
+        self._check_occlusion(opt)
         if getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has no --is_train
             self._check_training(opt)
         opt.exp_folder = opt.exp_dir / opt.exp_id
@@ -186,8 +188,24 @@ class StageParser(OneLineParser):
     def _check_training(self, opt: argparse.Namespace) -> None:
         if opt.bs == 1 and opt.in_res == NETWORKS[opt.network].stride:
             self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
-        if "eval_grid" in opt and opt.eval_grid:
-            self.error("--eval_grid is for evaluation: leave it out with --is_train true")
+        for name in ("eval_grid", "eval_occlusion"):
+            if getattr(opt, name, False):
+                self.error(f"--{name} is for evaluation: leave it out with --is_train true")
+
+    def _check_occlusion(self, opt: argparse.Namespace) -> None:
+        asked = ("eval_occlusion",)
+        flag = next((name for name in asked if getattr(opt, name, None)), None)
+        network = NETWORKS[opt.network]
+        if flag is None:
+            return
+        if not network.maskable:
+            self.error(f"--{flag}: --network {opt.network} takes no masks: expected --network hourglass")
+        side = opt.in_res // network.stride
+        if side**2 <= DRAWN:
+            self.error(
+                f"--{flag}: at --in_res {opt.in_res} there are {side} x {side} cells to mask: "
+                f"expected --in_res {2 * network.stride} or more"
+            )
 
     def _display(self) -> None:
         add = self.add_argument_group("display").add_argument
@@ -253,6 +271,8 @@ class StageParser(OneLineParser):
         add = self.add_argument_group("evaluation").add_argument
         grid = "also PCK under each of the 7 x 7 means of scale and rotation bins"
         add("--eval_grid", type=boolean, default=False, help=grid)
+        cells = "also PCK with each single cell of the network's smallest map masked"
+        add("--eval_occlusion", type=boolean, default=False, help=cells)
 
     def _image(self) -> None:
         add = self.add_argument_group("one photograph").add_argument

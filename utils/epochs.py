@@ -24,7 +24,9 @@ _PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
 _SOME = r"(?:-[\w.-]+)?"  # the end of an evaluation's names that says whom and what it is of
 _NAMES = (
     re.compile(rf"{_EPOCH}(?P<best>-model-best\.pth\.tar|-preds-best\.mat)"),
-    re.compile(rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.mat|-grid{_SOME}\.(?:txt|png))"),
+    re.compile(
+        rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.mat|-(?:grid|occlusion){_SOME}\.(?:txt|png))"
+    ),
     re.compile(rf"web/evaluation-{_EPOCH}(?P<best>){_SOME}\.html"),
     re.compile(r"web/epoch-(?P<epoch>\d+)(?P<best>)\.html"),
 )
