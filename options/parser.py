@@ -114,6 +114,8 @@ class StageParser(OneLineParser):
             self._check_image(opt)
         if "sr_dir" in opt:
             opt.agent_folder = opt.exp_folder / f"{opt.sr_dir}-{prefix}"
+        if "occ_dir" in opt:
+            opt.occlusion_folder = opt.exp_folder / f"{opt.occ_dir}-{prefix}"
         if "joint_dir" in opt:
             opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{prefix}"
         opt.defaults = {action.dest: action.default for action in self._actions}
@@ -193,7 +195,12 @@ class StageParser(OneLineParser):
                 self.error(f"--{name} is for evaluation: leave it out with --is_train true")
 
     def _check_occlusion(self, opt: argparse.Namespace) -> None:
-        asked = ("eval_occlusion",)
+        if "occlusion" in opt:
+            wrong = "load_prefix_sr" if opt.occlusion else "load_prefix_occ"
+            if getattr(opt, wrong) is not None:
+                pretrained = "occlusion" if opt.occlusion else "scale-rotation"
+                self.error(f"--{wrong}: this run pretrains the {pretrained} agent (--occlusion chooses)")
+        asked = ("occlusion", "load_prefix_occ", "eval_occlusion")
         flag = next((name for name in asked if getattr(opt, name, None)), None)
         network = NETWORKS[opt.network]
         if flag is None:
@@ -230,6 +237,21 @@ class StageParser(OneLineParser):
             default="sr-dir",
             help="start of the folder's name; the pose network's prefix follows",
         )
+
+    def _occlusion_agent(self) -> None:
+        add = self.add_argument_group("the occlusion agent").add_argument
+        add(
+            "--occ_dir",
+            type=folder_name,
+            default="occ-dir",
+            help="start of its folder's name; the pose network's prefix follows",
+        )
+        add("--load_prefix_occ", help="the occlusion agent to start from, such as lr-0.00025-1.pth.tar")
+
+    def _pretraining(self) -> None:
+        add = self.add_argument_group("which agent").add_argument
+        which = "true: pretrain the occlusion agent, on where the joints are; false: the scale-rotation agent"
+        add("--occlusion", type=boolean, default=False, help=which)
 
     def _overwrite(self) -> None:
         add = self.add_argument_group("earlier results").add_argument

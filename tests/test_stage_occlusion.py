@@ -1,19 +1,27 @@
 """The occlusion agent through the stages: evaluation under masks, pretraining, joint training."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.experiment import POSE, Experiment, enlarge_heads, run_here
+from support.experiment import POSE, Experiment, assert_same_state, enlarge_heads, refusal, run_here
 from support.stages import VALID, demo_data
 
 from data.augmentation import Augmentation
 from data.demo import ANNOTATIONS
+from models.occlusion import joint_votes
+from utils.checkpoint import load_checkpoint
+from utils.display.drawing import cross_out, label_cells, shade_cells
 from utils.epochs import epoch_files
 from utils.metrics import SCORED_JOINTS, pck_counts
+from utils.occlusion import vote_rows
 
 pytestmark = pytest.mark.slow
 
-STAGE_1 = "stack-hg.py"
+STAGE_1, PRETRAIN = "stack-hg.py", "pretrain-s-r-agent.py"
+AGENT, OCCLUSION = "lr-0.00025-1.pth.tar", ("--occlusion", "true")
 GRID = ("--in_res", 128, "--num_stacks", 1)  # 2 x 2 cells
 
 
@@ -61,3 +69,80 @@ def test_evaluation_with_each_cell_masked(stage_1, tmp_path):
     assert "With one cell masked" in page and f"{table[0, 0]:.1f}" in page
     written = {file.path.name for file in epoch_files(made.folder)}
     assert {f"{POSE}-occlusion.txt", f"{POSE}-occlusion.png"} <= written  # a later run may replace them
+
+
+@pytest.fixture(scope="module")
+def pretrained(stage_1, tmp_path_factory):
+    """Stage 1 and two epochs of the occlusion agent's pretraining, with pages; not to be changed."""
+    made = stage_1.copy(tmp_path_factory.mktemp("pretrained") / "checkpoints")
+    run_here(PRETRAIN, *made.flags, *GRID, *OCCLUSION, "--nEpochs", 2, "--use_html", "true")
+    return made
+
+
+def occlusion_folder(made):
+    return made.folder / f"occ-dir-{POSE}"
+
+
+def test_votes_are_those_of_the_crops(stage_1):
+    """The rows are made from annotations alone, but they are of the crops that the agent sees."""
+    run = stage_1.run("--in_res", 256)
+    rows = vote_rows(run, run.dataset.train)
+    for people in run.loader(run.dataset.train, "identity"):
+        sample = run.augment(people, Augmentation.identity(len(people)))
+        points = sample.in_crop(sample.points, 64) * (sample.points > 0).all(dim=-1, keepdim=True)
+        assert torch.equal(rows[people.index], joint_votes(points, 64, 4))
+    assert (rows.sum(dim=1) - 1).abs().max() < 1e-6
+    assert rows.std(dim=0).max() > 0.01  # people differ
+
+
+def test_pretraining_tells_what_constants_would_reach(pretrained):
+    history = load_checkpoint(occlusion_folder(pretrained) / AGENT)["train_history"]
+    run = pretrained.run(*GRID)
+    for split, people in (("train", run.dataset.train), ("valid", run.dataset.valid)):
+        rows = vote_rows(run, people).double()
+        mean_row = torch.special.xlogy(rows, rows / rows.mean(dim=0)).nansum(dim=1).mean().item()
+        uniform = torch.special.xlogy(rows, 4 * rows).sum(dim=1).mean().item()
+        for row in history:
+            assert row[f"{split}_mean_row"] == pytest.approx(mean_row, abs=1e-5)
+            assert row[f"{split}_uniform"] == pytest.approx(uniform, abs=1e-5)
+            assert 0 < row[f"{split}_loss"] < 5
+    assert [row["epoch"] for row in history] == [0, 1]
+    page = (occlusion_folder(pretrained) / "web" / "epoch-1.html").read_text()
+    assert "the agent's distribution" in page and "joints lost" in page
+
+
+def test_resumed_pretraining_equals_the_uninterrupted_one(pretrained, tmp_path):
+    made = pretrained.copy(tmp_path / "checkpoints")
+    folder = occlusion_folder(made)
+    for path in folder.glob("lr-0.00025-1*"):
+        path.unlink()
+    flags = (*made.flags, *GRID, *OCCLUSION)
+    run_here(PRETRAIN, *flags, "--nEpochs", 2, "--load_prefix_occ", "lr-0.00025-0")
+    assert_same_state(folder / AGENT, occlusion_folder(pretrained) / AGENT)
+
+
+def test_an_agent_of_the_wrong_kind_is_one_line(pretrained, experiment, tmp_path):
+    made = pretrained.copy(tmp_path / "checkpoints")
+    shutil.copy(experiment.agent_folder / AGENT, occlusion_folder(made) / "lr-0.1-0.pth.tar")
+    flags = (*made.flags, *GRID, *OCCLUSION, "--load_prefix_occ")
+    assert "is a scale-rotation agent" in refusal(PRETRAIN, *flags, "lr-0.1-0")
+    other = experiment.copy(tmp_path / "other")
+    shutil.copy(occlusion_folder(made) / AGENT, other.agent_folder / "lr-0.1-0.pth.tar")
+    assert "is an occlusion agent" in refusal(PRETRAIN, *other.flags, "--load_prefix_sr", "lr-0.1-0")
+    assert "lr-0.00025-0.pth.tar" in refusal(PRETRAIN, *flags, "lr-0.00025-7")  # what there is
+
+
+def test_masks_in_pictures_lie_where_they_are_in_the_network():
+    """A dark cell is the masked one; crosses are at the joints."""
+    image, hidden = np.full((96, 96, 3), 200, np.uint8), np.zeros((4, 4), bool)
+    hidden[1, 2] = True
+    dark = (shade_cells(image, hidden) < 190).all(axis=2)
+    assert dark[24:48, 48:72].all()
+    assert dark.sum() == 24 * 24
+    crossed = (cross_out(image, np.array([[30.0, 70.0]])) != 200).any(axis=2)
+    assert crossed[70, 30]
+    assert np.abs(np.argwhere(crossed) - (70, 30)).max() < 8
+    shares = np.full((2, 2), 0.1)
+    shares[1, 0] = 0.7
+    red = label_cells(np.zeros((96, 96, 3), np.uint8), shares)[..., 0].astype(int)
+    assert red[52:60, 4:12].mean() > 2 * red[4:12, 52:60].mean()

@@ -25,6 +25,11 @@ from utils.runs import Run
 log = logging.getLogger(__name__)
 
 HARDEST = 8  # draws of an epoch that its page shows
+OCCLUSION = "occlusion"  # the kind of an occlusion agent's answers, whose bins are cells
+_TELLING = {
+    "fc_scale.weight": "a scale-rotation agent: expected an occlusion agent, of `--occlusion true`",
+    "out_conv.weight": "an occlusion agent: expected a scale-rotation agent",
+}  # tensors by which a file shows of which agent it is
 
 
 def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
@@ -34,7 +39,7 @@ def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
 
 
 def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """Logits f32 [N, bins] by kind, for un-augmented images [N, 3, H, W].
+    """Logits f32 [N, bins] by kind, for images [N, 3, H, W]; of an occlusion agent they are [N, cells].
 
     The pose network's half pass runs in eval mode without gradients, so that none of its weights and
     statistics can change; afterwards it is in the mode it was in. The agent's own mode is the caller's.
@@ -44,6 +49,8 @@ def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor
         features = network.features(image)
     with run.autocast():
         logits = agent(features)
+    if isinstance(logits, Tensor):
+        logits = {OCCLUSION: logits.flatten(1)}
     return {kind: answer.float() for kind, answer in logits.items()}
 
 
@@ -80,13 +87,17 @@ def constant_loss(rows: dict[str, Tensor], constants: dict[str, Tensor]) -> floa
     return agent_loss(logits, rows).item()
 
 
-def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
+def load_agent(run: Run, agent: nn.Module, path: Path) -> dict:
     """Load an agent's checkpoint and return it.
 
     Raises:
-        UserError: it is damaged, of another size, or was trained on another pose network's features.
+        UserError: it is damaged, of another size, of the other agent, or was trained on another pose
+            network's features.
     """
     checkpoint = load_checkpoint(path)
+    for name, which in _TELLING.items():
+        if name in checkpoint["state_dict"].keys() - agent.state_dict().keys():
+            raise UserError(f"{path} is {which}")
     load_weights(agent, checkpoint, path, run.network_size)
     trained_on, loaded = checkpoint.get("pose"), run.pose_identity
     if trained_on is not None and trained_on != loaded:

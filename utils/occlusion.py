@@ -1,11 +1,15 @@
-"""Occlusion in a run: what a pose network finds under masks."""
+"""Occlusion in a run: the agent that draws masks, what it is pretrained on, and what is found under masks."""
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from data.annotations import People, annotated
+from data.augment import PersonBatch
 from data.augmentation import Augmentation
-from models import NETWORKS
-from models.occlusion import cell_mask
+from data.geometry import transform_points
+from models import NETWORKS, PoseNetwork
+from models.agent import OcclusionAgent
+from models.occlusion import cell_mask, draw_cells, joint_votes, race
 from utils.metrics import PckCounter
 from utils.process import progress
 from utils.runs import Run
@@ -14,6 +18,27 @@ from utils.runs import Run
 def grid_side(run: Run) -> int:
     """Cells of the crop's grid along a side: the size of the pose network's neck."""
     return run.opt.in_res // NETWORKS[run.opt.network].stride
+
+
+def build_occlusion_agent(run: Run, network: PoseNetwork) -> OcclusionAgent:
+    """An agent as wide as the pose network's narrowest features, with initial weights, on the device."""
+    return run.place(OcclusionAgent(network.feature_channels, min(network.feature_channels)))
+
+
+def agent_cells(logits: Tensor, people: PersonBatch, generator: Generator) -> Tensor:
+    """Two different cells a person, int64 [N, 2], drawn from softmax(logits [N, cells]); zeros are uniform.
+
+    The noise is drawn for the whole batch, on the CPU; nothing waits for a GPU.
+    """
+    noise = people.own(race(people.total, logits.shape[1], generator))
+    return draw_cells(logits.detach().softmax(dim=1), noise.to(logits.device, non_blocking=True))
+
+
+def vote_rows(run: Run, people: People) -> Tensor:
+    """Joint votes f32 [N, cells] on people's un-augmented crops, on the device: no photograph is read."""
+    points, center, scale = map(torch.from_numpy, (people.points, people.center, people.scale))
+    places = transform_points(points, center, scale, torch.zeros(len(people)), run.opt.out_res)
+    return joint_votes(places * annotated(points)[..., None], run.opt.out_res, grid_side(run)).to(run.device)
 
 
 @torch.no_grad()
