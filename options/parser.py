@@ -338,11 +338,13 @@ class StageParser(OneLineParser):
             "agent's choice and what to the range of its bins"
         )
         add("--agent_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=draws)
-        add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agent")
+        masks = "how the cells are drawn that are masked in the occlusion agent's batches; likewise"
+        add("--occ_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=masks)
+        add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agents")
         add(
             "--agent_iters",
             type=whole_number(1),
-            help="batches on which the agent trains in each epoch; default: all",
+            help="batches on which each agent trains in an epoch; default: all",
         )
 
     def _resume_agent(self) -> None:

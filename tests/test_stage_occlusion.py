@@ -6,22 +6,33 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.experiment import POSE, Experiment, assert_same_state, enlarge_heads, refusal, run_here
-from support.stages import VALID, demo_data
+from support.experiment import (
+    POSE,
+    Experiment,
+    assert_same_state,
+    differences,
+    enlarge_heads,
+    refusal,
+    run_here,
+)
+from support.stages import VALID, assert_user_error, demo_data, run_stage
 
 from data.augmentation import Augmentation
 from data.demo import ANNOTATIONS
+from data.kinds import KINDS
 from models.occlusion import joint_votes
 from utils.checkpoint import load_checkpoint
 from utils.display.drawing import cross_out, label_cells, shade_cells
 from utils.epochs import epoch_files
+from utils.history import best_epoch
 from utils.metrics import SCORED_JOINTS, pck_counts
 from utils.occlusion import vote_rows
 
 pytestmark = pytest.mark.slow
 
-STAGE_1, PRETRAIN = "stack-hg.py", "pretrain-s-r-agent.py"
+STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
 AGENT, OCCLUSION = "lr-0.00025-1.pth.tar", ("--occlusion", "true")
+TRAINING = ("--load_prefix_occ", AGENT, "--is_train", "true")
 GRID = ("--in_res", 128, "--num_stacks", 1)  # 2 x 2 cells
 
 
@@ -146,3 +157,121 @@ def test_masks_in_pictures_lie_where_they_are_in_the_network():
     shares[1, 0] = 0.7
     red = label_cells(np.zeros((96, 96, 3), np.uint8), shares)[..., 0].astype(int)
     assert red[52:60, 4:12].mean() > 2 * red[4:12, 52:60].mean()
+
+
+# Joint training
+
+
+@pytest.fixture(scope="module")
+def joint(pretrained, tmp_path_factory):
+    """Two epochs with the occlusion agent alone, without a break, with pages; not to be changed."""
+    made = pretrained.copy(tmp_path_factory.mktemp("joint") / "checkpoints")
+    run_here(JOINT, *made.flags, *GRID, *TRAINING, "--nEpochs", 3, "--use_html", "true")
+    return made
+
+
+def test_joint_files_history_and_pages(joint):
+    folder = joint.joint_folder
+    names = {path.name for path in folder.iterdir()}
+    for epoch in (1, 2):
+        occ = f"occ-lr-0.00005-{epoch + 1}.pth.tar"  # the pretrained one had finished epoch 1
+        assert {f"pose-lr-0.00025-{epoch}.pth.tar", f"pose-lr-0.00025-{epoch}-preds.mat", occ} <= names
+        checkpoint = load_checkpoint(folder / f"pose-lr-0.00025-{epoch}.pth.tar")
+        assert checkpoint["occlusion"] + ".pth.tar" == occ
+        assert "agent" not in checkpoint
+    assert not [name for name in names if name.startswith("agent-")]
+    assert {file.path.name for file in epoch_files(folder) if file.beside} == {
+        f"occ-lr-0.00005-{epoch}.pth.tar" for epoch in (2, 3)
+    }
+    row = load_checkpoint(folder / "pose-lr-0.00025-2.pth.tar")["train_history"][-1]
+    assert row["occlusion_gap"] == pytest.approx(row["occlusion_pck_uniform"] - row["occlusion_pck_agent"])
+    assert row["occlusion_reward_share"] + row["occlusion_tie_share"] <= 1
+    assert row["occlusion_gap_error"] > 0
+    assert len(row["occlusion_distribution"]) == 4
+    assert sum(row["occlusion_distribution"]) == pytest.approx(1, abs=1e-5)
+    assert 0 < row["occlusion_entropy"] < 1.3863  # log 4
+    assert 0 < row["occlusion_change"] < 1
+    assert 0 < row["train_pck_random"] < 1 and 0 < row["train_pck_occlusion"] < 1
+    assert not {"agent_loss", "agent_epoch", "train_pck_agent"} & row.keys()
+    learned = load_checkpoint(folder / "occ-lr-0.00005-3.pth.tar")
+    start = load_checkpoint(occlusion_folder(joint) / AGENT)
+    assert len(differences(learned["state_dict"], start["state_dict"])) > 50
+    assert learned["train_history"][-1]["train_loss"] == row["occlusion_loss"]
+    page = (folder / "web" / "epoch-2.html").read_text()
+    assert "masks against uniform ones" in page and "Hardest masks" in page
+
+
+def test_resumed_joint_training_ends_where_the_uninterrupted_one_does(joint, tmp_path):
+    made = joint.copy(tmp_path / "checkpoints")
+    folder = made.joint_folder
+    for path in folder.glob("*-lr-*"):
+        if not path.name.startswith(("pose-lr-0.00025-1", "occ-lr-0.00005-2")):
+            path.unlink()
+    resume = ("--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 3)
+    run_here(JOINT, *made.flags, *GRID, *resume)
+    for name in ("pose-lr-0.00025-2.pth.tar", "occ-lr-0.00005-3.pth.tar"):
+        assert_same_state(folder / name, joint.joint_folder / name)
+    message = refusal(JOINT, *made.flags, *GRID, *resume, "--load_prefix_sr", AGENT)
+    assert message.startswith("--load_prefix_sr") and "leave it out" in message
+
+
+def test_only_as_many_epochs_are_kept_as_asked_for(joint, tmp_path):
+    made = joint.copy(tmp_path / "checkpoints")
+    resume = ("--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 5, "--keep", 1)
+    run_here(JOINT, *made.flags, *GRID, *resume)
+    kept = {path.name for path in made.joint_folder.glob("occ-*")}
+    assert {f"occ-lr-0.00005-{epoch}.pth.tar" for epoch in (2, 3, 5)} <= kept
+    best = load_checkpoint(made.joint_folder / "pose-lr-0.00025-4.pth.tar")["train_history"]
+    assert ("occ-lr-0.00005-4.pth.tar" in kept) == (best_epoch(best) == 3)
+    run_here(JOINT, *made.flags, *GRID, *TRAINING, "--nEpochs", 2, "--overwrite", "true")
+    assert {path.name for path in made.joint_folder.glob("occ-*")} == {"occ-lr-0.00005-2.pth.tar"}
+
+
+def test_control_arm_draws_uniformly_and_leaves_the_agent_alone(joint, pretrained, tmp_path):
+    made = pretrained.copy(tmp_path / "checkpoints")
+    flags = (*made.flags, *GRID, *TRAINING, "--nEpochs", 2)
+    for draws in ("uniform", "pretrained"):
+        run_here(JOINT, *flags, "--joint_dir", draws, "--occ_draws", draws)
+        checkpoint = load_checkpoint(made.folder / f"{draws}-{POSE}" / "occ-lr-0.00005-2.pth.tar")
+        start = load_checkpoint(occlusion_folder(made) / AGENT)
+        assert differences(checkpoint["state_dict"], start["state_dict"]) == []
+        row = load_checkpoint(made.folder / f"{draws}-{POSE}" / "pose-lr-0.00025-1.pth.tar")["train_history"][
+            -1
+        ]
+        assert "occlusion_loss" not in row and "train_pck_occlusion" in row
+    # In its first epoch the learning agent draws as the pretrained one does: it learns afterwards.
+    learned, fixed = (
+        load_checkpoint(folder / "pose-lr-0.00025-1.pth.tar")["state_dict"]
+        for folder in (joint.joint_folder, made.folder / f"pretrained-{POSE}")
+    )
+    assert differences(learned, fixed) == []
+
+
+def test_both_agents_together_resume_exactly(pretrained, tmp_path):
+    made = pretrained.copy(tmp_path / "checkpoints")
+    flags = (*made.flags, *GRID)
+    for kind in KINDS:
+        run_here(f"collect-{kind}-distri.py", *flags)
+    run_here(PRETRAIN, *flags, "--nEpochs", 1)
+    both = (*TRAINING, "--load_prefix_sr", "lr-0.00025-0", "--bs", 3)
+    run_here(JOINT, *flags, *both, "--nEpochs", 3)
+    folder = made.joint_folder
+    row = load_checkpoint(folder / "pose-lr-0.00025-2.pth.tar")["train_history"][-1]
+    assert {"train_pck_random", "train_pck_agent", "train_pck_occlusion", "pck_gap", "occlusion_gap"} <= set(
+        row
+    )
+    names = ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-2.pth.tar", "occ-lr-0.00005-3.pth.tar")
+    for name in names:
+        (folder / name).rename(tmp_path / name)
+    resume = ("--load_checkpoint", "true", "--is_train", "true", "--bs", 3, "--nEpochs", 3)
+    run_here(JOINT, *flags, *resume)
+    for name in names:
+        assert_same_state(folder / name, tmp_path / name)
+
+
+def test_joint_training_without_its_agent_is_one_line(pretrained, experiment):
+    flags = (*pretrained.flags, *GRID, "--is_train", "true")
+    assert "--load_prefix_occ" in refusal(JOINT, *flags)
+    assert AGENT in refusal(JOINT, *flags, "--load_prefix_occ", "lr-0.00025-7")  # what there is
+    done = run_stage(JOINT, *experiment.flags, "--load_prefix_occ", AGENT, check=False)
+    assert_user_error(done, "--load_prefix_occ", "--in_res 64")

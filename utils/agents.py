@@ -109,6 +109,25 @@ def load_agent(run: Run, agent: nn.Module, path: Path) -> dict:
     return checkpoint
 
 
+def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of all batches of all ranks by name, on the CPU; each rank must call this."""
+    mine = {name: torch.cat([batch[name] for batch in batches]).cpu() for name in batches[0]}
+    each = ranks.gathered(mine)
+    return {name: torch.cat([one[name] for one in each]) for name in mine}
+
+
+def mean_distribution(kind: str, shares: Tensor, history: History) -> dict[str, float | list[float]]:
+    """Columns of an epoch: the mean of people's distributions [N, bins], and how far it moved.
+
+    The change is the total variation distance to that of the history's last epoch, where it has one.
+    """
+    last, name, mean = history.rows[-1] if history.rows else {}, f"{kind}_distribution", shares.mean(dim=0)
+    row = {name: mean.tolist()}
+    if name in last:
+        row[f"{kind}_change"] = 0.5 * (mean - torch.tensor(last[name])).abs().sum().item()
+    return row
+
+
 class AgentRecord:
     """What a researcher in augmentation wants to know of an epoch of the agent.
 
@@ -143,9 +162,7 @@ class AgentRecord:
 
         Each rank must ask for it.
         """
-        mine = {name: torch.cat([batch[name] for batch in self._batches]).cpu() for name in self._batches[0]}
-        each = ranks.gathered(mine)
-        return {name: torch.cat([one[name] for one in each]) for name in mine}
+        return joined(self._batches)
 
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means over people; each rank must call this.
@@ -166,13 +183,8 @@ class AgentRecord:
         }
         for kind in KINDS:
             row[f"{kind}_entropy"] = torch.special.entr(self._seen[kind]).sum(dim=1).mean().item()
-        last = history.rows[-1] if history.rows else {}
         for kind in KINDS:
-            mean = self._seen[kind].mean(dim=0)
-            row[f"{kind}_distribution"] = mean.tolist()
-            if f"{kind}_distribution" in last:
-                before = torch.tensor(last[f"{kind}_distribution"])
-                row[f"{kind}_change"] = 0.5 * (mean - before).abs().sum().item()
+            row |= mean_distribution(kind, self._seen[kind], history)
         return row
 
     def hardest(self) -> list[dict]:

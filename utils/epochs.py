@@ -19,7 +19,7 @@ from utils.files import link_file, write_file
 
 log = logging.getLogger(__name__)
 
-_EPOCH = r"(?:pose-|agent-)?lr-[\d.]+-(?P<epoch>\d+)"
+_EPOCH = r"(?:pose-|agent-|occ-)?lr-[\d.]+-(?P<epoch>\d+)"
 _PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
 _SOME = r"(?:-[\w.-]+)?"  # the end of an evaluation's names that says whom and what it is of
 _NAMES = (
@@ -77,7 +77,7 @@ def save_epoch(
 class EpochFile:
     """A file of an epoch; best: whether it is one of an epoch that was the best so far.
 
-    An agent that is trained beside a pose network (`agent-lr-…`) counts epochs of its own.
+    Agents that are trained beside a pose network (`agent-lr-…`, `occ-lr-…`) count epochs of their own.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class EpochFile:
     @property
     def beside(self) -> bool:
         """Whether it is of such an agent."""
-        return self.path.name.startswith("agent-")
+        return self.path.name.startswith(("agent-", "occ-"))
 
 
 def epoch_files(folder: Path) -> list[EpochFile]:
