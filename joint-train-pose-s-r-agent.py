@@ -17,14 +17,14 @@ from torch import Generator, Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 from data.patches import PatchLoader
 from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
 from models.occlusion import cell_mask
 from options.parser import StageParser
 from utils import ranks
-from utils.agents import OCCLUSION, AgentRecord, agent_logits, agent_loss, draw
+from utils.agents import AgentRecord, agent_logits, agent_loss, draw
 from utils.checkpoint import (
     SUFFIX,
     load_checkpoint,
@@ -34,7 +34,7 @@ from utils.checkpoint import (
 from utils.devices import epoch_seed
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
-from utils.display.occlusion import hidden_gallery, occlusion_gallery
+from utils.display.occlusion import cells_section, hidden_gallery, occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
 from utils.errors import UserError
@@ -153,6 +153,7 @@ def gallery(
         sections += hardest_gallery(run, pose.network, hardest[SCALE_ROTATION])
     if OCCLUSION in agents:
         sections += occlusion_gallery(run, pose.network, agents[OCCLUSION].network, pose.epoch)
+        sections += cells_section(pose.history.rows[-1])
         sections += hidden_gallery(run, pose.network, hardest[OCCLUSION])
     return sections
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from data.annotations import People
 from data.augmentation import Augmentation
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 from data.patches import PatchLoader
 from models import PoseNetwork
 from options.parser import StageParser
 from utils import ranks
-from utils.agents import OCCLUSION, agent_logits, agent_loss, build_agent, constant_loss, load_agent
+from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import find_checkpoint
 from utils.display.gallery import agent_gallery
 from utils.display.occlusion import occlusion_gallery

@@ -11,8 +11,8 @@ from support.experiment import load_script
 from support.stand_ins import Silent, plain_run, some_people
 from torch import nn
 
-from data.kinds import KINDS
-from utils.agents import HARDEST, OCCLUSION
+from data.kinds import KINDS, OCCLUSION
+from utils.agents import HARDEST
 from utils.history import History
 from utils.occlusion import OcclusionRecord, agent_cells
 from utils.training import Learner

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.losses import distribution_loss
@@ -25,7 +25,6 @@ from utils.runs import Run
 log = logging.getLogger(__name__)
 
 HARDEST = 8  # draws of an epoch that its page shows
-OCCLUSION = "occlusion"  # the kind of an occlusion agent's answers, whose bins are cells
 _TELLING = {
     "fc_scale.weight": "a scale-rotation agent: expected an occlusion agent, of `--occlusion true`",
     "out_conv.weight": "an occlusion agent: expected a scale-rotation agent",

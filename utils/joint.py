@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from data.kinds import OCCLUSION
 from models import PoseNetwork
-from utils.agents import OCCLUSION, build_agent, load_agent
+from utils.agents import build_agent, load_agent
 from utils.checkpoint import find_checkpoint
 from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError

@@ -10,11 +10,12 @@ from data.annotations import People, annotated
 from data.augment import PersonBatch, Sample
 from data.augmentation import Augmentation
 from data.geometry import transform_points
+from data.kinds import OCCLUSION
 from models import NETWORKS, PoseNetwork
 from models.agent import OcclusionAgent
 from models.occlusion import cell_mask, draw_cells, joint_votes, race
 from utils import ranks
-from utils.agents import HARDEST, OCCLUSION, joined, mean_distribution
+from utils.agents import HARDEST, joined, mean_distribution
 from utils.history import History
 from utils.means import Means
 from utils.metrics import PckCounter, person_pckh

@@ -1,6 +1,7 @@
 """Showing occlusion: galleries of masks, and tables and pictures of what they cost."""
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch import Generator, Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
+from data.kinds import OCCLUSION
 from models.occlusion import cell_mask
-from utils.agents import OCCLUSION, agent_logits
+from utils.agents import agent_logits
 from utils.display.drawing import encode_jpeg, label_cells, shade_cells
 from utils.display.gallery import Crops, fixed_rows, load, look, person_name
 from utils.display.plots import plot_cells
@@ -41,9 +43,8 @@ def report_cells(run: Run, network: nn.Module, path: Path) -> list[Section]:
     log.info("%s", text)
     write_file(path, text + "\n")
     plot_cells(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, f"{title}\n{means}")
-    names = [str(number + 1) for number in range(side)]
     note = f"{title}; in %, without the flip test; {means}."
-    return [Section("With one cell masked", note, grid=Grid("", names, names, grid.tolist()))]
+    return [Section("With one cell masked", note, grid=_grid(grid.tolist()))]
 
 
 def occlusion_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) -> list[Section]:
@@ -74,6 +75,21 @@ def occlusion_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int
         for k, row in enumerate(rows)
     ]
     return [Section("Occlusion: the agent's masks against uniform ones", _note(run), persons)]
+
+
+def cells_section(row: dict) -> list[Section]:
+    """The occlusion agent's mean distribution of an epoch, from its row in the history."""
+    shares = row.get(f"{OCCLUSION}_distribution")
+    if shares is None:
+        return []
+    grid = np.reshape(shares, (math.isqrt(len(shares)), -1)).tolist()
+    note = "Mean over training people of how likely each cell of the crop is, in %; all alike: no preference."
+    return [Section("Which cells the occlusion agent masks", note, grid=_grid(grid))]
+
+
+def _grid(shares: list[list[float]]) -> Grid:
+    names = [str(number + 1) for number in range(len(shares))]
+    return Grid("", names, names, shares)
 
 
 def hidden_gallery(run: Run, network: nn.Module, hardest: list[dict]) -> list[Section]:
