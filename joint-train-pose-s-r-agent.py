@@ -1,4 +1,4 @@
-"""Stage 3: train the pose network against the agent, which learns to draw what is hard; or evaluate."""
+"""Stage 3: train the pose network against agents, which learn to draw what is hard; or evaluate."""
 
 if __name__ == "__main__":
     from utils.signals import end_at_once
@@ -17,16 +17,15 @@ from torch import Generator, Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 from data.patches import PatchLoader
 from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
+from models.occlusion import cell_mask
 from options.parser import StageParser
-from utils import ranks
-from utils.agents import AgentRecord, agent_logits, agent_loss, build_agent, draw, load_agent
+from utils.agents import AgentRecord, agent_logits, agent_loss, draw
 from utils.checkpoint import (
     SUFFIX,
-    find_checkpoint,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
@@ -34,28 +33,30 @@ from utils.checkpoint import (
 from utils.devices import epoch_seed
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
+from utils.display.occlusion import cells_section, hidden_gallery, occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
-from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
 from utils.evaluation import Evaluation, crop_pck, evaluate
 from utils.files import locked
+from utils.joint import POSE, SCALE_ROTATION, load_agents, save_networks
 from utils.means import Means
 from utils.metrics import PckCounter
-from utils.predictions import encode_predictions
+from utils.occlusion import OcclusionRecord, agent_cells, grid_side, masked_pck
 from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
 
-POSE, AGENT = "pose-", "agent-"  # prefixes of the two networks' files in the joint folder
-
 
 def main() -> None:
-    groups = ("train_or_evaluate", "pose", "resume_agent", "agent_folder", "joint", "rate", "epochs", "ranks")
-    opt = StageParser(__doc__, *groups, "overwrite", "evaluation").parse()
+    groups = ("train_or_evaluate", "pose", "resume_agent", "agent_folder", "occlusion_agent", "joint", "rate")
+    opt = StageParser(__doc__, *groups, "epochs", "ranks", "overwrite", "evaluation").parse()
     resumed = newest_checkpoint(opt.joint_folder, POSE) if opt.load_checkpoint else None
-    if opt.is_train and resumed is None and opt.load_prefix_sr is None:
-        raise UserError("--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar")
+    if opt.is_train and resumed is None and opt.load_prefix_sr is None and opt.load_prefix_occ is None:
+        raise UserError(
+            "--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar "
+            "(or --load_prefix_occ, the occlusion agent)"
+        )
     run = Run(opt, opt.joint_folder if opt.is_train or resumed else opt.exp_folder)
     if opt.is_train:
         with locked(run.folder):
@@ -68,28 +69,32 @@ def main() -> None:
 
 
 def train(run: Run, resumed: Path | None) -> None:
-    """Alternate between the pose network and the agent, an epoch each; each epoch is scored and saved."""
+    """Alternate between the pose network and the agents, an epoch each; each epoch is scored and saved."""
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
-    agent = Learner(build_agent(run, pose.network), opt.agent_lr, opt.sync_bn)
     checkpoint = None
     if resumed is None:
         start = run.load_pose(pose.network)
         pose.restore(start, run.pose_path)
         say_other_people(run, start, run.pose_path)
-        agent_path = find_checkpoint(opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr")
     else:
         checkpoint = load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size)
-        if "agent" not in checkpoint:
-            raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
-        agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_checkpoint true")
-    agent.restore(load_agent(run, agent.network, agent_path), agent_path)
+    agents = load_agents(run, pose.network, checkpoint, resumed)
     kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
-    train_loader = run.loader(run.dataset.train, "drawn", run.generator)
-    # The agent's training draws apart, so that the pose network sees the same with and without it.
+    train_loader = run.loader(
+        run.dataset.train, "drawn" if SCALE_ROTATION in agents else "random", run.generator
+    )
+    # The agents' training draws apart, so that the pose network sees the same with and without it.
     agent_generator = Generator()
-    agent_loader = run.loader(run.dataset.train, "drawn", agent_generator, scored=True)
+    trained = {
+        name: run.loader(run.dataset.train, margin, agent_generator, scored=True)
+        for name, margin, draws in (
+            (SCALE_ROTATION, "drawn", opt.agent_draws),
+            (OCCLUSION, "identity", opt.occ_draws),
+        )
+        if name in agents and draws == "learned"
+    }
     valid_loader = run.loader(run.dataset.valid, "identity")
 
     with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
@@ -97,26 +102,29 @@ def train(run: Run, resumed: Path | None) -> None:
             began = time.monotonic()
             lr = scheduled_lr(opt.lr, pose.epoch)
             pose.set_lr(lr)
-            agent.set_lr(opt.agent_lr)
-            pose_row = train_pose(run, pose, agent, train_loader, report)
+            for agent in agents.values():
+                agent.set_lr(opt.agent_lr)
+            pose_row = train_pose(run, pose, agents, train_loader, report)
             pose_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, pose_seconds)
-            agent_row, hardest = {}, []
-            if opt.agent_draws == "learned":
-                agent_generator.manual_seed(epoch_seed(opt.seed, pose.epoch))
-                record = train_agent(run, pose, agent, agent_loader, report, agent_generator)
-                agent_row, hardest = record.row(pose.history), record.hardest()
+            agent_generator.manual_seed(epoch_seed(opt.seed, pose.epoch))
+            agent_row, hardest = {}, dict.fromkeys(agents, ())
+            for name, loader in trained.items():
+                record = TRAINING[name](run, pose, agents[name], loader, report, agent_generator)
+                agent_row |= record.row(pose.history)
+                hardest[name] = record.hardest()
             train_seconds = time.monotonic() - began
             valid = evaluate(run, pose.network, valid_loader)
-            loss = agent_row.get("agent_loss", math.nan)
-            agent.history.append({"epoch": agent.epoch, "lr": opt.agent_lr, "train_loss": loss})
+            for name, agent in agents.items():
+                loss = agent_row.get(f"{name}_loss", math.nan)
+                agent.history.append({"epoch": agent.epoch, "lr": opt.agent_lr, "train_loss": loss})
             pose.history.append(
                 {
                     "epoch": pose.epoch,
                     "lr": lr,
                     **pose_row,
                     **valid.row(),
-                    "agent_epoch": agent.epoch,
+                    **{f"{name}_epoch": agent.epoch for name, agent in agents.items()},
                     "agent_lr": opt.agent_lr,
                     **agent_row,
                     "train_seconds": train_seconds,
@@ -127,70 +135,86 @@ def train(run: Run, resumed: Path | None) -> None:
             )
             report.epoch(valid)
             best = pose.history.improved()
-            if ranks.rank() == 0:
-                kept.add(save(run, pose, agent, valid, best), best)
-            report.show(partial(gallery, run, pose, agent, valid, hardest), valid)
-            pose.epoch += 1
-            agent.epoch += 1
+            kept.add(save_networks(run, pose, agents, valid, best), best)
+            report.show(partial(gallery, run, pose, agents, valid, hardest), valid)
+            for learner in (pose, *agents.values()):
+                learner.epoch += 1
 
 
-def gallery(run: Run, pose: Learner, agent: Learner, valid: Evaluation, hardest: list[dict]) -> list[Section]:
-    """The pictures of an epoch's page."""
-    return [
-        *pose_gallery(run, pose.network, valid),
-        *agent_gallery(run, pose.network, agent.network, pose.epoch),
-        *hardest_gallery(run, pose.network, hardest),
-    ]
-
-
-def save(run: Run, pose: Learner, agent: Learner, valid: Evaluation, best: bool) -> list[Path]:
-    """Both networks' checkpoints; the agent's comes first, so that the pose network's never lacks it."""
-    agent_name = AGENT + checkpoint_name(run.opt.agent_lr, agent.epoch)
-    pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
-    agent_checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
-    pose_checkpoint = pose.checkpoint(run) | {"agent": agent_name}
-    predictions = encode_predictions(valid.preds, run.dataset.valid)
-    return [
-        *save_epoch(run.folder, agent_name, agent_checkpoint, best=False),
-        *save_epoch(run.folder, pose_name, pose_checkpoint, best, predictions),
-    ]
+def gallery(
+    run: Run, pose: Learner, agents: dict[str, Learner], valid: Evaluation, hardest: dict[str, list[dict]]
+) -> list[Section]:
+    """The pictures of an epoch's page; hardest: each agent's draws that lost most."""
+    sections = pose_gallery(run, pose.network, valid)
+    if SCALE_ROTATION in agents:
+        sections += agent_gallery(run, pose.network, agents[SCALE_ROTATION].network, pose.epoch)
+        sections += hardest_gallery(run, pose.network, hardest[SCALE_ROTATION])
+    if OCCLUSION in agents:
+        sections += occlusion_gallery(run, pose.network, agents[OCCLUSION].network, pose.epoch)
+        sections += cells_section(pose.history.rows[-1])
+        sections += hidden_gallery(run, pose.network, hardest[OCCLUSION])
+    return sections
 
 
 def train_pose(
-    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report
+    run: Run, pose: Learner, agents: dict[str, Learner], loader: PatchLoader, report: Report
 ) -> dict[str, float]:
-    """One pass over the training people: even batches augmented at random, odd ones as --agent_draws says."""
+    """One pass over the training people, whose batches take turns.
+
+    The first is augmented at random, the next as --agent_draws says, the third at random and masked as
+    --occ_draws says; the turn of an agent that takes no part is left out.
+    """
     pose.network.train()
-    agent.network.eval()
-    means = Means("loss")
-    pck = {drawn: PckCounter(run.dataset.threshold) for drawn in ("random", "agent")}
+    for agent in agents.values():
+        agent.network.eval()
+    means, turns = Means("loss"), ("random", *agents)
+    pck = {turn: PckCounter(run.dataset.threshold) for turn in turns}
+
+    def seen() -> float:
+        return sum(pck.values(), PckCounter(run.dataset.threshold)).read()
+
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
         augmentation = people.own(Augmentation.random(people.total, run.generator))
-        if index % 2:
-            if run.opt.agent_draws == "uniform":
-                logits = {kind.name: torch.zeros(len(people), len(kind.means)) for kind in KINDS.values()}
-            else:
-                with torch.no_grad():
-                    logits = look(run, pose.network, agent.network, people)
-            drawn, _ = draw(logits, people, run.generator)
-            fields = {kind.field: getattr(drawn, kind.field) for kind in KINDS.values()}
-            augmentation = replace(augmentation, **fields)
+        turn, mask = turns[index % len(turns)], None
+        if turn == SCALE_ROTATION:
+            augmentation = replace(augmentation, **drawn_fields(run, pose, agents[turn], people))
         sample = run.augment(people, augmentation)
-        outputs = run.forward(pose.parallel, sample.image)
+        if turn == OCCLUSION:
+            mask = drawn_mask(run, pose, agents[turn], people, sample.image)
+        outputs = run.forward(pose.parallel, sample.image, mask)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
         means.add(people.counted * len(people), loss=loss)
-        pck["agent" if index % 2 else "random"].add(outputs[-1].detach(), sample, people.counted)
-        report.batch(
-            bar, pose.epoch, index, lambda: {**means.read(), "pck": (pck["random"] + pck["agent"]).read()}
-        )
+        pck[turn].add(outputs[-1].detach(), sample, people.counted)
+        report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": seen()})
     pose.require_finite()
     return {
         "train_loss": means.read()["loss"],
-        "train_pck": (pck["random"] + pck["agent"]).read(),
-        "train_pck_random": pck["random"].read(),
-        "train_pck_agent": pck["agent"].read(),
+        "train_pck": seen(),
+        **{f"train_pck_{turn}": counter.read() for turn, counter in pck.items()},
     }
+
+
+def drawn_fields(run: Run, pose: Learner, agent: Learner, people: PersonBatch) -> dict[str, Tensor]:
+    """What takes the place of random scales and rotations, [N] by the fields of `Augmentation`."""
+    if run.opt.agent_draws == "uniform":
+        logits = {kind.name: torch.zeros(len(people), len(kind.means)) for kind in KINDS.values()}
+    else:
+        with torch.no_grad():
+            logits = look(run, pose.network, agent.network, people)
+    drawn, _ = draw(logits, people, run.generator)
+    return {kind.field: getattr(drawn, kind.field) for kind in KINDS.values()}
+
+
+def drawn_mask(run: Run, pose: Learner, agent: Learner, people: PersonBatch, image: Tensor) -> Tensor:
+    """Masks f32 [N, 1, side, side] for augmented people: the agent looks at the very crops that get them."""
+    side = grid_side(run)
+    if run.opt.occ_draws == "uniform":
+        logits = torch.zeros(len(people), side * side, device=run.device)
+    else:
+        with torch.no_grad():
+            logits = agent_logits(run, pose.network, agent.network, image)[OCCLUSION]
+    return cell_mask(agent_cells(logits, people, run.generator), side)
 
 
 def train_agent(
@@ -223,6 +247,37 @@ def train_agent(
         report.batch(bar, pose.epoch, index, record.means.read)
     agent.require_finite()
     return record
+
+
+def train_occlusion(
+    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report, generator: Generator
+) -> OcclusionRecord:
+    """As `train_agent`, for the occlusion agent.
+
+    Each person is seen un-augmented under two cells drawn uniformly and under the agent's two. Where these
+    were harder, both are rewarded; elsewhere both are penalised.
+    """
+    pose.network.eval()
+    agent.network.train()
+    record = OcclusionRecord()
+    iters = min(len(loader), run.opt.agent_iters or len(loader))
+    bar = progress(islice(loader, iters), f"epoch {pose.epoch}, occlusion", run.opt.bs, iters)
+    for index, people in enumerate(bar):
+        sample = run.augment(people, Augmentation.identity(len(people)))
+        logits = agent_logits(run, pose.network, agent.parallel, sample.image)
+        uniform = agent_cells(torch.zeros_like(logits[OCCLUSION]), people, generator)
+        drawn = agent_cells(logits[OCCLUSION], people, generator)
+        pck = masked_pck(run, pose.network, sample, [uniform, drawn])
+        predicted = logits[OCCLUSION].detach().softmax(dim=1)
+        target = rewarded_distribution(predicted, drawn, *pck)
+        loss = agent.step(agent_loss(logits, {OCCLUSION: target}), people.weight)
+        record.add(loss, predicted, target, pck, people, drawn)
+        report.batch(bar, pose.epoch, index, record.means.read)
+    agent.require_finite()
+    return record
+
+
+TRAINING = {SCALE_ROTATION: train_agent, OCCLUSION: train_occlusion}
 
 
 def look(run: Run, network: PoseNetwork, agent: nn.Module, people: PersonBatch) -> dict[str, Tensor]:

@@ -1,4 +1,7 @@
-"""Stage 2: train the agent to predict the collected scale and rotation distributions of each person."""
+"""Stage 2: train the agent to predict the collected scale and rotation distributions of each person.
+
+With --occlusion true, train the occlusion agent instead, to predict in which cells of the crop joints are.
+"""
 
 if __name__ == "__main__":
     from utils.signals import end_at_once
@@ -6,58 +9,79 @@ if __name__ == "__main__":
     end_at_once()  # the imports below take seconds
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.annotations import People
 from data.augmentation import Augmentation
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 from data.patches import PatchLoader
 from models import PoseNetwork
-from models.agent import ScaleRotationAgent
 from options.parser import StageParser
-from utils import ranks
 from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import find_checkpoint
 from utils.display.gallery import agent_gallery
+from utils.display.occlusion import occlusion_gallery
 from utils.display.report import Report
+from utils.display.sections import Section
 from utils.distributions import distribution_path, read_distributions
 from utils.epochs import checkpoint_name, save_epoch
 from utils.files import locked
 from utils.means import Means
 from utils.metrics import scorable
+from utils.occlusion import build_occlusion_agent, vote_rows
 from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.training import Learner, fresh_or_resumed, used_resources
 
 
 def main() -> None:
-    groups = ("pose", "agent_folder", "resume_agent", "rate", "epochs", "ranks", "overwrite")
-    opt = StageParser(__doc__, *groups).parse()
-    run = Run(opt, opt.agent_folder)
+    groups = ("pose", "agent_folder", "resume_agent", "occlusion_agent", "pretraining", "rate", "epochs")
+    opt = StageParser(__doc__, *groups, "ranks", "overwrite").parse()
+    if opt.occlusion:
+        task, prefix, folder = OCCLUDING, opt.load_prefix_occ, opt.occlusion_folder
+    else:
+        task, prefix, folder = SCALING_AND_ROTATING, opt.load_prefix_sr, opt.agent_folder
+    run = Run(opt, folder)
     with locked(run.folder):
-        train(run)
+        train(run, task, prefix)
 
 
-def train(run: Run) -> None:
-    """Train from the start, or resume from `--load_prefix_sr`; each epoch is scored and saved."""
+@dataclass(frozen=True)
+class Task:
+    """What pretraining is for one of the two agents.
+
+    build: its initial network. rows: what it learns to predict of a split's people, [N, bins] by kind, on the
+    device. gallery: what its pages show after an epoch. resume_flag: names the checkpoint to resume from.
+    """
+
+    build: Callable[[Run, PoseNetwork], nn.Module]
+    rows: Callable[[Run, str, People], dict[str, Tensor]]
+    gallery: Callable[[Run, nn.Module, nn.Module, int], list[Section]]
+    resume_flag: str
+
+
+def train(run: Run, task: Task, prefix: str | None) -> None:
+    """Train from the start, or resume from the checkpoint of that prefix; each epoch is scored and saved."""
     opt = run.opt
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
-    agent = Learner(build_agent(run, network), opt.lr, opt.sync_bn)
+    agent = Learner(task.build(run, network), opt.lr, opt.sync_bn)
     path = checkpoint = None
-    if opt.load_prefix_sr is not None:
-        path = find_checkpoint(run.folder, opt.load_prefix_sr, "--load_prefix_sr")
+    if prefix is not None:
+        path = find_checkpoint(run.folder, prefix, task.resume_flag)
         checkpoint = load_agent(run, agent.network, path)
-    kept = fresh_or_resumed(run, agent, checkpoint, path, "--load_prefix_sr")
+    kept = fresh_or_resumed(run, agent, checkpoint, path, task.resume_flag)
     train_people, valid_people = run.dataset.train, run.dataset.valid
     train_loader = run.loader(train_people, "identity", run.generator, scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
-    train_rows = collected_rows(run, "train", train_people)
-    valid_rows = collected_rows(run, "val", valid_people)
+    train_rows = task.rows(run, "train", train_people)
+    valid_rows = task.rows(run, "val", valid_people)
 
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:
@@ -81,10 +105,9 @@ def train(run: Run) -> None:
             )
             report.epoch()
             best = agent.history.improved()
-            if ranks.rank() == 0:
-                checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
-                kept.add(save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best), best)
-            report.show(partial(agent_gallery, run, network, agent.network, agent.epoch))
+            checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
+            kept.add(save_epoch(run.folder, checkpoint_name(opt.lr, agent.epoch), checkpoint, best), best)
+            report.show(partial(task.gallery, run, network, agent.network, agent.epoch))
             agent.epoch += 1
 
 
@@ -96,6 +119,15 @@ def collected_rows(run: Run, split: str, people: People) -> dict[str, Tensor]:
         ).to(run.device)
         for kind in KINDS
     }
+
+
+def joint_votes(run: Run, split: str, people: People) -> dict[str, Tensor]:
+    """In which cells of the crop people's joints are, [N, cells]; nothing is collected for it."""
+    return {OCCLUSION: vote_rows(run, people)}
+
+
+SCALING_AND_ROTATING = Task(build_agent, collected_rows, agent_gallery, "--load_prefix_sr")
+OCCLUDING = Task(build_occlusion_agent, joint_votes, occlusion_gallery, "--load_prefix_occ")
 
 
 def baselines(split: str, people: People, rows: dict[str, Tensor]) -> dict[str, float]:
@@ -139,7 +171,7 @@ def train_epoch(
 def mean_loss(
     run: Run,
     network: PoseNetwork,
-    agent: ScaleRotationAgent,
+    agent: nn.Module,
     loader: PatchLoader,
     rows: dict[str, Tensor],
 ) -> float:

@@ -12,7 +12,6 @@ from data.augmentation import Augmentation
 from data.patches import PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
-from utils import ranks
 from utils.checkpoint import SUFFIX
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import pose_gallery
@@ -81,8 +80,7 @@ def train(run: Run) -> None:
             report.epoch(valid)
             name, best = checkpoint_name(opt.lr, pose.epoch), pose.history.improved()
             predictions = encode_predictions(valid.preds, run.dataset.valid)
-            if ranks.rank() == 0:
-                kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
+            kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
             report.show(partial(pose_gallery, run, pose.network, valid), valid)
             pose.epoch += 1
 

@@ -16,12 +16,15 @@ class PoseNetwork(Protocol):
     stride: the input's sides are multiples of it, px; the last of the features is so many times smaller.
     heatmap_stride: the heatmaps are so many times smaller than the input.
     sizes: names of the constructor's arguments that are flags of the command line too.
+    maskable: whether `forward` takes a mask of the last feature's size, too: f32 [N, 1, h, w], 0 where it is
+    occluded.
     feature_channels: channels of the five features.
     """
 
     stride: ClassVar[int]
     heatmap_stride: ClassVar[int]
     sizes: ClassVar[tuple[str, ...]]
+    maskable: ClassVar[bool]
     feature_channels: tuple[int, ...]
 
     def forward(self, image: Tensor) -> list[Tensor]:

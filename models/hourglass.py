@@ -85,6 +85,7 @@ class StackedHourglass(nn.Module):
     stride: ClassVar[int] = 64  # 4 in the stem, 16 in the hourglass
     heatmap_stride: ClassVar[int] = 4
     sizes: ClassVar[tuple[str, ...]] = ("num_stacks", "num_modules", "chan")
+    maskable: ClassVar[bool] = True
 
     def __init__(self, num_stacks: int = 2, num_modules: int = 1, num_classes: int = 16, chan: int = 256):
         super().__init__()

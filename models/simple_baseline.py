@@ -28,6 +28,7 @@ class SimpleBaseline(nn.Module):
     stride: ClassVar[int] = 64  # the ResNet's 32, and 2 of the pooling that makes the agent's neck
     heatmap_stride: ClassVar[int] = 4
     sizes: ClassVar[tuple[str, ...]] = ()
+    maskable: ClassVar[bool] = False
 
     def __init__(self, depth: int = 50, num_classes: int = 16):
         super().__init__()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.datasets import DATASETS
 from models import NETWORKS
+from models.occlusion import DRAWN
 
 
 def boolean(text: str) -> bool:
@@ -110,6 +111,7 @@ class StageParser(OneLineParser):
         if opt.exp_dir.resolve() not in folder.parents:
             self.error(f"--exp_id {opt.exp_id}: expected the name of a folder inside {opt.exp_dir}")
         self._check_network(opt)
+        self._check_occlusion(opt)
         if getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has no --is_train
             self._check_training(opt)
         opt.exp_folder = opt.exp_dir / opt.exp_id
@@ -119,6 +121,8 @@ class StageParser(OneLineParser):
             self._check_image(opt)
         if "sr_dir" in opt:
             opt.agent_folder = opt.exp_folder / f"{opt.sr_dir}-{prefix}"
+        if "occ_dir" in opt:
+            opt.occlusion_folder = opt.exp_folder / f"{opt.occ_dir}-{prefix}"
         if "joint_dir" in opt:
             opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{prefix}"
         opt.defaults = {action.dest: action.default for action in self._actions}
@@ -198,8 +202,29 @@ class StageParser(OneLineParser):
     def _check_training(self, opt: argparse.Namespace) -> None:
         if opt.bs == 1 and opt.in_res == NETWORKS[opt.network].stride:
             self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
-        if "eval_grid" in opt and opt.eval_grid:
-            self.error("--eval_grid is for evaluation: leave it out with --is_train true")
+        for name in ("eval_grid", "eval_occlusion"):
+            if getattr(opt, name, False):
+                self.error(f"--{name} is for evaluation: leave it out with --is_train true")
+
+    def _check_occlusion(self, opt: argparse.Namespace) -> None:
+        if "occlusion" in opt:
+            wrong = "load_prefix_sr" if opt.occlusion else "load_prefix_occ"
+            if getattr(opt, wrong) is not None:
+                pretrained = "occlusion" if opt.occlusion else "scale-rotation"
+                self.error(f"--{wrong}: this run pretrains the {pretrained} agent (--occlusion chooses)")
+        asked = ("occlusion", "load_prefix_occ", "eval_occlusion")
+        flag = next((name for name in asked if getattr(opt, name, None)), None)
+        network = NETWORKS[opt.network]
+        if flag is None:
+            return
+        if not network.maskable:
+            self.error(f"--{flag}: --network {opt.network} takes no masks: expected --network hourglass")
+        side = opt.in_res // network.stride
+        if side**2 <= DRAWN:
+            self.error(
+                f"--{flag}: at --in_res {opt.in_res} there are {side} x {side} cells to mask: "
+                f"expected --in_res {2 * network.stride} or more"
+            )
 
     def _display(self) -> None:
         add = self.add_argument_group("display").add_argument
@@ -224,6 +249,21 @@ class StageParser(OneLineParser):
             default="sr-dir",
             help="start of the folder's name; the pose network's prefix follows",
         )
+
+    def _occlusion_agent(self) -> None:
+        add = self.add_argument_group("the occlusion agent").add_argument
+        add(
+            "--occ_dir",
+            type=folder_name,
+            default="occ-dir",
+            help="start of its folder's name; the pose network's prefix follows",
+        )
+        add("--load_prefix_occ", help="the occlusion agent to start from, such as lr-0.00025-1.pth.tar")
+
+    def _pretraining(self) -> None:
+        add = self.add_argument_group("which agent").add_argument
+        which = "true: pretrain the occlusion agent, on where the joints are; false: the scale-rotation agent"
+        add("--occlusion", type=boolean, default=False, help=which)
 
     def _overwrite(self) -> None:
         add = self.add_argument_group("earlier results").add_argument
@@ -265,6 +305,8 @@ class StageParser(OneLineParser):
         add = self.add_argument_group("evaluation").add_argument
         grid = "also PCK under each of the 7 x 7 means of scale and rotation bins"
         add("--eval_grid", type=boolean, default=False, help=grid)
+        cells = "also PCK with each single cell of the network's smallest map masked"
+        add("--eval_occlusion", type=boolean, default=False, help=cells)
 
     def _image(self) -> None:
         add = self.add_argument_group("one photograph").add_argument
@@ -308,15 +350,17 @@ class StageParser(OneLineParser):
             "agent's choice and what to the range of its bins"
         )
         add("--agent_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=draws)
+        masks = "how the cells are drawn that are masked in the occlusion agent's batches; likewise"
+        add("--occ_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=masks)
         self._agent_training()
 
     def _agent_training(self) -> None:
-        add = self.add_argument_group("the agent's part of joint training").add_argument
-        add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agent")
+        add = self.add_argument_group("the agents' part of joint training").add_argument
+        add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agents")
         add(
             "--agent_iters",
             type=whole_number(1),
-            help="batches on which the agent trains in each epoch; default: all",
+            help="batches on which each agent trains in an epoch; default: all",
         )
 
     def _resume_agent(self) -> None:

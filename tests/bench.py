@@ -107,7 +107,7 @@ def measure(run: Run) -> None:
     )
     loader = run.loader(people, "drawn", run.generator)
     pose_part = per_person(
-        "  stage 3, pose network", lambda: joint.train_pose(run, pose, agent, loader, Silent())
+        "  stage 3, pose network", lambda: joint.train_pose(run, pose, {"agent": agent}, loader, Silent())
     )
     agent_part = per_person(
         "  stage 3, agent", lambda: joint.train_agent(run, pose, agent, loader, Silent(), run.generator)

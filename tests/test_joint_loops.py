@@ -169,7 +169,7 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     monkeypatch.setattr(run, "augment", recorded)
     loader = run.loader(run.dataset.train, "drawn", run.generator)
     before, agent_before = learner_state(pose), learner_state(agent)
-    row = SCRIPT.train_pose(run, pose, agent, loader, Silent())
+    row = SCRIPT.train_pose(run, pose, {"agent": agent}, loader, Silent())
     assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
     assert not torch.equal(learner_state(pose)["conv1.weight"], before["conv1.weight"])
     assert pose.network.training

@@ -2,6 +2,7 @@
 
 from support.visdom_events import JOINT, POSE, RUNNING, epochs, start
 
+from utils.display.curves import draw_curves
 from utils.display.visdom_windows import draw_windows
 
 PRETRAINING = {
@@ -75,3 +76,36 @@ def test_options_are_escaped_and_what_is_not_finite_is_a_gap():
     assert "<script>" not in windows["options"]["data"][0]["content"]
     assert "&lt;script&gt;" in windows["options"]["data"][0]["content"]
     assert [curve["y"] for curve in windows["loss"]["data"]] == [[None], [None]]
+
+
+def test_the_occlusion_agent_has_windows_of_its_own():
+    shares = ("occlusion_reward_share", "occlusion_tie_share", "occlusion_limit_share")
+    names = ("occlusion_pck_uniform", "occlusion_pck_agent", "occlusion_loss", "occlusion_entropy", *shares)
+    row = {"kind": "epoch", "epoch": 0, **dict.fromkeys(names, 0.5), "occlusion_gap": 0.04}
+    row |= {"occlusion_gap_error": 0.01, "occlusion_distribution": [k / 120 for k in range(16)]}
+    batch = {
+        "kind": "batch",
+        "epoch": 0,
+        "batch": 1,
+        "batches": 2,
+        "occlusion_loss": 2.0,
+        "occlusion_gap": 0.1,
+    }
+    events = [start(), batch, row]
+    cells = [f"{row}, {column}" for row in range(1, 5) for column in range(1, 5)]
+    assert legends(events) == {
+        "PCK by mask": ["uniform", "agent"],
+        "gap of masks": [RUNNING, "mean"],
+        "reward of masks": ["rewarded", "ties", "targets at their limit"],
+        "loss of the occlusion agent": [RUNNING, "training"],
+        "entropy": ["occlusion"],
+        "occlusion distribution": cells,
+    }
+    windows = draw_windows(events)
+    gap = windows["gap of masks"]["data"][1]
+    assert (gap["y"], gap["error_y"]["array"]) == ([4.0], [1.0])
+    looks = {(c["line"]["color"], c["line"]["dash"]) for c in windows["occlusion distribution"]["data"]}
+    assert len(looks) == 16
+    titles = [title for title, svg in draw_curves([row], "PCKh@0.5") if b"</svg>" in svg]
+    assert "Mean distribution of occlusion, %" in titles
+    assert len(titles) == 6

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.losses import distribution_loss
@@ -25,6 +25,10 @@ from utils.runs import Run
 log = logging.getLogger(__name__)
 
 HARDEST = 8  # draws of an epoch that its page shows
+_TELLING = {
+    "fc_scale.weight": "a scale-rotation agent: expected an occlusion agent, of `--occlusion true`",
+    "out_conv.weight": "an occlusion agent: expected a scale-rotation agent",
+}  # tensors by which a file shows of which agent it is
 
 
 def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
@@ -34,7 +38,7 @@ def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
 
 
 def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """Logits f32 [N, bins] by kind, for un-augmented images [N, 3, H, W].
+    """Logits f32 [N, bins] by kind, for images [N, 3, H, W]; of an occlusion agent they are [N, cells].
 
     The pose network's half pass runs in eval mode without gradients, so that none of its weights and
     statistics can change; afterwards it is in the mode it was in. The agent's own mode is the caller's.
@@ -44,6 +48,8 @@ def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor
         features = network.features(image)
     with run.autocast():
         logits = agent(features)
+    if isinstance(logits, Tensor):
+        logits = {OCCLUSION: logits.flatten(1)}
     return {kind: answer.float() for kind, answer in logits.items()}
 
 
@@ -80,13 +86,17 @@ def constant_loss(rows: dict[str, Tensor], constants: dict[str, Tensor]) -> floa
     return agent_loss(logits, rows).item()
 
 
-def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
+def load_agent(run: Run, agent: nn.Module, path: Path) -> dict:
     """Load an agent's checkpoint and return it.
 
     Raises:
-        UserError: it is damaged, of another size, or was trained on another pose network's features.
+        UserError: it is damaged, of another size, of the other agent, or was trained on another pose
+            network's features.
     """
     checkpoint = load_checkpoint(path)
+    for name, which in _TELLING.items():
+        if name in checkpoint["state_dict"].keys() - agent.state_dict().keys():
+            raise UserError(f"{path} is {which}")
     load_weights(agent, checkpoint, path, run.network_size)
     trained_on, loaded = checkpoint.get("pose"), run.pose_identity
     if trained_on is not None and trained_on != loaded:
@@ -96,6 +106,25 @@ def load_agent(run: Run, agent: ScaleRotationAgent, path: Path) -> dict:
         )
     log.info("agent: %s", path)
     return checkpoint
+
+
+def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of all batches of all ranks by name, on the CPU; each rank must call this."""
+    mine = {name: torch.cat([batch[name] for batch in batches]).cpu() for name in batches[0]}
+    each = ranks.gathered(mine)
+    return {name: torch.cat([one[name] for one in each]) for name in mine}
+
+
+def mean_distribution(kind: str, shares: Tensor, history: History) -> dict[str, float | list[float]]:
+    """Columns of an epoch: the mean of people's distributions [N, bins], and how far it moved.
+
+    The change is the total variation distance to that of the history's last epoch, where it has one.
+    """
+    last, name, mean = history.rows[-1] if history.rows else {}, f"{kind}_distribution", shares.mean(dim=0)
+    row = {name: mean.tolist()}
+    if name in last:
+        row[f"{kind}_change"] = 0.5 * (mean - torch.tensor(last[name])).abs().sum().item()
+    return row
 
 
 class AgentRecord:
@@ -132,9 +161,7 @@ class AgentRecord:
 
         Each rank must ask for it.
         """
-        mine = {name: torch.cat([batch[name] for batch in self._batches]).cpu() for name in self._batches[0]}
-        each = ranks.gathered(mine)
-        return {name: torch.cat([one[name] for one in each]) for name in mine}
+        return joined(self._batches)
 
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means over people; each rank must call this.
@@ -155,13 +182,8 @@ class AgentRecord:
         }
         for kind in KINDS:
             row[f"{kind}_entropy"] = torch.special.entr(self._seen[kind]).sum(dim=1).mean().item()
-        last = history.rows[-1] if history.rows else {}
         for kind in KINDS:
-            mean = self._seen[kind].mean(dim=0)
-            row[f"{kind}_distribution"] = mean.tolist()
-            if f"{kind}_distribution" in last:
-                before = torch.tensor(last[f"{kind}_distribution"])
-                row[f"{kind}_change"] = 0.5 * (mean - before).abs().sum().item()
+            row |= mean_distribution(kind, self._seen[kind], history)
         return row
 
     def hardest(self) -> list[dict]:

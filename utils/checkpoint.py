@@ -10,8 +10,8 @@ A checkpoint is a dict of
     network         the flags that choose and size the pose network, with their values
     people          data set, and fingerprints of the people it was trained and validated on
 and, of an agent, pose: name and hash of the pose network's file that it learned from; of a pose network in
-joint training, agent: the name of the agent's checkpoint beside it. Files of the 2018 release load too: they
-lack all but the first three, and their names carry the epoch.
+joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
+release load too: they lack all but the first three, and their names carry the epoch.
 """
 
 import hashlib

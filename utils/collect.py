@@ -44,12 +44,9 @@ def collect(opt: argparse.Namespace, name: str) -> None:
             log.info("%s exists already and fits this run: kept (--overwrite true collects again)", path)
         else:
             rows = collect_rows(run, network, people, kind)
-            if ranks.rank() == 0:
-                write_distributions(path, rows, source)
-                log.info("%s: %d people", path, len(people))
+            write_distributions(path, rows, source)
+            log.info("%s: %d people", path, len(people))
         collected[split] = rows[torch.from_numpy(scorable(people))]
-    if ranks.rank():
-        return
     for split, rows in collected.items():
         log.info("%s", summary(rows, split, kind))
     plot = run.folder / f"{name}-distributions.png"

@@ -13,18 +13,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils import ranks
 from utils.checkpoint import SUFFIX
 from utils.errors import UserError
 from utils.files import link_file, write_file
 
 log = logging.getLogger(__name__)
 
-_EPOCH = r"(?:pose-|agent-)?lr-[\d.]+-(?P<epoch>\d+)"
+_EPOCH = r"(?:pose-|agent-|occ-)?lr-[\d.]+-(?P<epoch>\d+)"
 _PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
 _SOME = r"(?:-[\w.-]+)?"  # the end of an evaluation's names that says whom and what it is of
 _NAMES = (
     re.compile(rf"{_EPOCH}(?P<best>-model-best\.pth\.tar|-preds-best\.mat)"),
-    re.compile(rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.mat|-grid{_SOME}\.(?:txt|png))"),
+    re.compile(
+        rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.mat|-(?:grid|occlusion){_SOME}\.(?:txt|png))"
+    ),
     re.compile(rf"web/evaluation-{_EPOCH}(?P<best>){_SOME}\.html"),
     re.compile(r"web/epoch-(?P<epoch>\d+)(?P<best>)\.html"),
 )
@@ -75,7 +78,7 @@ def save_epoch(
 class EpochFile:
     """A file of an epoch; best: whether it is one of an epoch that was the best so far.
 
-    An agent that is trained beside a pose network (`agent-lr-…`) counts epochs of its own.
+    Agents that are trained beside a pose network (`agent-lr-…`, `occ-lr-…`) count epochs of their own.
     """
 
     path: Path
@@ -85,7 +88,7 @@ class EpochFile:
     @property
     def beside(self) -> bool:
         """Whether it is of such an agent."""
-        return self.path.name.startswith("agent-")
+        return self.path.name.startswith(("agent-", "occ-"))
 
 
 def epoch_files(folder: Path) -> list[EpochFile]:
@@ -145,7 +148,9 @@ class KeptEpochs:
         self._best: list[Path] = []
 
     def add(self, written: list[Path], best: bool) -> None:
-        """An epoch is saved: remove what need not stay any more."""
+        """An epoch is saved: remove what need not stay any more. Rank 0 does."""
+        if ranks.rank():
+            return
         for path in self._superseded - set(written):
             path.unlink(missing_ok=True)
         self._superseded = set()

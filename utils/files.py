@@ -28,11 +28,14 @@ LOCK = ".lock"
 def write_file(path: Path, content: bytes | str) -> None:
     """Put content into a file so that a reader sees the old content or all of the new, at any moment.
 
-    Written under a temporary name in the same folder, flushed to the disk, then renamed. Text is UTF-8.
+    Written under a temporary name in the same folder, flushed to the disk, then renamed. Text is UTF-8. Of
+    several ranks only rank 0 writes.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
     """
+    if ranks.rank():
+        return
     with new_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -55,11 +58,13 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 def link_file(path: Path, target: Path) -> None:
     """Make `path` a second name of the file `target`, or a copy where the file system has no hard links.
 
-    Whichever of the two is written anew later, the other keeps its content.
+    Whichever of the two is written anew later, the other keeps its content. Of several ranks only rank 0 links.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
     """
+    if ranks.rank():
+        return
     try:
         with _replacing(path) as temporary:
             temporary.hardlink_to(target)

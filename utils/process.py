@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 batch_log = logging.getLogger("batches")
 """For lines about single batches: they go to the file alone, a terminal has the progress bar."""
 
-GRACE = 3  # s that another rank waits for rank 0's line before it says its own
+GRACE = 10  # s that another rank waits for rank 0's line before it says its own
 PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
 
 

@@ -185,9 +185,12 @@ class Run:
         """The context of networks' forward passes: bf16 with --precision bf16, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
 
-    def forward(self, network: PoseNetwork, image: Tensor) -> list[Tensor]:
-        """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W]."""
+    def forward(self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W].
+
+        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`.
+        """
         image = image.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            outputs = network(image)
+            outputs = network(image) if mask is None else network(image, mask)
         return [heatmaps.float() for heatmaps in outputs]

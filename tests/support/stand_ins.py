@@ -76,5 +76,5 @@ def plain_run(seed=0, in_res=8):
         device=torch.device("cpu"),
         autocast=nullcontext,
         augment=partial(augment, in_res=in_res, out_res=in_res // 4),
-        forward=lambda network, image: network(image),
+        forward=lambda network, image, mask=None: network(image),
     )

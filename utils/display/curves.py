@@ -3,8 +3,7 @@
 import io
 import math
 
-from data.kinds import KINDS, Kind
-from utils.display.panels import PALETTE, PANELS, Panel
+from utils.display.panels import DISTRIBUTIONS, PALETTE, PANELS, Panel, bin_names
 
 _TEXT = 8.5  # points
 _MARKED = 40  # epochs; longer curves have no markers
@@ -19,9 +18,9 @@ def draw_curves(rows: list[dict], metric_name: str) -> list[tuple[str, bytes]]:
         if any(line.field in fields for line in panel.lines if not line.running)
     ]
     return curves + [
-        (f"Mean distribution of {kind.name}, %", _distribution(kind, rows))
-        for kind in KINDS.values()
-        if f"{kind.name}_distribution" in fields
+        (f"Mean distribution of {name}, %", _distribution(name, label, rows))
+        for name, label in DISTRIBUTIONS.items()
+        if f"{name}_distribution" in fields
     ]
 
 
@@ -34,7 +33,12 @@ def _lines(panel: Panel, rows: list[dict]) -> bytes:
         if not line.running and any(line.field in row for row in rows):
             values = [factor * row.get(line.field, math.nan) for row in rows]
             style = "--" if line.baseline else "-"
-            axes.plot(epochs, values, style, marker=marker, color=next(colors), label=line.label)
+            color = next(colors)
+            axes.plot(epochs, values, style, marker=marker, color=color, label=line.label)
+            if line.error:
+                errors = [factor * row.get(line.error, math.nan) for row in rows]
+                low, high = zip(*((v - e, v + e) for v, e in zip(values, errors, strict=True)), strict=True)
+                axes.fill_between(epochs, low, high, color=color, alpha=0.25, linewidth=0)
     if panel.log:
         axes.set_yscale("log")
     else:
@@ -47,11 +51,12 @@ def _lines(panel: Panel, rows: list[dict]) -> bytes:
     return _svg(figure, 0.09 + 0.065 * lines_of_text)
 
 
-def _distribution(kind: Kind, rows: list[dict]) -> bytes:
+def _distribution(name: str, label: str, rows: list[dict]) -> bytes:
     """A column of shares an epoch, as a picture whose brightness is the share."""
     figure, axes = _axes()
-    name, means = f"{kind.name}_distribution", kind.means
-    known = [(epoch, row[name]) for epoch, row in zip(_epochs(rows), rows, strict=True) if name in row]
+    field = f"{name}_distribution"
+    known = [(epoch, row[field]) for epoch, row in zip(_epochs(rows), rows, strict=True) if field in row]
+    bins = bin_names(name, len(known[0][1]))
     first, last = known[0][0], known[-1][0]
     shares = [[100 * share for share in shares] for _, shares in known]
     image = axes.imshow(
@@ -59,11 +64,11 @@ def _distribution(kind: Kind, rows: list[dict]) -> bytes:
         origin="lower",
         aspect="auto",
         interpolation="nearest",
-        extent=(first - 0.5, last + 0.5, -0.5, len(means) - 0.5),
+        extent=(first - 0.5, last + 0.5, -0.5, len(bins) - 0.5),
         vmin=0,
     )
-    axes.set_yticks(range(len(means)), [f"{mean:g}" for mean in means])
-    axes.set_ylabel(kind.label, fontsize=_TEXT)
+    axes.set_yticks(range(len(bins)), bins)
+    axes.set_ylabel(label, fontsize=_TEXT)
     figure.colorbar(image).ax.tick_params(labelsize=_TEXT)
     return _svg(figure, 0.125)
 

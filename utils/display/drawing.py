@@ -25,6 +25,7 @@ _LIMBS = ((2, 1), (1, 0), (3, 4), (4, 5), (12, 11), (11, 10), (13, 14), (14, 15)
 FAINTEST = 0.02  # of the strongest peak: a map below that does not show its joint
 WEAK = 0.25  # a maximum of heatmaps, whose targets reach 1
 _DIMMED = 0.4  # brightness of a picture under its heatmaps
+CROSS: Color = (220, 30, 60)
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _LARGE = 2000  # px; above that, edges are smooth enough without supersampling
 
@@ -90,6 +91,47 @@ def draw_skeleton(
             pen.circle(at[joint], radius + edge, fill=_BLACK)
             pen.circle(at[joint], radius, fill=color)
     return np.asarray(canvas.reduce(fine) if fine > 1 else canvas)
+
+
+def cross_out(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A picture u8 [H, W, 3] with a cross at each of the points [K, 2] px."""
+    canvas = Image.fromarray(image)
+    pen, arm = ImageDraw.Draw(canvas), max(3.0, 0.025 * max(image.shape[:2]))
+    for color, width in ((_WHITE, 0.8 * arm), (CROSS, 0.4 * arm)):
+        for x, y in points.tolist():
+            for rise in (-arm, arm):
+                pen.line((x - arm, y - rise, x + arm, y + rise), fill=color, width=max(1, round(width)))
+    return np.asarray(canvas)
+
+
+def shade_cells(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """A square picture u8 [H, H, 3] with the `hidden` cells, bool [side, side], dark and hatched."""
+    cells = np.arange(len(image)) * len(hidden) // len(image)
+    dark = hidden[np.ix_(cells, cells)]
+    places = np.arange(len(image))
+    hatch = (places[:, None] + places) // 3 % 4 == 0
+    shaded = np.where(hatch[..., None], _DIMMED * image + 60, _DIMMED * image)
+    return np.where(dark[..., None], shaded, image).astype(np.uint8)
+
+
+def label_cells(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """A square picture u8 [H, H, 3] under a distribution over cells, f64 [side, side], in per cent."""
+    side = len(shares)
+    cells = np.arange(len(image)) * side // len(image)
+    tint = 0.75 * (shares / shares.max())[np.ix_(cells, cells)][..., None]
+    canvas = Image.fromarray((_DIMMED * (1 - tint) * image + tint * np.array(CROSS)).astype(np.uint8))
+    pen = ImageDraw.Draw(canvas)
+    for row, column in np.ndindex(shares.shape):
+        middle = ((np.array([column, row]) + 0.5) * len(image) / side).tolist()
+        pen.text(
+            middle,
+            f"{100 * shares[row, column]:.0f}",
+            _WHITE,
+            anchor="mm",
+            stroke_width=1,
+            stroke_fill=_BLACK,
+        )
+    return np.asarray(canvas)
 
 
 def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:

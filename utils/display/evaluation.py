@@ -3,10 +3,13 @@
 import logging
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
+from utils import ranks
 from utils.display.gallery import grid_section, pose_gallery
+from utils.display.occlusion import report_cells
 from utils.display.plots import plot_grid
+from utils.display.sections import Section
 from utils.errors import UserError
 from utils.evaluation import Evaluation, evaluate, evaluation_grid
 from utils.files import write_file
@@ -20,8 +23,9 @@ log = logging.getLogger(__name__)
 def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path) -> None:
     """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
 
-    With --eval_grid true also `<stem>-grid.txt` and `.png`; with --use_html true a page in `web/`. Names end
-    in the data set if the checkpoint is of another one, and in `-first-N` with --limit N.
+    With --eval_grid true also `<stem>-grid.txt` and `.png`, with --eval_occlusion true
+    `<stem>-occlusion.txt` and `.png`; with --use_html true a page in `web/`. Names end in the data set if the
+    checkpoint is of another one, and in `-first-N` with --limit N.
 
     Raises:
         UserError: a file cannot be written, or the predictions there are of other people.
@@ -36,22 +40,25 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
     log.info("%d people scored, loss %.6f\n%s", result.table.people, result.loss, result.table)
     write_file(path, encode_predictions(result.preds, run.dataset.valid))
     log.info("predictions: %s", path)
-    grid_path = stem.with_name(f"{stem.name}-grid{whose}.txt")
-    grid = _report_grid(run, network, grid_path) if run.opt.eval_grid else None
-    if run.opt.use_html:
-        _write_page(run, network, stem.with_name(stem.name + whose), result, grid)
+    grids = []
+    for asked, name, report_grid in (
+        (run.opt.eval_grid, "grid", _report_grid),
+        (run.opt.eval_occlusion, "occlusion", report_cells),
+    ):
+        if asked:
+            grids += report_grid(run, network, stem.with_name(f"{stem.name}-{name}{whose}.txt"))
+    if run.opt.use_html and ranks.rank() == 0:
+        _write_page(run, network, stem.with_name(stem.name + whose), result, grids)
 
 
-def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grid: Tensor | None) -> None:
-    """The page of an evaluation and its grid [7, 7], if there is one; its name ends in the stem's."""
+def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grids: list[Section]) -> None:
+    """The page of an evaluation and its grids; its name ends in the stem's."""
     try:
         from utils.display.pages import write_evaluation
     except ImportError as error:  # of dominate, which nothing but pages needs
         log.warning("no HTML page: %s", error)
         return
-    sections = pose_gallery(run, network, result)
-    if grid is not None:
-        sections = [*grid_section(run, grid), *sections]
+    sections = [*grids, *pose_gallery(run, network, result)]
     try:
         page = write_evaluation(
             stem.parent, run.opt.exp_id, stem.name, run.dataset.metric_name, result.table, sections
@@ -61,8 +68,8 @@ def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, gr
     log.info("page: %s", page)
 
 
-def _report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
-    """Log the grid [7, 7] and return it; write it as text to `path` and as a picture to its `.png` twin.
+def _report_grid(run: Run, network: nn.Module, path: Path) -> list[Section]:
+    """Log the grid [7, 7] and return it for a page; its text goes to `path`, a picture to its `.png` twin.
 
     Raises:
         UserError: a file cannot be written.
@@ -72,4 +79,4 @@ def _report_grid(run: Run, network: nn.Module, path: Path) -> Tensor:
     log.info("%s", text)
     write_file(path, text + "\n")
     plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, run.dataset.metric_name)
-    return grid
+    return grid_section(run, grid)

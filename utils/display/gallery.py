@@ -18,7 +18,14 @@ from data.errors import DataError
 from data.kinds import KINDS
 from data.patches import Patches
 from utils.agents import agent_logits, draw
-from utils.display.drawing import clear_peaks, draw_skeleton, encode_jpeg, enlarge, overlay_heatmaps
+from utils.display.drawing import (
+    clear_peaks,
+    cross_out,
+    draw_skeleton,
+    encode_jpeg,
+    enlarge,
+    overlay_heatmaps,
+)
 from utils.display.sections import Bars, Grid, Person, Picture, Section
 from utils.evaluation import Evaluation, undisturbed
 from utils.metrics import SCORED_JOINTS, normalized_distances, person_pckh, scorable
@@ -52,7 +59,7 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
         scored = "not scored" if np.isnan(share[row]) else f"{metric_name} {100 * share[row]:.0f}\u00a0%"
         skeleton = Picture(crops.skeletons(k, flip_tested[k]), "prediction and truth")
         heat = Picture(crops.heat(k), f"heatmaps, highest {crops.heatmaps[k].max():.2f}")
-        made[row] = Person(f"{_name(people, row)}: {scored}", [skeleton, heat])
+        made[row] = Person(f"{person_name(people, row)}: {scored}", [skeleton, heat])
     note = "Skeletons are predicted with the flip test; heatmaps are of the crop alone, without it."
     return [Section(title, note, [made[row] for row in group]) for title, group in groups.items()]
 
@@ -88,7 +95,7 @@ def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) ->
             )
             for kind in KINDS.values()
         ]
-        persons.append(Person(_name(people, row), pictures, bars))
+        persons.append(Person(person_name(people, row), pictures, bars))
     note = (
         f"Predictions without the flip test; {run.dataset.metric_name} over the joints in the crop. The bars "
         "are what the agent predicts from the crop that is not augmented, the red ones what it drew."
@@ -111,7 +118,7 @@ def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> li
     crops = look(run, network, run.augment(load(run, people, rows, "drawn"), augmentation))
     persons = [
         Person(
-            f"{_name(people, row)}: {run.dataset.metric_name} {100 * one['pck_agent']:.0f}\u00a0%, "
+            f"{person_name(people, row)}: {run.dataset.metric_name} {100 * one['pck_agent']:.0f}\u00a0%, "
             f"{100 * one['pck_random']:.0f}\u00a0% under the random draw",
             [
                 _augmented(run, crops, augmentation, k, "at the epoch's end"),
@@ -136,8 +143,8 @@ def grid_section(run: Run, shares: Tensor) -> list[Section]:
 class Crops:
     """M crops as pictures. All in the crops' px, `side` of them.
 
-    image: u8 [M, side, side, 3]. heatmaps: f32 [M, 16, h, w]. pred, truth: [M, 16, 2]. known: bool [M, 16],
-    whether there is a truth. pck: f32 [M].
+    image: u8 [M, side, side, 3]. heatmaps: f32 [M, 16, h, w]. pred, truth: [M, 16, 2]. known, found: bool
+    [M, 16], whether there is a truth, and whether pred is within its threshold. pck: f32 [M].
     """
 
     side: int
@@ -146,25 +153,34 @@ class Crops:
     pred: np.ndarray
     truth: np.ndarray
     known: np.ndarray
+    found: np.ndarray
     pck: np.ndarray
 
-    def skeletons(self, k: int, pred: np.ndarray | None = None) -> bytes:
-        """Crop k with its true skeleton and its predicted one, or `pred` [16, 2] px instead; a JPEG."""
+    def skeletons(self, k: int, pred: np.ndarray | None = None, lost: np.ndarray | None = None) -> bytes:
+        """Crop k with its true skeleton and its predicted one, or `pred` [16, 2] px instead; a JPEG.
+
+        lost: bool [16], joints whose true places are crossed out.
+        """
         joints = self.pred[k] if pred is None else pred
         image = draw_skeleton(self.image[k], self.truth[k], self.known[k], truth=True)
         drawn = clear_peaks(self.heatmaps[k].max(axis=(1, 2)))
-        return encode_jpeg(draw_skeleton(image, joints, drawn))
+        image = draw_skeleton(image, joints, drawn)
+        return encode_jpeg(image if lost is None else cross_out(image, self.truth[k][lost]))
 
     def heat(self, k: int) -> bytes:
         """Crop k under its heatmaps, a JPEG."""
         return encode_jpeg(overlay_heatmaps(self.image[k], self.heatmaps[k]))
 
 
-def look(run: Run, network: nn.Module, sample: Sample) -> Crops:
-    """Predict the joints of augmented people, without the flip test."""
+def look(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = None) -> Crops:
+    """Predict the joints of augmented people, without the flip test; mask: f32 [M, 1, side, side], if any."""
+    images = sample.image.split(run.opt.bs)
+    masks = [None] * len(images) if mask is None else mask.split(run.opt.bs)
     with undisturbed(network):
-        heatmaps = torch.cat([run.forward(network, part)[-1] for part in sample.image.split(run.opt.bs)])
+        parts = zip(images, masks, strict=True)
+        heatmaps = torch.cat([run.forward(network, image, part)[-1] for image, part in parts])
     pred = sample.predict(heatmaps)
+    found = normalized_distances(pred, sample.points, sample.normalizer) <= run.dataset.threshold
     pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
     side = run.opt.display_winsize
     image = (255 * sample.image).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -175,6 +191,7 @@ def look(run: Run, network: nn.Module, sample: Sample) -> Crops:
         sample.in_crop(pred, side).cpu().numpy(),
         sample.in_crop(sample.points, side).cpu().numpy(),
         annotated(sample.points).cpu().numpy(),
+        found.cpu().numpy(),
         pck.cpu().numpy(),
     )
 
@@ -219,5 +236,6 @@ def _augmented(run: Run, crops: Crops, augmentation: Augmentation, k: int, title
     return Picture(crops.skeletons(k), f"{title}: {', '.join([*what, score])}")
 
 
-def _name(people: People, row: int) -> str:
+def person_name(people: People, row: int) -> str:
+    """How pages call a person."""
     return f"{people.image[row].rpartition('/')[2]}, person {row}"

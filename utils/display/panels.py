@@ -1,8 +1,9 @@
 """The curves of a run, once for all that draw them: which fields of its history stand together."""
 
+import math
 from dataclasses import dataclass
 
-from data.kinds import KINDS
+from data.kinds import KINDS, OCCLUSION
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00")
 LIGHT = "#9cc9e3"
@@ -12,13 +13,14 @@ LIGHT = "#9cc9e3"
 class Line:
     """A curve: a field of the history's rows, or of the running means of batches, and its label.
 
-    baseline: what the others are to be compared with.
+    baseline: what the others are to be compared with. error: the field of its standard error, if it has one.
     """
 
     field: str
     label: str
     running: bool = False
     baseline: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,36 @@ PANELS = (
     ),
     Panel("reward", "Rewarded draws, %", (Line("reward_share", "rewarded"),), percent=True),
     Panel(
+        "PCK by mask",
+        "{metric_name} under masks, %",
+        (Line("occlusion_pck_uniform", "uniform"), Line("occlusion_pck_agent", "agent")),
+        percent=True,
+    ),
+    Panel(
+        "gap of masks",
+        "{metric_name}: uniform minus agent's masks, points, with standard error",
+        (
+            Line("occlusion_gap", "training (running)", running=True),
+            Line("occlusion_gap", "mean", error="occlusion_gap_error"),
+        ),
+        percent=True,
+    ),
+    Panel(
+        "reward of masks",
+        "The agent's masks, %",
+        (
+            Line("occlusion_reward_share", "rewarded"),
+            Line("occlusion_tie_share", "ties"),
+            Line("occlusion_limit_share", "targets at their limit"),
+        ),
+        percent=True,
+    ),
+    Panel(
+        "loss of the occlusion agent",
+        "Loss of the occlusion agent",
+        (Line("occlusion_loss", "training (running)", running=True), Line("occlusion_loss", "training")),
+    ),
+    Panel(
         "agent loss",
         "Loss of the agent",
         (Line("agent_loss", "training (running)", running=True), Line("agent_loss", "training")),
@@ -80,7 +112,7 @@ PANELS = (
     Panel(
         "entropy",
         "Entropy of the agent's answers, nats",
-        tuple(Line(f"{kind}_entropy", kind) for kind in KINDS),
+        tuple(Line(f"{kind}_entropy", kind) for kind in (*KINDS, OCCLUSION)),
     ),
     Panel(
         "learning rates",
@@ -89,3 +121,14 @@ PANELS = (
         log=True,
     ),
 )
+
+DISTRIBUTIONS = {**{kind.name: kind.label for kind in KINDS.values()}, OCCLUSION: "cell (row, column)"}
+"""What an agent predicts, whose mean over people is a column `..._distribution`, and what its bins are."""
+
+
+def bin_names(name: str, bins: int) -> list[str]:
+    """The bins of a distribution: the means of a kind's, or the cells of a grid, row by row from 1."""
+    if name in KINDS:
+        return [f"{mean:g}" for mean in KINDS[name].means]
+    side = math.isqrt(bins)
+    return [f"{cell // side + 1}, {cell % side + 1}" for cell in range(bins)]

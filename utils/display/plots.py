@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -46,20 +47,34 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
 
 def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
     """PCK [7, 7] by scale (rows) and rotation (columns) as a heatmap with numbers."""
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(100 * grid, cmap="viridis", vmin=0, vmax=100, origin="lower")
-    for i, row in enumerate(grid):
-        for j, value in enumerate(row):
-            color = "white" if value < 0.6 else "black"
-            axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=color, fontsize="small")
+    figure, axes = _numbers(grid, origin="lower")
     ticks = range(len(grid))
     axes.set_xticks(ticks, [f"{mean:g}" for mean in KINDS["rotation"].means])
     axes.set_yticks(ticks, [f"{mean:g}" for mean in KINDS["scale"].means])
     axes.set(xlabel=KINDS["rotation"].label, ylabel=f"{KINDS['scale'].label}, above 0: zoomed out")
     axes.set_title(f"{metric_name}, %")
-    figure.colorbar(image, label="%")
     save_figure(figure, path)
+
+
+def plot_cells(path: Path, grid: Tensor, title: str) -> None:
+    """PCK [side, side] with each single cell of the crop masked, as a heatmap with numbers."""
+    figure, axes = _numbers(grid, origin="upper")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize="medium")
+    save_figure(figure, path)
+
+
+def _numbers(grid: Tensor, origin: str) -> tuple[Figure, Axes]:
+    """Shares as a heatmap with numbers in per cent; origin: where the first row is."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(100 * grid, cmap="viridis", vmin=0, vmax=100, origin=origin)
+    for i, row in enumerate(grid):
+        for j, value in enumerate(row):
+            color = "white" if value < 0.6 else "black"
+            axes.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=color, fontsize="small")
+    figure.colorbar(image, label="%")
+    return figure, axes
 
 
 def plot_arms(

@@ -3,11 +3,12 @@
 import html
 import math
 
-from data.kinds import KINDS, Kind
+from data.kinds import KINDS
 from utils.display.events import current_events
-from utils.display.panels import LIGHT, PALETTE, PANELS, Panel
+from utils.display.panels import DISTRIBUTIONS, LIGHT, PALETTE, PANELS, Panel, bin_names
 
 BIN_COLORS = ("#253494", "#2c7fb8", "#7fcdbb", "#636363", "#fdae61", "#e34a33", "#7a0177")
+DASHES = ("solid", "dash", "dot")  # where there are more bins than colors
 OPTIONS = "options"
 SIZES = {"width": 480, "height": 360}  # px
 FEW_EPOCHS = 10  # up to here, every epoch has a tick
@@ -27,11 +28,11 @@ def draw_windows(events: list[dict]) -> dict[str, dict]:
         if curves:
             title = panel.title.format(metric_name=start.get("measure", "PCK"))
             drawn[panel.name] = _plot(title, "log" if panel.log else "linear", curves)
-    for kind in KINDS.values():
-        curves = _shares(kind, events)
+    for name, label in DISTRIBUTIONS.items():
+        curves = _shares(name, events)
         if curves:
-            title = f"Agent: mean distribution over {kind.label}"
-            drawn[f"{kind.name} distribution"] = _plot(title, "linear", curves)
+            title = f"Agent: mean distribution over {label}"
+            drawn[f"{name} distribution"] = _plot(title, "linear", curves)
     return drawn
 
 
@@ -50,23 +51,35 @@ def _curves(panel: Panel, events: list[dict]) -> list[dict]:
             y = [_number(event[line.field], factor) for event in chosen]
             color = LIGHT if line.running else next(colors)
             curve = _curve(line.label, x, y, color, "dash" if line.baseline else "solid")
+            if line.error:
+                errors = [_number(event.get(line.error), factor) for event in chosen]
+                curve["error_y"] = {"type": "data", "array": errors, "visible": True}
             curves.append(curve | {"mode": "lines"} if line.running else curve)
     return curves
 
 
-def _shares(kind: Kind, events: list[dict]) -> list[dict]:
-    """A line for each bin of a kind, if the agent's mean distribution is known."""
-    field = f"{kind.name}_distribution"
+def _shares(name: str, events: list[dict]) -> list[dict]:
+    """A line for each bin, if the mean distribution of that name is known."""
+    field = f"{name}_distribution"
     chosen = [event for event in events if event["kind"] == "epoch" and field in event]
     x = [event["epoch"] for event in chosen]
+    if not chosen:
+        return []
+    if name in KINDS:
+        unit = KINDS[name].unit
+        labels = [f"{mean:+g}{unit}" if mean else f"0{unit}" for mean in KINDS[name].means]
+    else:
+        labels = bin_names(name, len(chosen[-1][field]))
+    colors = len(BIN_COLORS)
     return [
         _curve(
-            f"{mean:+g}{kind.unit}" if mean else f"0{kind.unit}",
+            label,
             x,
             [_number(event[field][k]) for event in chosen],
-            BIN_COLORS[k % len(BIN_COLORS)],
+            BIN_COLORS[k % colors],
+            DASHES[k // colors % len(DASHES)],
         )
-        for k, mean in enumerate(kind.means if chosen else ())
+        for k, label in enumerate(labels)
     ]
 
 

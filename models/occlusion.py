@@ -1,0 +1,58 @@
+"""Occlusion: cells of the neck's grid to mask, drawn from an agent's distribution; and what it first learns.
+
+A grid of `side` x `side` cells covers the crop; cell k is in row k // side and column k % side.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+DRAWN = 2  # cells of a person that are masked
+
+
+def race(people: int, cells: int, generator: Generator) -> Tensor:
+    """The noise of draws from `cells` cells for so many people: f32 [people, cells], on the CPU."""
+    return torch.empty(people, cells).exponential_(generator=generator)
+
+
+def draw_cells(shares: Tensor, noise: Tensor) -> Tensor:
+    """`DRAWN` different cells a person, one after the other without putting back, first drawn first.
+
+    A race of exponential clocks, whose rates are the shares: the draws are those of `torch.multinomial`
+    on the CPU, but of any device and of any part of a batch.
+
+    Args:
+        shares: [N, cells] float, rows are distributions, of more than `DRAWN` cells.
+        noise: [N, cells] float, these people's rows of what `race` returned, on the same device.
+
+    Returns:
+        int64 [N, DRAWN].
+    """
+    return (shares / noise).topk(DRAWN, dim=1).indices
+
+
+def cell_mask(cells: Tensor, side: int) -> Tensor:
+    """A mask for `StackedHourglass`: f32 [N, 1, side, side], 0 at the cells int64 [N, M], 1 elsewhere."""
+    mask = torch.ones(len(cells), side * side, device=cells.device)
+    return mask.scatter_(1, cells, 0.0).view(-1, 1, side, side)
+
+
+def joint_votes(points: Tensor, res: int, side: int) -> Tensor:
+    """Where a person's joints are: each joint inside the crop is a vote for its cell.
+
+    Args:
+        points: [N, K, 2] px of the crop's heatmaps, whose side is `res`; (0, 0) where not annotated.
+        side: of the grid.
+
+    Returns:
+        f32 [N, side * side], rows are distributions; uniform where no joint has 0 < x < res and 0 < y < res.
+
+    The occlusion agent is pretrained on these. The weights of joints in the paper's own (Peng, Tang et al.,
+    CVPR 2018, arXiv:1805.09707) are not known: here they are equal.
+    """
+    inside = ((points > 0) & (points < res)).all(dim=-1)
+    column, row = (points * side / res).floor().long().clamp(0, side - 1).unbind(dim=-1)
+    votes = F.one_hot(row * side + column, side * side) * inside[..., None]
+    votes = votes.sum(dim=1).float()
+    votes = torch.where(inside.any(dim=1, keepdim=True), votes, 1.0)
+    return votes / votes.sum(dim=1, keepdim=True)

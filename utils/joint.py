@@ -1,0 +1,67 @@
+"""The networks of joint training: which agents take part, and the files of them all in its folder."""
+
+from pathlib import Path
+
+from data.kinds import OCCLUSION
+from models import PoseNetwork
+from utils.agents import build_agent, load_agent
+from utils.checkpoint import find_checkpoint
+from utils.epochs import checkpoint_name, save_epoch
+from utils.errors import UserError
+from utils.evaluation import Evaluation
+from utils.occlusion import build_occlusion_agent
+from utils.predictions import encode_predictions
+from utils.runs import Run
+from utils.training import Learner
+
+SCALE_ROTATION = "agent"
+POSE = "pose-"  # prefix of the pose network's files
+PREFIXES = {SCALE_ROTATION: "agent-", OCCLUSION: "occ-"}  # of the agents' files
+
+
+def load_agents(
+    run: Run, network: PoseNetwork, checkpoint: dict | None, resumed: Path | None
+) -> dict[str, Learner]:
+    """The agents that take part, by name: of --load_prefix_sr and --load_prefix_occ, or of the resumed epoch.
+
+    checkpoint, resumed: the pose network's of that epoch, and its path; None at the start.
+
+    Raises:
+        UserError: the resumed epoch has none; or one is missing, does not fit, or took no part in it.
+    """
+    opt, agents = run.opt, {}
+    if checkpoint is not None and not PREFIXES.keys() & checkpoint.keys():
+        raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
+    for name, build, folder, prefix, flag in (
+        (SCALE_ROTATION, build_agent, opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr"),
+        (OCCLUSION, build_occlusion_agent, opt.occlusion_folder, opt.load_prefix_occ, "--load_prefix_occ"),
+    ):
+        if checkpoint is not None:
+            if prefix is not None and name not in checkpoint:
+                raise UserError(
+                    f"{flag}: {resumed} was trained without this agent: leave it out, or start again in "
+                    "another --joint_dir"
+                )
+            folder, prefix, flag = run.folder, checkpoint.get(name), "--load_checkpoint true"
+        if prefix is not None:
+            path = find_checkpoint(folder, prefix, flag)
+            agents[name] = Learner(build(run, network), opt.agent_lr, opt.sync_bn)
+            agents[name].restore(load_agent(run, agents[name].network, path), path)
+    return agents
+
+
+def save_networks(
+    run: Run, pose: Learner, agents: dict[str, Learner], valid: Evaluation, best: bool
+) -> list[Path]:
+    """All networks' checkpoints; the agents' come first, so that the pose network's never lacks them."""
+    names = {
+        name: PREFIXES[name] + checkpoint_name(run.opt.agent_lr, agent.epoch)
+        for name, agent in agents.items()
+    }
+    written = []
+    for name, agent in agents.items():
+        checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
+        written += save_epoch(run.folder, names[name], checkpoint, best=False)
+    predictions = encode_predictions(valid.preds, run.dataset.valid)
+    pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
+    return written + save_epoch(run.folder, pose_name, pose.checkpoint(run) | names, best, predictions)
