@@ -62,6 +62,7 @@ MAY_CHANGE = (
     "data_dir",
     "gpu_id",
     "nThreads",
+    "cache",
     "arms",
     "seeds",
     "arm_epochs",
