@@ -42,3 +42,4 @@ experiment: .venv
 
 bench: .venv
 	$(PY) tests/bench.py --dataset demo --bs 16 --in_res 128 --chan 64
+	$(PY) tests/bench_data.py

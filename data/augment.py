@@ -178,7 +178,7 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
     matrix = matrix.view(-1, n, 2, 2)
     image = matrix.new_empty(len(matrix), n, 3, res, res)
 
-    # One CPU thread is quicker with what its cache holds; more than one, and a GPU, with fewer calls.
+    # One CPU thread is quicker in little memory: cached, not cleared anew. More, or a GPU: in few calls.
     alone = image.device.type == "cpu" and torch.get_num_threads() == 1
     at_once = AT_ONCE if alone else n
     for first in range(0, n, at_once):

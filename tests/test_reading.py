@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.plain import plain_crop, psnr
 
 from data.annotations import People
 from data.augment import PersonBatch, augment
@@ -38,29 +39,6 @@ def batch_of(
     return Patches(person, path.parent, in_res, MARGINS[way])[[0]]
 
 
-def plain_crop(pixels: np.ndarray, center: tuple, scale: float, rotation: float) -> np.ndarray:
-    """The crop [RES, RES, 3] in 0..1: each value a mean of many samples, linear between photograph pixels."""
-    framed = np.pad(pixels / 255, ((1, 1), (1, 1), (0, 0)))  # black beyond
-    height, width = framed.shape[:2]
-    step = 200 * scale / RES  # px of the photograph a crop pixel
-    samples = max(4, int(np.ceil(step)))
-    cos, sin = step * np.cos(np.deg2rad(rotation)), step * np.sin(np.deg2rad(rotation))
-    across = (np.arange(RES * samples) + 0.5) / samples - RES / 2
-    crop = np.empty((RES, RES, 3))
-    for row in range(RES):
-        u, v = np.meshgrid(across, across[row * samples : (row + 1) * samples])
-        # The crop shows the photograph turned counter-clockwise; half a pixel and the frame's one: + 0.5.
-        x = (center[0] + cos * u - sin * v + 0.5).clip(0, width - 1)
-        y = (center[1] + sin * u + cos * v + 0.5).clip(0, height - 1)
-        left, top = x.astype(int).clip(max=width - 2), y.astype(int).clip(max=height - 2)
-        a, b = (x - left)[..., None], (y - top)[..., None]
-        upper = (1 - a) * framed[top, left] + a * framed[top, left + 1]
-        lower = (1 - a) * framed[top + 1, left] + a * framed[top + 1, left + 1]
-        fine = (1 - b) * upper + b * lower
-        crop[row] = fine.reshape(samples, RES, samples, 3).mean(axis=(0, 2))
-    return crop
-
-
 WAYS = {"identity": (0.0, 0.0), "random": (0.5, -40.0), "drawn": (-0.6, 25.0), "scale": (0.6, 0.0)}
 """A margin, and a change of scale and a rotation that use it."""
 
@@ -86,9 +64,8 @@ def test_crops_are_those_of_a_plain_reading(tmp_path, case, kind):
     for way, (log2_scale, rotation) in WAYS.items():
         people = batch_of(path, center, scale, way)
         crop = augment(people, Augmentation.fixed(1, log2_scale, rotation), RES, 16).image[0]
-        plain = plain_crop(pixels, center, scale * 2**log2_scale, rotation)
-        error = np.square(crop.permute(1, 2, 0).double().numpy() - plain).mean()
-        assert -10 * np.log10(error + 1e-12) > wanted, way
+        plain = plain_crop(pixels, center, scale * 2**log2_scale, rotation, RES)
+        assert psnr(crop, plain) > wanted, way
         assert plain.any() == (case != "beyond")
 
 

@@ -1,0 +1,166 @@
+"""The data path alone, on one core: from a photograph's file to a crop. `make bench`, or
+
+python tests/bench_data.py
+
+Beside it one-pass warping with OpenCV, as HRNet and most pose code do it: decode the whole photograph and
+warp it straight to the crop (`pip install opencv-python-headless`; without it that row is left out). dB: how
+close both come to a plain reading in float64. Photographs are those of the folder POSE_TEST_DATA, or of
+../shared/data; where there is none, drawn ones of the same sizes.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from support.plain import plain_crop, psnr
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.annotations import People
+from data.augment import augment
+from data.augmentation import MARGINS, Augmentation
+from data.geometry import PIXELS_PER_SCALE
+from data.lsp import read_lsp
+from data.mpii import read_json
+from data.patches import Patches
+from utils.devices import keep_freed_memory
+
+try:
+    import cv2
+except ImportError:
+    cv2 = None
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REPEATS = 7
+PEOPLE = 16
+SIZES = (64, 128, 256)
+DRAWN = {"LSP": ((376, 313), 216), "MPII": ((1280, 720), 620)}
+"""Of typical people: size of the photograph and side of the box, px."""
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as a run does
+    if cv2 is None:
+        say("no row of OpenCV: pip install opencv-python-headless")
+    else:
+        cv2.setNumThreads(1)
+    say(f"one core, {PEOPLE} people, medians of {REPEATS}, ms of processor time a person")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(os.environ.get("POSE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+        origin, get_people = "real", read_people
+        if not root.is_dir():
+            root, origin, get_people = Path(folder), "drawn", draw_people
+        for name in DRAWN:
+            people = get_people(name, root)
+            for res in SIZES:
+                say(f"\n{name}, {origin} photographs, crops of {res} px")
+                measure(people, root, res)
+
+
+def read_people(name: str, root: Path) -> People:
+    """Some people of a data set; MPII's sample has few, who then come again."""
+    if name == "LSP":
+        people = read_lsp(root / "lsp" / "joints.mat", "lsp/images")
+    else:
+        people = read_json(root / "mpii" / "mpii-hr-lsp-normalizer.sample.json", "mpii/images")
+    return people[np.linspace(0, len(people) - 1, PEOPLE).astype(int)]
+
+
+def draw_people(name: str, root: Path) -> People:
+    """People in the middle of photographs of smooth colors and some noise."""
+    (width, height), side = DRAWN[name]
+    rng = np.random.default_rng(0)
+    for k in range(PEOPLE):
+        coarse = rng.integers(256, size=(height // 12, width // 12, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height)), dtype=int)
+        pixels = (smooth + rng.integers(-8, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{name}{k}.jpg", quality=90)
+    return People(
+        image=np.array([f"{name}{k}.jpg" for k in range(PEOPLE)]),
+        center=np.full((PEOPLE, 2), (width / 2, height / 2), dtype=np.float32),
+        scale=np.full(PEOPLE, side / PIXELS_PER_SCALE, dtype=np.float32),
+        points=rng.uniform(1, height, (PEOPLE, 16, 2)).astype(np.float32),
+        normalizer=np.ones(PEOPLE, dtype=np.float32),
+        valid=np.zeros(PEOPLE, dtype=bool),
+    )
+
+
+def measure(people: People, root: Path, res: int) -> None:
+    """Print the table of one kind of photographs and one size of crops."""
+    random = Augmentation.random(PEOPLE, torch.Generator().manual_seed(0))
+    geometry = random.only("log2_scale", "rotation")
+    patches = Patches(people, root, res, MARGINS["random"])
+    rows = list(range(PEOPLE))
+    batch = patches[rows]
+    plain = plain_crops(people, root, geometry, res)
+
+    def quality(images: Tensor) -> str:
+        return f"{np.mean([psnr(*pair) for pair in zip(images, plain, strict=True)]):.1f} dB"
+
+    read = row(f"read a patch of {patches.res} px", lambda: patches[rows])
+    crop = row("a random crop of it, and heatmaps", lambda: augment(batch, random, res, res // 4))
+    close = quality(augment(batch, geometry, res, res // 4).image)
+    say(f"{'both':<52}{read + crop:>8.2f}   {close}")
+    if cv2 is not None:
+        warp = partial(warp_in_one_pass, people, root, geometry, res)
+        row("OpenCV: imread and warpAffine, no heatmaps", warp, quality(warp()))
+    identity, seven = Augmentation.identity(PEOPLE), Augmentation.bins("scale", PEOPLE)
+    batch = Patches(people, root, res, MARGINS["scale"])[rows]
+    row("an un-augmented crop, and heatmaps", lambda: augment(batch, identity, res, res // 4))
+    row("crops in the seven bins of scale, and heatmaps", lambda: augment(batch, seven, res, res // 4))
+
+
+def plain_crops(people: People, root: Path, augmentation: Augmentation, res: int) -> list[np.ndarray]:
+    """What the crops should be."""
+    crops = []
+    scales = people.scale * 2 ** augmentation.log2_scale.numpy()
+    for k, scale in enumerate(scales):
+        with Image.open(root / people.image[k]) as photo:
+            pixels = np.asarray(photo.convert("RGB"))
+        crops.append(plain_crop(pixels, people.center[k], scale, augmentation.rotation[k].item(), res))
+    return crops
+
+
+def warp_in_one_pass(people: People, root: Path, augmentation: Augmentation, res: int) -> Tensor:
+    """Crops f32 [N, 3, res, res] in 0..1."""
+    crops = np.empty((len(people), res, res, 3), dtype=np.uint8)
+    sides = PIXELS_PER_SCALE * people.scale * 2 ** augmentation.log2_scale.numpy()
+    for k, side in enumerate(sides):
+        photo = cv2.cvtColor(cv2.imread(str(root / people.image[k])), cv2.COLOR_BGR2RGB)
+        center = people.center[k].astype(float) - 0.5  # to OpenCV a pixel's middle is a whole number
+        matrix = cv2.getRotationMatrix2D(tuple(center), augmentation.rotation[k].item(), float(res / side))
+        matrix[:, 2] += res / 2 - 0.5 - center
+        crops[k] = cv2.warpAffine(photo, matrix, (res, res), flags=cv2.INTER_LINEAR)
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+
+
+def row(name: str, work: Callable[[], object], remark: str = "") -> float:
+    """Print and return a row's ms a person: the median over repeats, after one run that is not counted."""
+    seconds = []
+    for _ in range(REPEATS + 1):
+        began = time.process_time()
+        work()
+        seconds.append(time.process_time() - began)
+    took = 1000 * statistics.median(seconds[1:]) / PEOPLE
+    say(f"{name:<52}{took:>8.2f}   {remark}")
+    return took
+
+
+def say(line: str) -> None:
+    """A line of the table."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
