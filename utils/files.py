@@ -58,7 +58,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 def link_file(path: Path, target: Path) -> None:
     """Make `path` a second name of the file `target`, or a copy where the file system has no hard links.
 
-    Whichever of the two is written anew later, the other keeps its content. Of several ranks only rank 0 links.
+    Whichever of the two is written anew later, the other keeps its content. Of several ranks rank 0 links.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
