@@ -1,5 +1,6 @@
 # make .venv   a virtual environment with everything the stages and the tests need
 # make demo    the stages, in order, on the embedded demo set
+# make demo-occlusion    the occlusion agent, from stage 1 to networks under masks, on the same set
 # make experiment    the arms of an experiment, several seeds each, from one base, and their table; what is
 #     finished is skipped. Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS, AGENT_EPOCHS, EPOCHS (of an
 #     arm), and FLAGS for all others of python -m utils.experiment, such as FLAGS="--in_res 128 --chan 64"
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo experiment test test-fast lint bench
+.PHONY: demo demo-occlusion experiment test test-fast lint bench
 .DELETE_ON_ERROR:
 
 .venv: .venv/installed
@@ -32,6 +33,9 @@ lint: .venv
 
 demo: .venv
 	$(PY) -m utils.demo
+
+demo-occlusion: .venv
+	$(PY) -m utils.demo_occlusion
 
 EXP_ID ?= experiment
 

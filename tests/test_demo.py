@@ -11,7 +11,7 @@ from test_compare import write_run
 from data import demo
 from data.demo import figures
 from utils import demo as runner
-from utils import steps
+from utils import demo_occlusion, steps
 
 RIGHT_BONES = [(2, 1), (1, 0), (12, 11), (11, 10)]
 LEFT_BONES = [(3, 4), (4, 5), (13, 14), (14, 15)]
@@ -159,10 +159,13 @@ def test_steps_are_run_in_order_until_one_fails(tmp_path, monkeypatch, caplog):
 
 def test_time_left_follows_the_pace_so_far():
     total = sum(step.seconds for step in runner.STEPS)
-    assert runner.time_left(0, 0) == f"about {total / 60:.0f} min"
+    assert runner.time_left(runner.STEPS, 0, 0) == f"about {total / 60:.0f} min"
     slow = 3 * runner.STEPS[0].seconds
-    assert runner.time_left(1, slow) == f"about {3 * (total - runner.STEPS[0].seconds) / 60:.0f} min"
-    assert runner.time_left(len(runner.STEPS) - 1, total) == "about 10 s"
+    assert (
+        runner.time_left(runner.STEPS, 1, slow)
+        == f"about {3 * (total - runner.STEPS[0].seconds) / 60:.0f} min"
+    )
+    assert runner.time_left(runner.STEPS, len(runner.STEPS) - 1, total) == "about 10 s"
 
 
 def test_the_end_in_ten_lines(tmp_path, monkeypatch):
@@ -183,3 +186,28 @@ def test_the_end_in_ten_lines(tmp_path, monkeypatch):
         "one seed",
     ):
         assert part in text
+
+
+def test_the_occlusion_demos_steps_and_end(tmp_path, monkeypatch):
+    """Each step reads what an earlier one has left; the end says what came out."""
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    monkeypatch.setattr(steps, "run_process", lambda words: ran.append(" ".join(words)))
+    demo_occlusion.run_steps(demo_occlusion.STEPS)
+    assert len(ran) == len(demo_occlusion.STEPS)
+    assert sum(step.seconds for step in demo_occlusion.STEPS) <= 180
+    assert [name for name in ("--occ_draws uniform", "--joint_dir uniform") if name in ran[3]]
+    write_run(demo_occlusion.BASE, 0, [0.5, 0.625])
+    stems = [demo_occlusion.BASE / demo_occlusion.BEGIN]
+    for arm, folder in demo_occlusion.ARMS.items():
+        assert any(f"--exp_id demo-occlusion/{folder.name} " in line for line in ran), arm
+        stems.append(folder / demo_occlusion.LAST)
+    for k, stem in enumerate(stems):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        path = stem.with_name(f"{stem.name}-occlusion.txt")
+        path.write_text(f"title\n1 2\n3 4\nmean of all 4{k}.00, without a mask 5{k}.00\n")
+    lines = demo_occlusion.summary(170).splitlines()
+    assert lines[0] == "The demo took 2 min 50 s." and len(lines) <= 10
+    assert [line.rpartition(": ")[2] for line in lines[2:5]] == [
+        f"mean of all 4{k}.00, without a mask 5{k}.00" for k in range(3)
+    ]

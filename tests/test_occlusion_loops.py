@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.experiment import load_script
-from support.stand_ins import Silent, plain_run, some_people
+from support.stand_ins import Heart, Silent, plain_run, some_people
 from torch import nn
 
 from data.kinds import KINDS, OCCLUSION
@@ -45,17 +45,6 @@ class Spotter(nn.Module):
         return 1e4 * (brightest == brightest.amax(dim=(2, 3), keepdim=True))
 
 
-class Heart(nn.Module):
-    """An occlusion agent that tells everyone the same; it can learn."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, 1, SIDE, SIDE))
-
-    def forward(self, features):
-        return self.weight.expand(len(features[0]), 1, SIDE, SIDE)
-
-
 class Sure(nn.Module):
     """A scale-rotation agent that wants everyone small and turned."""
 
@@ -64,12 +53,9 @@ class Sure(nn.Module):
         return dict.fromkeys(KINDS, far)
 
 
-def small_run(seed=0, **options):
+def small_run(seed=0):
     run = plain_run(seed, RES)
-    run.opt = SimpleNamespace(
-        **vars(run.opt), network="hourglass", agent_draws="learned", occ_draws="learned", **options
-    )
-    run.forward = lambda network, image, mask=None: network(image, mask)
+    run.opt.agent_draws = run.opt.occ_draws = "learned"
     return run
 
 
@@ -111,7 +97,7 @@ def test_masks_lie_on_the_crops_that_they_were_predicted_for():
 
 def test_batches_take_turns():
     batches = [some_people(6) for _ in range(7)]
-    agents = {"agent": Sure(), OCCLUSION: Heart()}
+    agents = {"agent": Sure(), OCCLUSION: Heart(SIDE)}
     for names, masked, row_has in (
         (("agent",), (), {"random", "agent"}),
         ((OCCLUSION,), (1, 3, 5), {"random", OCCLUSION}),
@@ -167,7 +153,7 @@ def share_of_the_cell(monkeypatch, chosen, hard, seed):
         return 1 - 0.5 * lost.float() * hard
 
     monkeypatch.setattr(SCRIPT, "masked_pck", masked_pck)
-    agent, run = Learner(Heart(), 0.02), small_run(seed)
+    agent, run = Learner(Heart(SIDE), 0.02), small_run(seed)
     run.augment = lambda people, augmentation: SimpleNamespace(image=torch.zeros(len(people), 3, 4, 4))
     pose = SimpleNamespace(network=Watched(), epoch=0)
     record = SCRIPT.train_occlusion(run, pose, agent, [some_people(24)] * 120, Silent(), run.generator)

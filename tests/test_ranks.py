@@ -118,6 +118,8 @@ def test_ranks_learn_as_one_process(root, world):
     assert_close(there, here, atol=1e-5, rtol=1e-4)
     assert here["row"]["train_pck"] > 0
     assert here["agent_row"]["reward_share"] > 0
+    assert here["occlusion_row"]["occlusion_reward_share"] > 0
+    assert here["occlusion"]["weight"].std() > 0
 
 
 def place(root, name):

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,18 +96,24 @@ STEPS = (
 
 
 def main() -> None:
+    CONTROL.mkdir(parents=True, exist_ok=True)
+    elapsed = run_steps(STEPS)
+    log.info("\n%s", summary(elapsed))
+
+
+def run_steps(steps: Sequence[Step]) -> float:
+    """Run all steps in order; what they took, s. The first that fails ends this process."""
     logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     began = time.monotonic()
-    CONTROL.mkdir(parents=True, exist_ok=True)
-    for done, step in enumerate(STEPS):
-        left = time_left(done, time.monotonic() - began)
-        run_step(f"{done + 1} of {len(STEPS)}, {left} left: {step.title}", step.command)
-    log.info("\n%s", summary(time.monotonic() - began))
+    for done, step in enumerate(steps):
+        left = time_left(steps, done, time.monotonic() - began)
+        run_step(f"{done + 1} of {len(steps)}, {left} left: {step.title}", step.command)
+    return time.monotonic() - began
 
 
-def time_left(done: int, elapsed: float) -> str:
+def time_left(steps: Sequence[Step], done: int, elapsed: float) -> str:
     """How long the steps after the first `done`, which took `elapsed` s, take: "about 4 min"."""
-    before, after = (sum(step.seconds for step in steps) for steps in (STEPS[:done], STEPS[done:]))
+    before, after = (sum(step.seconds for step in some) for some in (steps[:done], steps[done:]))
     seconds = after * (elapsed / before if done else 1)
     return f"about {seconds / 60:.0f} min" if seconds > 90 else f"about {10 * max(1, round(seconds / 10))} s"
 

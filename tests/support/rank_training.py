@@ -1,4 +1,4 @@
-"""An epoch of stage 1 and one of the agent, of networks without batch statistics: ranks learn as one process.
+"""An epoch of stage 1 and one of each agent, without batch statistics: ranks learn as one process does.
 
 torchrun ... rank_training.py DATA RESULT
 """
@@ -8,23 +8,30 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 
 from data.augmentation import MARGINS
 from data.datasets import load_dataset
 from data.patches import PatchLoader
 from support.experiment import load_script
-from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run
+from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, plain_run
 from utils import ranks
 from utils.history import History
 from utils.training import Learner
 
-RES = 32
+RES = 128  # 2 x 2 cells
 
 
 class Watching(Filter):
-    """A pose network for an agent's loop: its features are the picture."""
+    """A pose network for agents' loops: its features are the picture, and masks hide parts of its answers."""
 
     features = Blind.features
+
+    def forward(self, image, mask=None):
+        outputs = super().forward(image)
+        if mask is not None:
+            outputs = [heatmaps * F.interpolate(mask, size=heatmaps.shape[-2:]) for heatmaps in outputs]
+        return outputs
 
 
 def train(data: Path) -> dict:
@@ -45,11 +52,15 @@ def train(data: Path) -> dict:
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-2)
     beside = SimpleNamespace(network=pose.network, epoch=0)
     record = joint.train_agent(run, beside, agent, loader(), Silent(), run.generator)
+    masking = Learner(Heart(RES // 64), 1e-2)
+    masks = joint.train_occlusion(run, beside, masking, loader(), Silent(), run.generator)
     return {
         "pose": pose.network.state_dict(),
         "agent": agent.network.state_dict(),
+        "occlusion": masking.network.state_dict(),
         "row": row,
         "agent_row": record.row(History()),
+        "occlusion_row": masks.row(History()),
         "hardest": [one["pck_random"] - one["pck_agent"] for one in record.hardest()],
         "generator": run.generator.get_state(),
     }
@@ -58,7 +69,7 @@ def train(data: Path) -> dict:
 if __name__ == "__main__":
     ranks.meet(torch.device("cpu"))
     made = train(Path(sys.argv[1]))
-    states = ranks.gathered({name: made[name] for name in ("pose", "agent")})
+    states = ranks.gathered({name: made[name] for name in ("pose", "agent", "occlusion")})
     for state in states:  # all ranks hold the same networks
         torch.testing.assert_close(state, states[0], atol=0, rtol=0)
     if ranks.rank() == 0:

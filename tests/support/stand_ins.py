@@ -52,6 +52,17 @@ class Stubborn(nn.Module):
         return self
 
 
+class Heart(nn.Module):
+    """An occlusion agent of side x side cells that tells everyone the same; it can learn."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, side, side))
+
+    def forward(self, features):
+        return self.weight.expand(len(features[0]), -1, -1, -1)
+
+
 def some_people(count):
     """People whose photographs are 8 px of noise."""
     draws = torch.Generator().manual_seed(1)
@@ -70,11 +81,11 @@ def some_people(count):
 def plain_run(seed=0, in_res=8):
     """What loops need of a run, without a data set."""
     return SimpleNamespace(
-        opt=SimpleNamespace(in_res=in_res, out_res=in_res // 4, agent_iters=None, bs=24),
+        opt=SimpleNamespace(network="hourglass", in_res=in_res, out_res=in_res // 4, agent_iters=None, bs=24),
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),
         autocast=nullcontext,
         augment=partial(augment, in_res=in_res, out_res=in_res // 4),
-        forward=lambda network, image, mask=None: network(image),
+        forward=lambda network, image, mask=None: network(image) if mask is None else network(image, mask),
     )
