@@ -31,6 +31,7 @@ from utils.display.sections import Section
 from utils.distributions import distribution_path, read_distributions
 from utils.epochs import checkpoint_name, save_epoch
 from utils.files import locked
+from utils.hits import Hits, constant_hits
 from utils.means import Means
 from utils.metrics import scorable
 from utils.occlusion import build_occlusion_agent, vote_rows
@@ -87,17 +88,20 @@ def train(run: Run, task: Task, prefix: str | None) -> None:
         while agent.epoch < opt.nEpochs:
             began = time.monotonic()
             agent.set_lr(opt.lr)
-            train_loss = train_epoch(run, network, agent, train_loader, train_rows, report)
+            trained = train_epoch(run, network, agent, train_loader, train_rows, report)
             train_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, train_seconds)
+            found = validate(run, network, agent.network, valid_loader, valid_rows)
             agent.history.append(
                 {
                     "epoch": agent.epoch,
                     "lr": opt.lr,
-                    "train_loss": train_loss,
-                    "valid_loss": mean_loss(run, network, agent.network, valid_loader, valid_rows),
+                    "train_loss": trained.pop("loss"),
+                    "valid_loss": found.pop("loss"),
                     **baselines("train", train_people, train_rows),
                     **baselines("valid", valid_people, valid_rows),
+                    **{f"train_{name}": share for name, share in trained.items()},
+                    **{f"valid_{name}": share for name, share in found.items()},
                     "train_seconds": train_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
                     **resources,
@@ -131,9 +135,11 @@ OCCLUDING = Task(build_occlusion_agent, joint_votes, occlusion_gallery, "--load_
 
 
 def baselines(split: str, people: People, rows: dict[str, Tensor]) -> dict[str, float]:
-    """Losses of predicting the same for everyone: the mean row, which is the best constant, and 1 / bins.
+    """What predicting the same for everyone is worth, of the people who have PCK, as in training.
 
-    As in training, of the people who have PCK.
+    The losses of the mean row, which is the best constant, and of 1 / bins; and how often the mean row's
+    largest bin is a person's hardest, `<kind>_mean_row_hit`. The mean row is that of the split itself: of new
+    people nobody knows it beforehand.
     """
     rows = {kind: row[torch.from_numpy(scorable(people))] for kind, row in rows.items()}
     mean_row = {kind: row.mean(dim=0) for kind, row in rows.items()}
@@ -141,6 +147,7 @@ def baselines(split: str, people: People, rows: dict[str, Tensor]) -> dict[str, 
     return {
         f"{split}_mean_row": constant_loss(rows, mean_row),
         f"{split}_uniform": constant_loss(rows, uniform),
+        **{f"{split}_{kind}_mean_row_hit": constant_hits(mean_row[kind], row) for kind, row in rows.items()},
     }
 
 
@@ -151,10 +158,10 @@ def train_epoch(
     loader: PatchLoader,
     rows: dict[str, Tensor],
     report: Report,
-) -> float:
-    """One pass over the training people, un-augmented; the mean loss."""
+) -> dict[str, float]:
+    """One pass over the training people, un-augmented: the mean loss, and `<kind>_hit` of `utils.hits`."""
     agent.network.train()
-    means = Means("loss")
+    means, hits = Means("loss"), Hits(*rows)
     bar = progress(loader, f"epoch {agent.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
         sample = run.augment(people, Augmentation.identity(len(people)))
@@ -162,28 +169,30 @@ def train_epoch(
         targets = {kind: row[people.index] for kind, row in rows.items()}
         loss = agent.step(agent_loss(logits, targets), people.weight)
         means.add(people.counted * len(people), loss=loss)
+        hits.add(people.counted * len(people), logits, targets)
         report.batch(bar, agent.epoch, index, means.read)
     agent.require_finite()
-    return means.read()["loss"]
+    return {**means.read(), **hits.read()}
 
 
 @torch.no_grad()
-def mean_loss(
+def validate(
     run: Run,
     network: PoseNetwork,
     agent: nn.Module,
     loader: PatchLoader,
     rows: dict[str, Tensor],
-) -> float:
-    """The agent's mean loss over people, in eval mode."""
+) -> dict[str, float]:
+    """The agent's mean loss over people and its hits, as `train_epoch` has them, in eval mode."""
     agent.eval()
-    means = Means("loss")
+    means, hits = Means("loss"), Hits(*rows)
     for people in progress(loader, "valid", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
         logits = agent_logits(run, network, agent, sample.image)
         targets = {kind: row[people.index] for kind, row in rows.items()}
         means.add(len(people), loss=agent_loss(logits, targets))
-    return means.read()["loss"]
+        hits.add(len(people), logits, targets)
+    return {**means.read(), **hits.read()}
 
 
 if __name__ == "__main__":

@@ -265,6 +265,12 @@ def test_yardsticks_by_hand(experiment):
         for kind in KINDS:
             rows = rows_of(experiment, split, kind).astype(float)
             mean = rows.mean(axis=0)
+            uneven = rows[np.ptp(rows, axis=1) > 1e-5]
+            hardest = uneven == uneven.max(axis=1, keepdims=True)
+            hit = (hardest[:, mean.argmax()] / hardest.sum(axis=1)).mean()
+            for row in table:
+                assert row[f"{name}_{kind}_mean_row_hit"] == pytest.approx(hit, abs=1e-5)
+                assert 0 <= row[f"{name}_{kind}_hit"] <= 1
             for row in rows:
                 for share, constant in zip(row, mean, strict=True):
                     if share > 0:

@@ -93,6 +93,9 @@ def test_summary_tells_what_the_agent_did(joint):
     gaps = (numbers["scale_gap"] + numbers["rotation_gap"]) / 2
     assert numbers["pck_gap"] == pytest.approx(gaps, abs=1e-5)
     assert 0 <= numbers["reward_share"] <= 1
+    for start in ("", "scale_", "rotation_"):
+        assert abs(numbers[f"{start}uniform_gap"]) < 1 and 0 <= numbers[f"{start}uniform_gap_error"] < 0.5
+    assert numbers["uniform_gap"] == pytest.approx(numbers["pck_uniform"] - numbers["pck_agent"], abs=1e-5)
     assert 0 < numbers["train_pck_random"] < 1
     assert 0 < numbers["train_pck_agent"] < 1
     for kind in ("scale", "rotation"):
