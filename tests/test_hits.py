@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from utils.hits import Hits, constant_hits, hardest_bins
+from utils.hits import Hits, best_constant_hits, constant_hits, hardest_bins
 
 ROWS = torch.tensor(
     [
@@ -31,6 +31,14 @@ def test_a_constant_answer_hits_those_whose_hardest_bin_it_names():
     everyone = sum(constant_hits(torch.eye(4)[k], ROWS) for k in range(4)) / 4
     assert everyone == pytest.approx(1 / 4)  # whoever guesses
     assert math.isnan(constant_hits(mean_row, ROWS[3:]))
+
+
+def test_the_best_constant_need_not_be_the_mean_rows_largest_bin():
+    rows = torch.tensor([[0.9, 0.1, 0], [0.3, 0.4, 0.3], [0.3, 0.4, 0.3], [1 / 3, 1 / 3, 1 / 3]])
+    assert best_constant_hits(rows) == pytest.approx(2 / 3)
+    assert constant_hits(rows.mean(dim=0), rows) == pytest.approx(1 / 3)
+    assert best_constant_hits(ROWS) == pytest.approx((1 + 0 + 1 / 3) / 3)
+    assert math.isnan(best_constant_hits(ROWS[3:]))
 
 
 def test_hits_of_an_epoch_count_people_not_batches():

@@ -201,6 +201,26 @@ def test_a_rate_that_is_set_is_that_of_the_next_step():
     assert steps[1] == pytest.approx(10 * steps[0])
 
 
+def test_weight_decay_is_the_learners_own_whatever_a_checkpoint_had(tmp_path):
+    """It pulls weights to 0 without any gradient of the loss, also after resuming; without it they stay."""
+
+    def stepped(learner):
+        before = learner.network.weight.item()
+        learner.step((0 * learner.network.weight).sum())
+        return abs(before) - abs(learner.network.weight.item())
+
+    def saved(learner):
+        return {"optimizer": learner.optimizer.state_dict(), "epoch": 0}
+
+    decaying = Learner(torch.nn.Linear(1, 1, bias=False), 1e-3, weight_decay=0.1)
+    plain = Learner(torch.nn.Linear(1, 1, bias=False), 1e-3)
+    assert stepped(decaying) > 1e-4 and stepped(plain) == 0
+    checkpoints = [saved(decaying), saved(plain)]
+    plain.restore(checkpoints[0], tmp_path)
+    decaying.restore(checkpoints[1], tmp_path)
+    assert stepped(plain) == 0 and stepped(decaying) > 1e-4
+
+
 class Watched(Filter):
     """A pose network that notes how it is run: its mode, and whether gradients are kept."""
 

@@ -28,6 +28,15 @@ def constant_hits(row: Tensor, rows: Tensor) -> float:
     return (hardest[:, row.argmax()].sum() / hardest.sum()).item()
 
 
+def best_constant_hits(rows: Tensor) -> float:
+    """The largest share of people, with collected rows [N, bins], who have one and the same hardest bin.
+
+    NaN where nobody counts.
+    """
+    hardest = hardest_bins(rows)
+    return (hardest.sum(dim=0).max() / hardest.sum()).item()
+
+
 class Hits:
     """The share of people whose hardest bin is the agent's most probable one, by kind, over an epoch."""
 

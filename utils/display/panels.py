@@ -132,6 +132,8 @@ PANELS = (
                 Line(f"valid_{kind}_hit", "validation"),
                 Line(f"train_{kind}_mean_row_hit", "training, mean row", baseline=True),
                 Line(f"valid_{kind}_mean_row_hit", "validation, mean row", baseline=True),
+                Line(f"train_{kind}_constant_hit", "training, best bin", baseline=True),
+                Line(f"valid_{kind}_constant_hit", "validation, best bin", baseline=True),
             ),
             percent=True,
         )
