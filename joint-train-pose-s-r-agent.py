@@ -23,7 +23,7 @@ from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
 from models.occlusion import cell_mask
 from options.parser import StageParser
-from utils.agents import AgentRecord, agent_logits, agent_loss, draw
+from utils.agents import AgentRecord, agent_logits, agent_loss, draw, uniform_logits
 from utils.checkpoint import (
     SUFFIX,
     load_checkpoint,
@@ -46,6 +46,8 @@ from utils.occlusion import OcclusionRecord, agent_cells, grid_side, masked_pck
 from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
+
+UNIFORM = 1  # stream of draws with which the agent's are compared, so that no other draw depends on them
 
 
 def main() -> None:
@@ -198,7 +200,7 @@ def train_pose(
 def drawn_fields(run: Run, pose: Learner, agent: Learner, people: PersonBatch) -> dict[str, Tensor]:
     """What takes the place of random scales and rotations, [N] by the fields of `Augmentation`."""
     if run.opt.agent_draws == "uniform":
-        logits = {kind.name: torch.zeros(len(people), len(kind.means)) for kind in KINDS.values()}
+        logits = uniform_logits(people)
     else:
         with torch.no_grad():
             logits = look(run, pose.network, agent.network, people)
@@ -224,29 +226,38 @@ def train_agent(
 
     Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
     agent's rotation alone (and so on, kind by kind). A draw that was harder than the random one is rewarded,
-    any other penalised.
+    any other penalised. PCK under uniform draws of the agent's bins is measured beside, and teaches nothing.
     """
     pose.network.eval()
     agent.network.train()
     record = AgentRecord()
+    uniform_generator = Generator().manual_seed(epoch_seed(run.opt.seed, pose.epoch, UNIFORM))
     iters = min(len(loader), run.opt.agent_iters or len(loader))
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, agent", run.opt.bs, iters)
     for index, people in enumerate(bar):
         logits = look(run, pose.network, agent.parallel, people)
         drawn, bins = draw(logits, people, generator)
         random = people.own(Augmentation.random(people.total, generator))
-        trials = [which.only(kind.field) for which in (random, drawn) for kind in KINDS.values()]
-        pck = crop_pck(run, pose.network, people, Augmentation.cat(trials)).view(2, len(KINDS), -1)
+        uniform, _ = draw(uniform_logits(people), people, uniform_generator)
+        pck = tried(run, pose, people, random, drawn)
+        # Apart: to the last bit, a crop depends on those that it is made with.
+        pck_uniform = tried(run, pose, people, uniform)
         predicted = {kind: answer.detach().softmax(dim=1) for kind, answer in logits.items()}
         targets = {
             kind: rewarded_distribution(predicted[kind], bins[kind].to(run.device), *pck[:, k])
             for k, kind in enumerate(KINDS)
         }
         loss = agent.step(agent_loss(logits, targets), people.weight)
-        record.add(loss, predicted, pck, people, drawn)
+        record.add(loss, predicted, torch.cat([pck, pck_uniform]), people, drawn)
         report.batch(bar, pose.epoch, index, record.means.read)
     agent.require_finite()
     return record
+
+
+def tried(run: Run, pose: Learner, people: PersonBatch, *draws: Augmentation) -> Tensor:
+    """PCK f32 [D, K, N] of N people under each of D draws, of each of K kinds alone."""
+    alone = [which.only(kind.field) for which in draws for kind in KINDS.values()]
+    return crop_pck(run, pose.network, people, Augmentation.cat(alone)).view(len(draws), len(KINDS), -1)
 
 
 def train_occlusion(

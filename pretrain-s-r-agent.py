@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
     end_at_once()  # the imports below take seconds
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from utils.display.sections import Section
 from utils.distributions import distribution_path, read_distributions
 from utils.epochs import checkpoint_name, save_epoch
 from utils.files import locked
+from utils.hits import Hits, best_constant_hits, constant_hits
 from utils.means import Means
 from utils.metrics import scorable
 from utils.occlusion import build_occlusion_agent, vote_rows
@@ -40,8 +42,8 @@ from utils.training import Learner, fresh_or_resumed, used_resources
 
 
 def main() -> None:
-    groups = ("pose", "agent_folder", "resume_agent", "occlusion_agent", "pretraining", "rate", "epochs")
-    opt = StageParser(__doc__, *groups, "ranks", "overwrite").parse()
+    groups = ("pose", "agent_folder", "resume_agent", "occlusion_agent", "pretraining", "agent_recipe")
+    opt = StageParser(__doc__, *groups, "rate", "epochs", "ranks", "overwrite").parse()
     if opt.occlusion:
         task, prefix, folder = OCCLUDING, opt.load_prefix_occ, opt.occlusion_folder
     else:
@@ -71,7 +73,7 @@ def train(run: Run, task: Task, prefix: str | None) -> None:
     network = run.pose_network()
     run.load_pose(network)
     network.eval().requires_grad_(False)
-    agent = Learner(task.build(run, network), opt.lr, opt.sync_bn)
+    agent = Learner(task.build(run, network), opt.lr, opt.sync_bn, opt.weight_decay)
     path = checkpoint = None
     if prefix is not None:
         path = find_checkpoint(run.folder, prefix, task.resume_flag)
@@ -87,17 +89,20 @@ def train(run: Run, task: Task, prefix: str | None) -> None:
         while agent.epoch < opt.nEpochs:
             began = time.monotonic()
             agent.set_lr(opt.lr)
-            train_loss = train_epoch(run, network, agent, train_loader, train_rows, report)
+            trained = train_epoch(run, network, agent, train_loader, train_rows, report)
             train_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, train_seconds)
+            found = validate(run, network, agent.network, valid_loader, valid_rows)
             agent.history.append(
                 {
                     "epoch": agent.epoch,
                     "lr": opt.lr,
-                    "train_loss": train_loss,
-                    "valid_loss": mean_loss(run, network, agent.network, valid_loader, valid_rows),
+                    "train_loss": trained.pop("loss"),
+                    "valid_loss": found.pop("loss"),
                     **baselines("train", train_people, train_rows),
                     **baselines("valid", valid_people, valid_rows),
+                    **{f"train_{name}": share for name, share in trained.items()},
+                    **{f"valid_{name}": share for name, share in found.items()},
                     "train_seconds": train_seconds,
                     "valid_seconds": time.monotonic() - began - train_seconds,
                     **resources,
@@ -131,9 +136,11 @@ OCCLUDING = Task(build_occlusion_agent, joint_votes, occlusion_gallery, "--load_
 
 
 def baselines(split: str, people: People, rows: dict[str, Tensor]) -> dict[str, float]:
-    """Losses of predicting the same for everyone: the mean row, which is the best constant, and 1 / bins.
+    """What predicting the same for everyone is worth, of the people who have PCK, as in training.
 
-    As in training, of the people who have PCK.
+    The losses of the mean row, which is the best constant, and of 1 / bins; and how often the mean row's
+    largest bin is a person's hardest, `<kind>_mean_row_hit`, and the bin that most often is,
+    `<kind>_constant_hit`. Both are of the split itself: of new people nobody knows them beforehand.
     """
     rows = {kind: row[torch.from_numpy(scorable(people))] for kind, row in rows.items()}
     mean_row = {kind: row.mean(dim=0) for kind, row in rows.items()}
@@ -141,6 +148,8 @@ def baselines(split: str, people: People, rows: dict[str, Tensor]) -> dict[str, 
     return {
         f"{split}_mean_row": constant_loss(rows, mean_row),
         f"{split}_uniform": constant_loss(rows, uniform),
+        **{f"{split}_{kind}_mean_row_hit": constant_hits(mean_row[kind], row) for kind, row in rows.items()},
+        **{f"{split}_{kind}_constant_hit": best_constant_hits(row) for kind, row in rows.items()},
     }
 
 
@@ -151,39 +160,64 @@ def train_epoch(
     loader: PatchLoader,
     rows: dict[str, Tensor],
     report: Report,
-) -> float:
-    """One pass over the training people, un-augmented; the mean loss."""
+) -> dict[str, float]:
+    """One pass over the training people, un-augmented or, with --mirror true, half of them mirrored.
+
+    Returns:
+        The mean loss, and `<kind>_hit` of `utils.hits`.
+    """
     agent.network.train()
-    means = Means("loss")
+    means, hits = Means("loss"), Hits(*rows)
     bar = progress(loader, f"epoch {agent.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
-        sample = run.augment(people, Augmentation.identity(len(people)))
-        logits = agent_logits(run, network, agent.parallel, sample.image)
+        augmentation = Augmentation.identity(len(people))
         targets = {kind: row[people.index] for kind, row in rows.items()}
+        if run.opt.mirror:
+            augmentation = people.own(Augmentation.mirrored(people.total, run.generator))
+            targets = mirrored(targets, augmentation.flip.to(run.device))
+        sample = run.augment(people, augmentation)
+        logits = agent_logits(run, network, agent.parallel, sample.image)
         loss = agent.step(agent_loss(logits, targets), people.weight)
         means.add(people.counted * len(people), loss=loss)
+        hits.add(people.counted * len(people), logits, targets)
         report.batch(bar, agent.epoch, index, means.read)
     agent.require_finite()
-    return means.read()["loss"]
+    return {**means.read(), **hits.read()}
+
+
+def mirrored(rows: dict[str, Tensor], flip: Tensor) -> dict[str, Tensor]:
+    """Distributions [N, bins] by kind, as those [N] (bool) who are mirrored have them.
+
+    The mirror image of a person under a rotation is that of the person under the opposite one. Cells change
+    places in each row of the grid.
+    """
+    turned = {}
+    for kind, row in rows.items():
+        if kind == OCCLUSION:
+            turned[kind] = row.unflatten(1, (math.isqrt(row.shape[1]), -1)).flip(2).flatten(1)
+        else:
+            turned[kind] = row.flip(1) if KINDS[kind].odd else row
+    return {kind: torch.where(flip[:, None], turned[kind], row) for kind, row in rows.items()}
 
 
 @torch.no_grad()
-def mean_loss(
+def validate(
     run: Run,
     network: PoseNetwork,
     agent: nn.Module,
     loader: PatchLoader,
     rows: dict[str, Tensor],
-) -> float:
-    """The agent's mean loss over people, in eval mode."""
+) -> dict[str, float]:
+    """The agent's mean loss over people and its hits, as `train_epoch` has them, in eval mode."""
     agent.eval()
-    means = Means("loss")
+    means, hits = Means("loss"), Hits(*rows)
     for people in progress(loader, "valid", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
         logits = agent_logits(run, network, agent, sample.image)
         targets = {kind: row[people.index] for kind, row in rows.items()}
         means.add(len(people), loss=agent_loss(logits, targets))
-    return means.read()["loss"]
+        hits.add(len(people), logits, targets)
+    return {**means.read(), **hits.read()}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ class Augmentation:
         return replace(identity, log2_scale=log2_scale, rotation=rotation * rotated, flip=flip, color=color)
 
     @staticmethod
+    def mirrored(n: int, generator: Generator) -> "Augmentation":
+        """Each of n people is mirrored with probability 0.5; nothing else is done."""
+        flip = torch.rand(n, generator=generator) < FLIP_PROBABILITY
+        return replace(Augmentation.identity(n), flip=flip)
+
+    @staticmethod
     def fixed(n: int, log2_scale: float, rotation: float) -> "Augmentation":
         """The same change of scale (log2) and the same rotation (degrees) for n people."""
         identity = Augmentation.identity(n)

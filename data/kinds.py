@@ -9,7 +9,8 @@ class Kind:
 
     name: as files, flags and the columns of a history have it. field: of `Augmentation`, that it sets.
     means, std: each bin is a Gaussian round its mean, clamped to one standard deviation. unit: stands behind
-    numbers. label: what the numbers are, for axes.
+    numbers. label: what the numbers are, for axes. odd: whether it turns its sign for a mirrored person; then
+    the means are symmetric about 0, and the bins of a mirrored person are those of the person in reverse.
     """
 
     name: str
@@ -18,6 +19,7 @@ class Kind:
     std: float
     unit: str
     label: str
+    odd: bool = False
 
     @property
     def extremes(self) -> list[float]:
@@ -29,7 +31,15 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("scale", "log2_scale", (-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6), 0.05, "", "scale (log2)"),
-        Kind("rotation", "rotation", (-60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0), 5.0, "°", "rotation (°)"),
+        Kind(
+            "rotation",
+            "rotation",
+            (-60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0),
+            5.0,
+            "°",
+            "rotation (°)",
+            odd=True,
+        ),
     )
 }
 """Every kind by its name, in the order of draws and of the agent's answers.

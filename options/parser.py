@@ -52,6 +52,17 @@ def learning_rate(text: str) -> float:
     return value
 
 
+def weight_decay(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
+    return value
+
+
 def folder_name(text: str) -> str:
     """The name of a folder, without a path."""
     if text in ("", ".", "..") or Path(text).name != text:
@@ -258,7 +269,8 @@ class StageParser(OneLineParser):
             default="occ-dir",
             help="start of its folder's name; the pose network's prefix follows",
         )
-        add("--load_prefix_occ", help="the occlusion agent to start from, such as lr-0.00025-1.pth.tar")
+        start = "the occlusion agent to start from, such as lr-0.00025-1.pth.tar; best as above"
+        add("--load_prefix_occ", help=start)
 
     def _pretraining(self) -> None:
         add = self.add_argument_group("which agent").add_argument
@@ -365,4 +377,12 @@ class StageParser(OneLineParser):
 
     def _resume_agent(self) -> None:
         add = self.add_argument_group("checkpoint").add_argument
-        add("--load_prefix_sr", help="the agent to start from, such as lr-0.00025-1.pth.tar")
+        start = "the agent to start from, such as lr-0.00025-1.pth.tar; joint training takes best, too"
+        add("--load_prefix_sr", help=f"{start}, that of least validation loss")
+
+    def _agent_recipe(self) -> None:
+        add = self.add_argument_group("the agent's training (the defaults are the paper's)").add_argument
+        mirror = "mirror half of the crops, and what the agent learns to predict of them"
+        add("--mirror", type=boolean, default=False, help=mirror)
+        decay = "what the optimiser adds to the gradient: this times the weights"
+        add("--weight_decay", type=weight_decay, default=0.0, help=decay)

@@ -91,9 +91,9 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     """How likely the agent draws a bin, at first and in the end, if crops there lose half of the joints."""
 
     def crop_pck(run, network, people, augmentation):
-        value = getattr(augmentation, KINDS[kind].field).view(4, len(people))
+        value = getattr(augmentation, KINDS[kind].field).view(-1, len(people))
         near = (value - KINDS[kind].means[chosen]).abs() <= 1.01 * KINDS[kind].std
-        return 1 - 0.5 * near if hard else torch.ones(4, len(people))
+        return 1 - 0.5 * near if hard else torch.ones(value.shape)
 
     monkeypatch.setattr(SCRIPT, "crop_pck", crop_pck)
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 0.02)
@@ -115,12 +115,53 @@ def test_agent_learns_which_bin_is_hard(monkeypatch, kind, chosen):
     assert sum(level) / 3 < 0.18
 
 
+def test_choosing_is_compared_with_the_agents_own_range(monkeypatch):
+    """One rotation alone is hard, and rare at random: an agent that knows it, and one that does not."""
+
+    def crop_pck(run, network, people, augmentation):
+        seen.append(augmentation)
+        return 1 - 0.7 * (augmentation.rotation < -54).view(-1, len(people)).float()
+
+    monkeypatch.setattr(SCRIPT, "crop_pck", crop_pck)
+    sure, unsure = torch.tensor([[9.0, 0, 0, 0, 0, 0, 0]]), torch.zeros(1, 7)
+    gaps = []
+    for answer in (sure, unsure):
+        seen, run, agent = [], plain_run(), Learner(Stubborn(unsure.clone(), answer.clone()), 1e-9)
+        pose = SimpleNamespace(network=Blind(), epoch=0)
+        record = SCRIPT.train_agent(run, pose, agent, [some_people(50)] * 40, Silent(), run.generator)
+        row = record.row(History())
+        uniform = torch.cat([augmentation.rotation[50:] for augmentation in seen[1::2]])
+        counts = (uniform / 20).round().long().add(3).bincount(minlength=7).double()
+        assert ((counts - 2000 / 7) ** 2 / (2000 / 7)).sum() < CHI_SQUARE_999
+        assert row["scale_uniform_gap"] == row["scale_uniform_gap_error"] == 0
+        assert row["uniform_gap"] == pytest.approx(row["rotation_uniform_gap"] / 2)
+        gaps.append((row["rotation_uniform_gap"], row["rotation_uniform_gap_error"], row["rotation_gap"]))
+    (knows, error, _), (guesses, guess_error, beside_random) = gaps
+    assert knows == pytest.approx(0.7 * 6 / 7, abs=0.03) and knows > 20 * error
+    assert abs(guesses) < 3 * guess_error < 3 * 0.02
+    assert beside_random > 0.05  # the range alone looks hard beside random draws
+
+
+def test_uniform_draws_change_no_other(monkeypatch):
+    """The generator of the agent's draws ends where the agent's and random's alone take it."""
+    monkeypatch.setattr(
+        SCRIPT, "crop_pck", lambda run, network, people, drawn: torch.ones(len(drawn) // 9, 9)
+    )
+    run, people, level = plain_run(3), some_people(9), torch.zeros(1, 7)
+    pose = SimpleNamespace(network=Blind(), epoch=0)
+    SCRIPT.train_agent(run, pose, Learner(Stubborn(level, level), 1e-9), [people], Silent(), run.generator)
+    alone = torch.Generator().manual_seed(3)
+    draw({kind: level.expand(9, 7) for kind in KINDS}, people, alone)
+    Augmentation.random(9, alone)
+    assert torch.equal(run.generator.get_state(), alone.get_state())
+
+
 def test_hardest_draws_of_an_epoch_are_kept():
     draws = torch.Generator().manual_seed(0)
     record, lost = AgentRecord(), {}
     uniform = dict.fromkeys(KINDS, torch.full((40, 7), 1 / 7))
     for batch in range(4):
-        pckh, rows = torch.rand(2, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
+        pckh, rows = torch.rand(3, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
         drawn = Augmentation.random(40, draws)
         record.add(0.0, uniform, pckh, replace(some_people(40), index=rows), drawn)
         for k, row in enumerate(rows.tolist()):

@@ -97,18 +97,37 @@ def test_pretraining_gives_each_person_their_own_rows(targets, training):
     rows = {kind: torch.randn(10, 7, generator=draws).softmax(dim=1) for kind in KINDS}
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-9)
     if training:
-        loss = PRETRAIN.train_epoch(run, Blind(), agent, batches(*order), rows, Silent())
+        found = PRETRAIN.train_epoch(run, Blind(), agent, batches(*order), rows, Silent())
     else:
-        loss = PRETRAIN.mean_loss(run, Blind(), agent.network, batches(*order), rows)
+        found = PRETRAIN.validate(run, Blind(), agent.network, batches(*order), rows)
     for part, target in zip(order, targets, strict=True):
         assert list(target) == list(KINDS)
         for kind in KINDS:
             assert torch.equal(target[kind], rows[kind][part])
     expected = sum(distribution_loss(torch.zeros(5, 7), row[[7, 2, 9, 0, 4]]) for row in rows.values())
-    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-4)
     for augmentation in used:
         for name, value in vars(Augmentation.identity(len(augmentation))).items():
             assert torch.equal(getattr(augmentation, name), value), name
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_pretraining_finds_out_whom_the_agent_knows(training):
+    """Two people's own hardest bin is planted, for one it is another's, and one has none."""
+    hardest = torch.tensor([2, 5, 1, 0])
+    rows = 0.1 + torch.eye(7)[hardest]
+    rows[3] = 0.5
+    rows = rows / rows.sum(dim=1, keepdim=True)
+    answers = 9 * torch.eye(7)[torch.tensor([2, 5, 5, 0])]
+    agent = Learner(Stubborn(answers, answers.roll(1, dims=1)), 1e-9)
+    (run, _), loader, by_kind = watched_run(), batches([0, 1, 2, 3]), {"scale": rows, "rotation": rows}
+    if training:
+        found = PRETRAIN.train_epoch(run, Blind(), agent, loader, by_kind, Silent())
+    else:
+        found = PRETRAIN.validate(run, Blind(), agent.network, loader, by_kind)
+    assert list(found) == ["loss", "scale_hit", "rotation_hit"]
+    assert found["scale_hit"] == pytest.approx(2 / 3)
+    assert found["rotation_hit"] == 0
 
 
 def table_of(batches):
@@ -180,6 +199,26 @@ def test_a_rate_that_is_set_is_that_of_the_next_step():
         learner.step((learner.network(torch.ones(1, 1)) - 1e3).square().sum())
         steps.append(learner.network.weight.item())
     assert steps[1] == pytest.approx(10 * steps[0])
+
+
+def test_weight_decay_is_the_learners_own_whatever_a_checkpoint_had(tmp_path):
+    """It pulls weights to 0 without any gradient of the loss, also after resuming; without it they stay."""
+
+    def stepped(learner):
+        before = learner.network.weight.item()
+        learner.step((0 * learner.network.weight).sum())
+        return abs(before) - abs(learner.network.weight.item())
+
+    def saved(learner):
+        return {"optimizer": learner.optimizer.state_dict(), "epoch": 0}
+
+    decaying = Learner(torch.nn.Linear(1, 1, bias=False), 1e-3, weight_decay=0.1)
+    plain = Learner(torch.nn.Linear(1, 1, bias=False), 1e-3)
+    assert stepped(decaying) > 1e-4 and stepped(plain) == 0
+    checkpoints = [saved(decaying), saved(plain)]
+    plain.restore(checkpoints[0], tmp_path)
+    decaying.restore(checkpoints[1], tmp_path)
+    assert stepped(plain) == 0 and stepped(decaying) > 1e-4
 
 
 class Watched(Filter):
@@ -255,7 +294,11 @@ def test_an_agents_epoch_by_hand():
     sizes, losses = (3, 1), (2.0, 4.0)
     predicted = [{kind: torch.rand(n, 7, generator=draws).softmax(dim=1) for kind in KINDS} for n in sizes]
     pckh = torch.tensor(
-        [[[0.9, 0.5, 0.5, 0.75], [0.2, 0.4, 1.0, 0.0]], [[0.4, 0.5, 0.6, 0.5], [0.1, 0.8, 1.0, 0.5]]]
+        [
+            [[0.9, 0.5, 0.5, 0.75], [0.2, 0.4, 1.0, 0.0]],
+            [[0.4, 0.5, 0.6, 0.5], [0.1, 0.8, 1.0, 0.5]],
+            [[0.5, 0.5, 0.8, 0.9], [0.1, 0.6, 0.9, 0.9]],
+        ]
     )
     for loss, shares, part, rows in zip(
         losses, predicted, pckh.split(sizes, dim=2), ([0, 1, 2], [3]), strict=True
@@ -272,6 +315,13 @@ def test_an_agents_epoch_by_hand():
         "scale_gap": gap[0].mean().item(),
         "rotation_gap": gap[1].mean().item(),
         "reward_share": 3 / 8,
+        "pck_uniform": 5.2 / 8,
+        "uniform_gap": 0.1,  # of the people: 0.05, -0.1, 0.05, 0.4
+        "uniform_gap_error": 0.10606602,  # sqrt((0.05^2 + 0.2^2 + 0.05^2 + 0.3^2) / (3 * 4))
+        "scale_uniform_gap": 0.175,  # 0.1, 0, 0.2, 0.4
+        "scale_uniform_gap_error": 0.08539126,  # sqrt((0.075^2 + 0.175^2 + 0.025^2 + 0.225^2) / (3 * 4))
+        "rotation_uniform_gap": 0.025,  # 0, -0.2, -0.1, 0.4
+        "rotation_uniform_gap_error": 0.13149778,  # sqrt((0.025^2 + 0.225^2 + 0.125^2 + 0.375^2) / (3 * 4))
     }
     for kind in KINDS:
         shares = torch.cat([part[kind] for part in predicted])
@@ -281,6 +331,12 @@ def test_an_agents_epoch_by_hand():
         expected[f"{kind}_change"] = (1 - mean[0]).item()
     assert row == pytest.approx(expected, abs=1e-6)
     assert not [name for name in record.row(History()) if name.endswith("_change")]
+
+
+def test_a_single_persons_gap_has_no_standard_error():
+    record, uniform = AgentRecord(), dict.fromkeys(KINDS, torch.full((1, 7), 1 / 7))
+    record.add(0.0, uniform, torch.rand(3, 2, 1), some_people(1), Augmentation.identity(1))
+    assert math.isnan(record.row(History())["uniform_gap_error"])
 
 
 def test_the_best_constant_prediction_is_finite():

@@ -209,3 +209,14 @@ def test_an_experiment_stays_inside_its_folder(refusal, exp_id):
 
 def test_an_experiment_needs_a_name(refusal):
     assert "--exp_id" in refusal("--is_train", "true")
+
+
+@pytest.mark.parametrize("value", ["-0.1", "nan", "inf", "much"])
+def test_a_weight_decay_below_0_or_none_is_named(parse, capsys, value):
+    with pytest.raises(SystemExit) as end:
+        parse(PRETRAIN, "--exp_id", "a", *PREFIX, f"--weight_decay={value}")
+    assert end.value.code == 2 and "--weight_decay" in capsys.readouterr().err
+
+
+def test_pretraining_is_the_papers_unless_asked(parse):
+    _assert_options(parse(PRETRAIN, "--exp_id", "a", *PREFIX), mirror=False, weight_decay=0.0)

@@ -204,6 +204,17 @@ def test_curves_are_drawn_where_their_fields_are():
     assert titles == ["Loss", "Learning rate", "Mean distribution of scale, %"]
 
 
+def test_standard_errors_are_a_band_round_their_line():
+    """Also where an epoch lacks it."""
+    rows = [{"epoch": k, "uniform_gap": 0.01 * k} for k in range(3)]
+    (title, plain), *_ = draw_curves(rows, "PCK")
+    assert title == "PCK: uniform minus agent, points, with standard error"
+    for known in rows[1:]:
+        known["uniform_gap_error"] = 0.004
+    ((_, banded),) = draw_curves(rows, "PCK")
+    assert b"FillBetween" in banded and len(banded) > len(plain)
+
+
 def test_a_page_of_nothing_is_valid():
     Page(gallery_page("", "", []))
 

@@ -249,6 +249,21 @@ def test_resumed_run_equals_the_uninterrupted_one(experiment, changeable):
     assert len(load_checkpoint(folder / name)["train_history"]) == 2
 
 
+def test_mirroring_and_weight_decay_resume_exactly(changeable):
+    """What an epoch mirrors is drawn from the run's generator; the rate of decay is that of the flag."""
+    folder, flags = changeable.agent_folder, (*changeable.flags, "--mirror", "true", "--weight_decay", 0.01)
+    name = "lr-0.00025-1.pth.tar"
+    run_here(PRETRAIN, *flags, "--nEpochs", 2, "--overwrite", "true")
+    whole = folder.parent / "whole.pth.tar"
+    (folder / name).rename(whole)
+    run_here(PRETRAIN, *flags, "--nEpochs", 2, "--load_prefix_sr", AGENT)
+    assert_same_state(folder / name, whole)
+    run_here(PRETRAIN, *changeable.flags, "--nEpochs", 2, "--load_prefix_sr", AGENT)
+    plain = load_checkpoint(folder / name)
+    assert plain["optimizer"]["param_groups"][0]["weight_decay"] == 0
+    assert differences(plain["state_dict"], load_checkpoint(whole)["state_dict"])
+
+
 def test_resumed_run_has_the_rate_that_it_asks_for(changeable):
     run_here(PRETRAIN, *changeable.flags, "--nEpochs", 2, "--load_prefix_sr", AGENT, "--lr", "0.001")
     assert rate_of(changeable.agent_folder / AGENT) == pytest.approx(2.5e-4)
@@ -265,6 +280,13 @@ def test_yardsticks_by_hand(experiment):
         for kind in KINDS:
             rows = rows_of(experiment, split, kind).astype(float)
             mean = rows.mean(axis=0)
+            uneven = rows[np.ptp(rows, axis=1) > 1e-5]
+            hardest = uneven == uneven.max(axis=1, keepdims=True)
+            hit = (hardest[:, mean.argmax()] / hardest.sum(axis=1)).mean()
+            for row in table:
+                assert row[f"{name}_{kind}_mean_row_hit"] == pytest.approx(hit, abs=1e-5)
+                assert hit - 1e-5 <= row[f"{name}_{kind}_constant_hit"] <= 1
+                assert 0 <= row[f"{name}_{kind}_hit"] <= 1
             for row in rows:
                 for share, constant in zip(row, mean, strict=True):
                     if share > 0:

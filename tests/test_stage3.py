@@ -28,6 +28,8 @@ from data.kinds import KINDS
 from utils.agents import AgentRecord
 from utils.checkpoint import load_checkpoint, newest_checkpoint
 from utils.comparison.runs import read_run
+from utils.epochs import save_epoch
+from utils.history import History
 from utils.metrics import SCORED_JOINTS, pck_counts
 from utils.runs import Run
 
@@ -93,6 +95,9 @@ def test_summary_tells_what_the_agent_did(joint):
     gaps = (numbers["scale_gap"] + numbers["rotation_gap"]) / 2
     assert numbers["pck_gap"] == pytest.approx(gaps, abs=1e-5)
     assert 0 <= numbers["reward_share"] <= 1
+    for start in ("", "scale_", "rotation_"):
+        assert abs(numbers[f"{start}uniform_gap"]) < 1 and 0 <= numbers[f"{start}uniform_gap_error"] < 0.5
+    assert numbers["uniform_gap"] == pytest.approx(numbers["pck_uniform"] - numbers["pck_agent"], abs=1e-5)
     assert 0 < numbers["train_pck_random"] < 1
     assert 0 < numbers["train_pck_agent"] < 1
     for kind in ("scale", "rotation"):
@@ -189,6 +194,28 @@ def test_evaluation_of_the_newest_joint_epoch(joint):
     path.unlink()
     run_here(JOINT, *joint.flags, "--load_checkpoint", "true")
     torch.testing.assert_close(preds_of(path), expected, atol=1e-3, rtol=0)
+
+
+def test_best_takes_the_agent_of_least_validation_loss(changeable):
+    """Not the newest; epochs are compared as numbers, and best files of other networks do not count."""
+    folder = changeable.agent_folder
+    for path in folder.glob("*-model-best*"):
+        path.unlink()
+    message = refusal(JOINT, *changeable.flags, "--load_prefix_sr", "best", "--is_train", "true")
+    assert "--load_prefix_sr best" in message and str(folder) in message
+    losses = {9: 0.3, 10: 0.2, 11: 0.4}
+    rows = []
+    for epoch, loss in losses.items():
+        checkpoint = load_checkpoint(folder / AGENT)
+        rows.append({"epoch": epoch, "valid_loss": loss})
+        checkpoint |= {"epoch": epoch, "train_history": list(rows)}
+        save_epoch(folder, f"lr-0.00025-{epoch}", checkpoint, History(rows).improved())
+    (folder / "agent-lr-0.00025-12-model-best.pth.tar").write_bytes(b"of another folder")
+    best = ("--load_prefix_sr", "best", "--is_train", "true", "--nEpochs", 2, "--agent_iters", 1)
+    printed = run_here(JOINT, *changeable.flags, *best)
+    assert "--load_prefix_sr best: epoch 10" in printed
+    assert f"agent: {folder / 'lr-0.00025-10-model-best.pth.tar'}" in printed
+    assert (changeable.joint_folder / "agent-lr-0.00005-11.pth.tar").exists()
 
 
 def test_agent_iters_limits_the_agents_batches(experiment, changeable):

@@ -70,6 +70,24 @@ def test_a_start_replaces_nothing_before_it_has_trained():
     assert [curve["x"] for curve in drawn[:2]] == [[0.5, 1, 1.5], [0, 1]]
 
 
+def test_standard_errors_stand_round_their_means():
+    """In points; that of a single person is not known."""
+    values = ((0.04, 0.01), (0.02, None))
+    rows = [
+        {
+            "kind": "epoch",
+            "epoch": k,
+            "uniform_gap": gap,
+            "uniform_gap_error": error,
+            "scale_uniform_gap": 0.1,
+        }
+        for k, (gap, error) in enumerate(values)
+    ]
+    mean, scale = draw_windows([start(), *rows])["uniform gap"]["data"]
+    assert (mean["name"], mean["y"], mean["error_y"]["array"]) == ("mean", [4, 2], [1, None])
+    assert (scale["name"], scale["error_y"]["array"]) == ("scale", [None, None])
+
+
 def test_options_are_escaped_and_what_is_not_finite_is_a_gap():
     row = {"kind": "epoch", "epoch": 0, "train_loss": float("nan"), "valid_loss": float("inf")}
     windows = draw_windows([start(exp_id="<script>alert(1)</script>"), row])

@@ -75,6 +75,11 @@ def draw(
     return people.own(Augmentation.drawn(whole, generator)), bins
 
 
+def uniform_logits(people: PersonBatch) -> dict[str, Tensor]:
+    """Logits [N, bins] by kind of all bins with equal probability: the agent's range without an agent."""
+    return {kind.name: torch.zeros(len(people), len(kind.means)) for kind in KINDS.values()}
+
+
 def agent_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     """The sum over kinds of KL(target || softmax(logits)), averaged over people; [N, bins] each."""
     return sum(distribution_loss(answer, targets[kind]) for kind, answer in logits.items())
@@ -147,7 +152,7 @@ class AgentRecord:
     ) -> None:
         """A batch: loss, predicted distributions [N, bins] by kind, PCK, the people, the agent's draws.
 
-        PCK [2, K, N] is indexed by who drew (random, agent), the kind that was drawn, and the person.
+        PCK [3, K, N] is indexed by who drew (random, agent, uniform), the kind that was drawn, the person.
         """
         self.means.add(people.counted * len(people), agent_loss=loss, pck_gap=(pck[0] - pck[1]).mean())
         if people.counted == 1 or ranks.rank() == 0:
@@ -157,7 +162,7 @@ class AgentRecord:
 
     @cached_property
     def _seen(self) -> dict[str, Tensor]:
-        """Each person, on the CPU: row [N], pck [N, 2, K], value [N, K], and predictions [N, bins] by kind.
+        """Each person, on the CPU: row [N], pck [N, 3, K], value [N, K], and predictions [N, bins] by kind.
 
         Each rank must ask for it.
         """
@@ -167,11 +172,14 @@ class AgentRecord:
         """The epoch's means over people; each rank must call this.
 
         pck_gap is PCK under random draws minus PCK under the agent's: above 0, the agent is harder.
+        uniform_gap is PCK under uniform draws of the agent's bins minus PCK under the agent's own draws. Both
+        have the same range, so that it shows what choosing is worth. uniform_gap_error is its standard error
+        over people, each with the mean of their kinds; NaN of a single one.
         Entropies are in nats; a change is the total variation distance between the mean distribution and that
         of the history's last epoch, where it has one.
         """
-        random, agent = self._seen["pck"].double().unbind(1)
-        gap = random - agent
+        random, agent, uniform = self._seen["pck"].double().unbind(1)
+        gap, chosen = random - agent, uniform - agent
         row = {
             "agent_loss": self.means.read()["agent_loss"],
             "pck_random": random.mean().item(),
@@ -179,7 +187,12 @@ class AgentRecord:
             "pck_gap": gap.mean().item(),
             **{f"{kind}_gap": one.mean().item() for kind, one in zip(KINDS, gap.T, strict=True)},
             "reward_share": (gap > 0).double().mean().item(),
+            "pck_uniform": uniform.mean().item(),
         }
+        apart = {f"{kind}_": one for kind, one in zip(KINDS, chosen.T, strict=True)}
+        for start, one in {"": chosen.mean(dim=1), **apart}.items():
+            row[f"{start}uniform_gap"] = one.mean().item()
+            row[f"{start}uniform_gap_error"] = (one.var(correction=0) / (len(one) - 1)).sqrt().item()
         for kind in KINDS:
             row[f"{kind}_entropy"] = torch.special.entr(self._seen[kind]).sum(dim=1).mean().item()
         for kind in KINDS:

@@ -62,6 +62,19 @@ def newest_checkpoint(folder: Path, prefix: str) -> Path:
     return max(epochs, key=epochs.get)
 
 
+def best_checkpoint(folder: Path, flag: str) -> Path:
+    """The latest of the files `lr-*-<epoch>-model-best.pth.tar`: each was better than all before it.
+
+    Raises:
+        UserError: there is none.
+    """
+    paths = folder.glob(f"lr-*-model-best{SUFFIX}")
+    epochs = {path: int(match[1]) for path in paths if (match := _EPOCH.search(path.name))}
+    if not epochs:
+        raise UserError(f"{flag} best: {folder} has no lr-…-model-best{SUFFIX}; name an epoch's checkpoint")
+    return max(epochs, key=epochs.get)
+
+
 def file_identity(path: Path) -> dict[str, str]:
     """Name of a checkpoint's file, and the start of its contents' hash.
 

@@ -15,6 +15,7 @@ from utils import ranks
 from utils.display.plots import plot_distributions
 from utils.distributions import distribution_path, read_distributions, write_distributions
 from utils.evaluation import crop_pck
+from utils.hits import hardest_bins
 from utils.metrics import scorable
 from utils.process import progress
 from utils.runs import Run
@@ -73,11 +74,9 @@ def bin_pck(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Te
 
 def summary(rows: Tensor, split: str, kind: Kind) -> str:
     """The mean row, the share of uniform rows, and how often each bin is the hardest of its row."""
-    uniform = (rows - rows.mean(dim=1, keepdim=True)).abs().amax(dim=1) < 1e-6
-    hardest = (rows == rows.amax(dim=1, keepdim=True)).float()  # bins that tie share the person
-    hardest = (hardest / hardest.sum(dim=1, keepdim=True))[~uniform].sum(dim=0) / max(
-        1, int((~uniform).sum())
-    )
+    hardest = hardest_bins(rows)
+    uniform = hardest.sum(dim=1) == 0
+    hardest = hardest.sum(dim=0) / max(1, int((~uniform).sum()))
     lines = [
         f"{split}: {len(rows)} people, {100 * uniform.float().mean():.1f} % with a uniform row",
         f"{kind.name + ' bin':<16}" + "".join(f"{mean:>8g}" for mean in kind.means),

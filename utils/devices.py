@@ -62,9 +62,12 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.conv.fp32_precision = multiply
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for what draws apart from the run's generator in an epoch, such as the agent's training."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+def epoch_seed(seed: int, epoch: int, stream: int = 0) -> int:
+    """A seed for what draws apart from the run's generator in an epoch, such as the agent's training.
+
+    stream: its number among several of these.
+    """
+    return int(np.random.SeedSequence((seed, epoch, stream)).generate_state(1)[0])
 
 
 def seeded_generator(seed: int) -> torch.Generator:

@@ -1,11 +1,12 @@
 """The networks of joint training: which agents take part, and the files of them all in its folder."""
 
+import logging
 from pathlib import Path
 
 from data.kinds import OCCLUSION
 from models import PoseNetwork
 from utils.agents import build_agent, load_agent
-from utils.checkpoint import find_checkpoint
+from utils.checkpoint import best_checkpoint, find_checkpoint, load_checkpoint
 from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
 from utils.evaluation import Evaluation
@@ -13,6 +14,8 @@ from utils.occlusion import build_occlusion_agent
 from utils.predictions import encode_predictions
 from utils.runs import Run
 from utils.training import Learner
+
+log = logging.getLogger(__name__)
 
 SCALE_ROTATION = "agent"
 POSE = "pose-"  # prefix of the pose network's files
@@ -44,10 +47,23 @@ def load_agents(
                 )
             folder, prefix, flag = run.folder, checkpoint.get(name), "--load_checkpoint true"
         if prefix is not None:
-            path = find_checkpoint(folder, prefix, flag)
+            path = find_pretrained(folder, prefix, flag)
             agents[name] = Learner(build(run, network), opt.agent_lr, opt.sync_bn)
             agents[name].restore(load_agent(run, agents[name].network, path), path)
     return agents
+
+
+def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:
+    """The agent that `flag` names by its prefix; "best" is that of the epoch of least validation loss.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if prefix != "best":
+        return find_checkpoint(folder, prefix, flag)
+    path = best_checkpoint(folder, flag)
+    log.info("%s best: epoch %d has the least validation loss", flag, load_checkpoint(path)["epoch"])
+    return path
 
 
 def save_networks(

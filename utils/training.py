@@ -49,14 +49,19 @@ class Learner:
     parallel: what the network is trained through, so that all ranks learn from each other's rows.
     """
 
-    def __init__(self, network: nn.Module, lr: float, sync_bn: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, lr: float, sync_bn: bool = False, weight_decay: float = 0.0
+    ) -> None:
         self.network, self.parallel = network, ranks.parallel(network, sync_bn)
         self._losses = 0.0  # of all steps since they were last checked
-        self.optimizer = RMSprop(network.parameters(), lr=lr, alpha=0.99, eps=1e-8)
+        self._weight_decay = weight_decay
+        self.optimizer = RMSprop(network.parameters(), lr=lr, alpha=0.99, eps=1e-8, weight_decay=weight_decay)
         self.history, self.epoch = History(), 0
 
     def restore(self, checkpoint: dict, path: Path) -> None:
         """Resume after the epoch of a checkpoint, read from `path`; its weights are loaded already.
+
+        The weight decay stays this learner's own.
 
         Raises:
             UserError: its optimiser is not of this network.
@@ -67,6 +72,8 @@ class Learner:
             raise UserError(
                 f"{path} has no optimiser state that fits: it can be evaluated, but not resumed from"
             ) from error
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self._weight_decay
         self.history, self.epoch = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
 
     def require_epochs(self, epochs: int) -> None:

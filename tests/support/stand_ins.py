@@ -81,7 +81,15 @@ def some_people(count):
 def plain_run(seed=0, in_res=8):
     """What loops need of a run, without a data set."""
     return SimpleNamespace(
-        opt=SimpleNamespace(network="hourglass", in_res=in_res, out_res=in_res // 4, agent_iters=None, bs=24),
+        opt=SimpleNamespace(
+            network="hourglass",
+            in_res=in_res,
+            out_res=in_res // 4,
+            agent_iters=None,
+            bs=24,
+            seed=seed,
+            mirror=False,
+        ),
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),

@@ -64,13 +64,22 @@ PANELS = (
     Panel(
         "PCK by augmentation",
         "{metric_name} by augmentation, %",
-        (Line("pck_random", "random"), Line("pck_agent", "agent")),
+        (Line("pck_random", "random"), Line("pck_agent", "agent"), Line("pck_uniform", "uniform")),
         percent=True,
     ),
     Panel(
         "gap",
         "{metric_name}: random minus agent, points",
         (Line("pck_gap", "mean"), *(Line(f"{kind}_gap", kind) for kind in KINDS)),
+        percent=True,
+    ),
+    Panel(
+        "uniform gap",
+        "{metric_name}: uniform minus agent, points, with standard error",
+        (
+            Line("uniform_gap", "mean", error="uniform_gap_error"),
+            *(Line(f"{kind}_uniform_gap", kind, error=f"{kind}_uniform_gap_error") for kind in KINDS),
+        ),
         percent=True,
     ),
     Panel("reward", "Rewarded draws, %", (Line("reward_share", "rewarded"),), percent=True),
@@ -113,6 +122,22 @@ PANELS = (
         "entropy",
         "Entropy of the agent's answers, nats",
         tuple(Line(f"{kind}_entropy", kind) for kind in (*KINDS, OCCLUSION)),
+    ),
+    *(
+        Panel(
+            f"{kind} hits",
+            f"Hardest {kind} bin found, % of people",
+            (
+                Line(f"train_{kind}_hit", "training"),
+                Line(f"valid_{kind}_hit", "validation"),
+                Line(f"train_{kind}_mean_row_hit", "training, mean row", baseline=True),
+                Line(f"valid_{kind}_mean_row_hit", "validation, mean row", baseline=True),
+                Line(f"train_{kind}_constant_hit", "training, best bin", baseline=True),
+                Line(f"valid_{kind}_constant_hit", "validation, best bin", baseline=True),
+            ),
+            percent=True,
+        )
+        for kind in KINDS
     ),
     Panel(
         "learning rates",
