@@ -73,6 +73,14 @@ def test_every_joint_has_the_color_of_its_side(joints, truth):
             assert distance < (200 if truth else 60), (side, joint)
 
 
+def test_a_prediction_is_edged_in_black_and_the_truth_in_white(joints):
+    image = np.full((200, 200, 3), 128, dtype=np.uint8)
+    for truth in (False, True):
+        drawn = draw_skeleton(image, joints, ALL, truth=truth)
+        edges = drawn[(drawn == drawn[..., :1]).all(axis=-1) & (drawn != 128).all(axis=-1)]
+        assert len(edges) > 300 and (np.median(edges) > 128) == truth
+
+
 def test_nothing_is_drawn_where_no_joint_is(joints):
     image = np.full((200, 200, 3), 90, dtype=np.uint8)
     np.testing.assert_array_equal(draw_skeleton(image, joints, np.zeros(16, dtype=bool)), image)

@@ -16,10 +16,11 @@ from utils.display import pages as pages_module
 from utils.display.curves import draw_curves
 from utils.display.gallery import agent_gallery, grid_section, hardest_gallery, pose_gallery
 from utils.display.markup import gallery_page
-from utils.display.pages import MOST, Pages, best_epoch, kept, write_evaluation
+from utils.display.pages import MOST, Pages, best_epoch, joint_rows, kept, write_evaluation
 from utils.display.sections import Section
 from utils.errors import UserError
 from utils.evaluation import evaluate
+from utils.metrics import PckTable
 from utils.runs import Run
 
 
@@ -72,6 +73,17 @@ def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path)
     for checkpoint in ("lr-0.00025-9", "lr-0.00025-10"):
         write_evaluation(tmp_path, NASTY, checkpoint, "PCKh@0.5", evaluation.table, sections)
         assert read(listed).all("a")[-1]["href"] == f"evaluation-{checkpoint}.html"
+
+
+def test_results_are_told_joint_by_joint_in_per_cent():
+    pck, auc = {"Head": 0.5, "Hip": math.nan, "Mean": 0.25}, {"Head": 1.0, "Hip": math.nan, "Mean": 0.5}
+    table = PckTable("PCKh", 0.5, 3, pck, auc)
+    assert joint_rows("PCKh@0.5", None) == []
+    assert joint_rows("PCKh@0.5", table) == [
+        ["", "Head", "Hip", "Mean"],
+        ["PCKh@0.5", "50.0", "–", "25.0"],
+        ["AUC", "100.0", "–", "50.0"],
+    ]
 
 
 def test_all_text_is_escaped(tmp_path):

@@ -49,8 +49,9 @@ def test_loaders(nasty_run, monkeypatch):
     with pytest.raises(UserError, match="at least two"):
         nasty_run.loader(people[:1], "identity", nasty_run.generator)
     people.normalizer[:] = 0
-    with pytest.raises(UserError, match="none of 4 training people has PCK"):
-        nasty_run.loader(people, "identity", scored=True)
+    for some in (people, people[:1]):
+        with pytest.raises(UserError, match=f"none of {len(some)} training people has PCK"):
+            nasty_run.loader(some, "identity", scored=True)
     started = []
     monkeypatch.setattr("utils.runs.PatchLoader", lambda *arguments: started.append(arguments[5]) or [0])
     monkeypatch.setattr("os.cpu_count", lambda: 3)
@@ -71,6 +72,14 @@ def test_the_pose_network_is_loaded(nasty_run, monkeypatch):
     assert nasty_run.load_pose(network)["epoch"] == 2
     assert_close(network.state_dict(), trained.state_dict(), atol=0, rtol=0)
     (nasty_run.folder / "lr-1-2.pth.tar").unlink()
+
+
+def test_a_run_sets_how_a_gpu_multiplies(nasty_run, monkeypatch):
+    for precision, multiply in (("tf32", "tf32"), ("bf16", "ieee"), ("tf32", "tf32"), ("fp32", "ieee")):
+        monkeypatch.setattr(nasty_run.opt, "precision", precision)
+        Run(nasty_run.opt, nasty_run.folder)
+        backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        assert [backend.fp32_precision for backend in backends] == [multiply] * 2
 
 
 def test_precision_is_of_the_networks_passes_alone(nasty_run, monkeypatch):
