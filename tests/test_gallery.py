@@ -38,6 +38,22 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
     assert len(same.people) == len(fixed_rows(nasty_run.dataset.valid)) == 4
     shares = [[float(p.title.split()[-2]) for p in part.people] for part in (best, worst)]
     assert min(shares[0]) >= max(shares[1])
+    names = [[person.title.split(":")[0] for person in part.people] for part in (best, worst)]
+    assert len({*names[0], *names[1]}) == len(nasty_run.dataset.valid) == 6
+
+
+def test_draws_that_lost_most_are_told(nasty_run):
+    draws = [
+        {"row": 2, "kind": "scale", "value": -0.5, "pck_agent": 0.25, "pck_random": 1.0},
+        {"row": 1, "kind": "rotation", "value": 45.0, "pck_agent": 0.0, "pck_random": 0.75},
+    ]
+    (section,) = hardest_gallery(nasty_run, nasty_run.pose_network(), draws)
+    first, second = section.people
+    assert first.title == "train-0002.jpg, person 2: PCKh@0.5 25\u00a0%, 100\u00a0% under the random draw"
+    assert second.title == "train-0001.jpg, person 1: PCKh@0.5 0\u00a0%, 75\u00a0% under the random draw"
+    captions = [person.pictures[0].caption for person in section.people]
+    assert "scale \u22120.5, PCKh" in captions[0] and "rotation" not in captions[0]
+    assert "rotation +45°, PCKh" in captions[1] and "scale" not in captions[1]
 
 
 def test_a_photograph_that_is_gone_is_named(nasty_run):

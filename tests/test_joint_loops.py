@@ -169,6 +169,8 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     monkeypatch.setattr(run, "augment", recorded)
     loader = run.loader(run.dataset.train, "drawn", run.generator)
     before, agent_before = learner_state(pose), learner_state(agent)
+    losses, step = [], pose.step
+    pose.step = lambda loss: losses.append(step(loss)) or losses[-1]
     row = SCRIPT.train_pose(run, pose, agent, loader, Silent())
     assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
     assert not torch.equal(learner_state(pose)["conv1.weight"], before["conv1.weight"])
@@ -176,7 +178,10 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     assert 0 <= row["train_pck"] <= 1
 
     even, look, odd, last = seen  # of three batches
-    assert sum(map(len, (even, odd, last))) == TRAIN
+    sizes = [len(augmentation) for augmentation in (even, odd, last)]
+    assert sum(sizes) == TRAIN
+    expected = sum(size * loss for size, loss in zip(sizes, losses, strict=True)) / TRAIN
+    assert row["train_loss"] == pytest.approx(expected)
     assert (look.log2_scale == 0).all()
     assert (look.color == 1).all()
     for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", odd.rotation, 0)):
@@ -185,6 +190,19 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
         assert (random.log2_scale.abs() <= 0.5).all()
     for augmentation in (even, odd, last):
         assert augmentation.color.std() > 0.05
+
+
+def test_the_network_that_learns_is_in_train_mode_and_the_other_in_eval_mode(run):
+    pose = Learner(run.pose_network(), 1e-3)
+    agent = Learner(build_agent(run, pose.network), 1e-3)
+    pose.network.eval()
+    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    agent_before = learner_state(agent)
+    SCRIPT.train_pose(run, pose, agent, loader, Silent())
+    assert pose.network.training and not agent.network.training
+    assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
+    SCRIPT.train_agent(run, pose, agent, loader, Silent(), run.generator)
+    assert agent.network.training and not pose.network.training
 
 
 def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):

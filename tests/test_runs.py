@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
 from models.hourglass import StackedHourglass
+from utils.devices import choose_device
 from utils.epochs import save_epoch
 from utils.errors import UserError
 from utils.runs import Run
@@ -80,6 +81,21 @@ def test_a_run_sets_how_a_gpu_multiplies(nasty_run, monkeypatch):
         Run(nasty_run.opt, nasty_run.folder)
         backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
         assert [backend.fp32_precision for backend in backends] == [multiply] * 2
+
+
+def test_which_device_computes(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    assert choose_device(-1) == torch.device("cpu") and not torch.backends.cudnn.benchmark
+    assert [choose_device(k) for k in (0, 1)] == [torch.device("cuda", k) for k in (0, 1)]
+    assert chosen == [0, 1] and torch.backends.cudnn.benchmark
+    with pytest.raises(UserError, match="GPUs 0 to 1"):
+        choose_device(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(0) == torch.device("cpu")
 
 
 def test_precision_is_of_the_networks_passes_alone(nasty_run, monkeypatch):

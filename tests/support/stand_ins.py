@@ -19,12 +19,12 @@ class Silent:
 
 
 class Filter(nn.Module):
-    """A pose network of two stacks: a linear filter of the picture each, another one for every joint."""
+    """A pose network of three stacks: a linear filter of the picture each, another one for every joint."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(3)
-        self.stacks = nn.ModuleList(nn.Conv2d(3, 16, kernel_size=4, stride=4) for _ in range(2))
+        self.stacks = nn.ModuleList(nn.Conv2d(3, 16, kernel_size=4, stride=4) for _ in range(3))
 
     def forward(self, image):
         return [stack(image) for stack in self.stacks]
