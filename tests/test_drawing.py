@@ -111,7 +111,7 @@ def test_heat_maps_glow_in_their_sides_color():
     assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
     assert tuple(picture[10, 10]) == COLORS["right"]
     assert tuple(picture[50, 50]) == COLORS["left"]
-    assert (picture[30, 30] < 100).all()
+    assert picture[30, 30].min() > 20 and picture[30, 30].max() < 100
 
 
 def test_maps_that_say_nothing_stay_dark():

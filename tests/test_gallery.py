@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data.augmentation import Augmentation
 from data.errors import DataError
 from utils.agents import build_agent
-from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, pose_gallery
+from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, look, pose_gallery
 from utils.evaluation import evaluate
 
 
@@ -40,6 +42,16 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
     assert min(shares[0]) >= max(shares[1])
     names = [[person.title.split(":")[0] for person in part.people] for part in (best, worst)]
     assert len({*names[0], *names[1]}) == len(nasty_run.dataset.valid) == 6
+
+
+def test_pictures_are_the_crops(nasty_run):
+    people = load(nasty_run, nasty_run.dataset.valid, np.array([0, 3]), "identity")
+    sample = nasty_run.augment(people, Augmentation.identity(2))
+    crops = look(nasty_run, nasty_run.pose_network(), sample)
+    assert crops.side == 96 and crops.image.shape == (2, 96, 96, 3)
+    for image, crop in zip(crops.image, sample.image, strict=True):
+        small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float)
+        assert np.abs(small - 255 * crop.permute(1, 2, 0).numpy()).mean() < 8
 
 
 def test_draws_that_lost_most_are_told(nasty_run):

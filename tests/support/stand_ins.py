@@ -12,10 +12,13 @@ from data.augmentation import MARGINS
 
 
 class Silent:
-    """A report that nobody reads."""
+    """A report that nobody reads; heard: epoch, number and means of every batch."""
+
+    def __init__(self):
+        self.heard = []
 
     def batch(self, bar, epoch, batch, read):
-        pass
+        self.heard.append((epoch, batch, read()))
 
 
 class Filter(nn.Module):
@@ -47,9 +50,6 @@ class Stubborn(nn.Module):
     def forward(self, features):
         people = len(features[0])
         return {"scale": self.scale.expand(people, 7), "rotation": self.rotation.expand(people, 7)}
-
-    def train(self, mode=True):
-        return self
 
 
 def some_people(count):
