@@ -216,6 +216,27 @@ def test_curves_are_drawn_where_their_fields_are():
     assert titles == ["Loss", "Learning rate", "Mean distribution of scale, %"]
 
 
+def test_curves_show_the_rows(figures):
+    rows = [
+        {"epoch": 3, "train_loss": 2.0, "valid_pck": 0.5, "lr": 1e-3},
+        {"epoch": 4, "train_loss": 1.0, "valid_pck": 0.75, "lr": 1e-4, "train_mean_row": 0.5}
+        | {"rotation_distribution": [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]},
+    ]
+    draw_curves(rows, "PCKh@0.5")
+    loss, pck, rate, shares = (figure.axes[0] for figure in figures)
+    training, mean_row = loss.lines
+    assert (training.get_label(), training.get_linestyle()) == ("training", "-")
+    assert (mean_row.get_label(), mean_row.get_linestyle()) == ("training, mean row", "--")
+    assert training.get_xdata().tolist() == [3, 4] and training.get_ydata().tolist() == [2, 1]
+    assert math.isnan(mean_row.get_ydata()[0]) and mean_row.get_ydata()[1] == 0.5
+    assert pck.lines[0].get_ydata().tolist() == [50, 75]  # in per cent
+    assert [axes.get_yscale() for axes in (loss, pck, rate)] == ["linear", "linear", "log"]
+    assert [bool(figure.legends) for figure in figures] == [True, False, False, False]
+    (image,) = shares.images
+    assert image.get_array()[:, 0].tolist() == pytest.approx([40, 10, 10, 10, 10, 10, 10])
+    assert list(image.get_extent()) == [3.5, 4.5, -0.5, 6.5] and image.origin == "lower"
+
+
 def test_a_page_of_nothing_is_valid():
     Page(gallery_page("", "", []))
 

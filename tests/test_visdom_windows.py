@@ -29,6 +29,22 @@ def test_the_joint_stage_has_every_window():
     assert titles[:3] == ["options", "Loss", "PCKh@0.5, %"]
 
 
+def test_what_a_window_shows():
+    windows = draw_windows([start(), *epochs(0, 2)])
+    scales = {
+        name: window["layout"]["yaxis"]["type"] for name, window in windows.items() if "layout" in window
+    }
+    assert scales == dict.fromkeys(JOINT, "linear") | {"learning rates": "log"}
+    training, validation = windows["PCK"]["data"]
+    assert training["y"] == [100 * 3 / 2, 100 * 3 / 3] and validation["x"] == [0, 1]  # in per cent
+    assert windows["loss"]["data"][1]["y"] == [1 / 2, 1 / 3]
+    row = {"kind": "epoch", "epoch": 0, "train_loss": 1.0, "train_mean_row": 2.0}
+    curves = draw_windows([start(), row])["loss"]["data"]
+    assert [curve["line"]["dash"] for curve in curves] == ["solid", "dash"]
+    assert [curve["mode"] for curve in windows["loss"]["data"]] == ["lines", *["lines+markers"] * 2]
+    assert len({curve["line"]["color"] for curve in windows["rotation distribution"]["data"]}) == 7
+
+
 def test_a_stage_has_the_windows_of_its_fields():
     rows = [{"kind": "epoch", "epoch": 0, **dict.fromkeys(POSE, 0.5)}]
     assert legends([start(stage="stack-hg"), *rows]) == {
