@@ -199,5 +199,6 @@ def test_the_end_in_ten_lines(tmp_path, monkeypatch):
         "81.2 % with random",
         "83.4 % with adv",
         "one seed",
+        f"After epoch {runner.END - 1}: ",
     ):
         assert part in text

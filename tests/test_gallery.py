@@ -8,6 +8,7 @@ from PIL import Image
 from data.augmentation import Augmentation
 from data.errors import DataError
 from utils.agents import build_agent
+from utils.display.drawing import draw_skeleton, encode_jpeg
 from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, look, pose_gallery
 from utils.evaluation import evaluate
 
@@ -52,6 +53,18 @@ def test_pictures_are_the_crops(nasty_run):
     for image, crop in zip(crops.image, sample.image, strict=True):
         small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float)
         assert np.abs(small - 255 * crop.permute(1, 2, 0).numpy()).mean() < 8
+
+
+def test_a_prediction_lies_on_the_truth(nasty_run):
+    people = load(nasty_run, nasty_run.dataset.valid, np.array([0]), "identity")
+    crops = look(
+        nasty_run, nasty_run.pose_network(), nasty_run.augment(people, Augmentation.identity(len(people)))
+    )
+    crops.heatmaps[:] = 1
+    truth = draw_skeleton(crops.image[0], crops.truth[0], crops.known[0], truth=True)
+    other = crops.pred[0] + 20
+    for skeletons, pred in ((crops.skeletons(0), crops.pred[0]), (crops.skeletons(0, other), other)):
+        assert skeletons == encode_jpeg(draw_skeleton(truth, pred, np.ones(16, bool)))
 
 
 def test_draws_that_lost_most_are_told(nasty_run):

@@ -94,20 +94,27 @@ def test_all_text_is_escaped(tmp_path):
     assert not index.all("b") or all(attributes == {} for attributes in index.all("b"))
     assert index.text.count(NASTY) == 3 and gallery.text.count(NASTY) >= 8
     assert gallery.all("img")[0]["alt"].count(NASTY) == 2
+    bars = [bar["style"] for bar in gallery.all("b") if "style" in bar]
+    assert bars == [f"height: {share}%" for share in ("11.0", "44.0", "0.0", "0.0", "55.0", "0.0", "0.0")]
+    known, unknown = [cell["style"] for cell in gallery.all("td") if "style" in cell]
+    assert known == "background: rgba(0, 114, 178, 0.30)" and not unknown
+    assert "50.0" in gallery.text and "–" in gallery.text
 
 
 def test_an_index_refreshes_itself_until_the_run_ends(tmp_path):
     pages = some_pages(tmp_path)
-    assert refreshes(read(pages.index))
+    assert refreshes(read(pages.index)) and {"class": "badge running"} in read(pages.index).all("span")
     pages.epoch([row(0)], gallery=lambda: [section()])
     assert refreshes(read(pages.index)) and "Time left" in read(pages.index).text
     assert not refreshes(read(pages.folder / "epoch-0.html"))
     pages.close()
     index = read(pages.index)
     assert not refreshes(index) and "ended before its last epoch" in index.text
-    pages.rows = [row(59)]
-    pages.close()
-    assert "finished" in read(pages.index).text
+    for epoch, state in ((58, "ended before its last epoch"), (59, "finished"), (60, "finished")):
+        pages.rows = [row(3), row(epoch)]
+        pages.close()
+        index = read(pages.index)
+        assert state in index.text and {"class": "badge"} in index.all("span")
 
 
 def test_the_number_of_galleries_is_bounded(tmp_path, monkeypatch):

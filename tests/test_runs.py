@@ -1,10 +1,13 @@
 """A run: its options, its loaders, its pose network, and the precision of its passes."""
 
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
+from data.demo import ANNOTATIONS
 from models.hourglass import StackedHourglass
 from utils.devices import choose_device
 from utils.epochs import save_epoch
@@ -81,6 +84,29 @@ def test_a_run_sets_how_a_gpu_multiplies(nasty_run, monkeypatch):
         Run(nasty_run.opt, nasty_run.folder)
         backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
         assert [backend.fp32_precision for backend in backends] == [multiply] * 2
+
+
+def test_people_without_pck_are_counted_in_the_log(nasty_run):
+    log, annotations = nasty_run.folder / "log.txt", nasty_run.opt.data_dir / "demo" / ANNOTATIONS
+    assert len(Run(nasty_run.opt, nasty_run.folder).dataset.valid) == 6
+    assert "people lack" not in log.read_text()
+    before = annotations.read_text()
+    rows = json.loads(before)
+    rows[1]["normalizer"] = rows[1]["joint_self"][8][0] = 0
+    try:
+        annotations.write_text(json.dumps(rows))
+        assert len(Run(nasty_run.opt, nasty_run.folder).dataset.train) == 4
+    finally:
+        annotations.write_text(before)
+    assert "1 of 4 training people lack" in log.read_text()
+
+
+def test_initial_weights_follow_from_the_seed(nasty_run, monkeypatch):
+    weights = []
+    for seed in (3, 3, 4):
+        monkeypatch.setattr(nasty_run.opt, "seed", seed)
+        weights.append(Run(nasty_run.opt, nasty_run.folder).pose_network().conv1.weight)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_which_device_computes(monkeypatch):
