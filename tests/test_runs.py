@@ -1,6 +1,8 @@
 """A run: its options, its loaders, its pose network, and the precision of its passes."""
 
+import argparse
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +10,19 @@ from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
 from data.demo import ANNOTATIONS
+from data.kinds import KINDS
 from models.hourglass import StackedHourglass
 from utils.devices import choose_device
+from utils.display.evaluation import report_evaluation
+from utils.display.events import read_events
+from utils.display.report import Report
+from utils.display.sections import Section
 from utils.epochs import save_epoch
 from utils.errors import UserError
+from utils.evaluation import Evaluation
+from utils.files import write_file
+from utils.history import History
+from utils.metrics import PckCounter, PckTable
 from utils.runs import Run
 
 
@@ -139,3 +150,104 @@ def test_crops_have_the_runs_resolution(nasty_run):
     (people,) = nasty_run.loader(nasty_run.dataset.train, "identity")
     sample = nasty_run.augment(people, Augmentation.identity(len(people)))
     assert sample.image.shape[-2:] == (64, 64) and sample.heatmap.shape[-2:] == (16, 16)
+
+
+@pytest.fixture
+def quiet_run(nasty_run, tmp_path):
+    """`quiet_run(**options)`: a run in an empty folder, without displays, where nothing else is said."""
+
+    def run(**options):
+        quiet = {"use_visdom": False, "use_html": False, "nEpochs": 5, "nThreads": 0}
+        return Run(argparse.Namespace(**vars(nasty_run.opt) | quiet | options), tmp_path)
+
+    return run
+
+
+def scored(pck):
+    columns = {"Head": 1.0, "Mean": pck}
+    return Evaluation(2.0, PckTable("PCKh", 0.5, 3, columns, columns), torch.zeros(6, 16, 2))
+
+
+def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
+    run = quiet_run(print_freq=2, display_freq=3)
+    learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=1)
+    with Report(run, "the stage", learner, "table.txt") as report:
+        assert "nEpochs: 5\n" in (tmp_path / "opt.txt").read_text()
+        for batch in range(6):
+            report.batch(1, batch, 6, loss=batch / 2)
+        learner.history.append({"epoch": 1, "loss": 0.5})
+        report.epoch(scored(0.25))
+        assert (tmp_path / "table.txt").read_text() == learner.history.table()
+        report.show(lambda: pytest.fail("there are no pages"))
+    first, *batches, epoch, last = read_events(tmp_path / "log.jsonl")
+    assert (first["kind"], first["stage"], first["measure"]) == ("start", "the stage", "PCKh@0.5")
+    assert (first["epoch"], first["epochs"], first["people"]) == (1, 5, run.people)
+    assert first["options"]["print_freq"] == "2" and "exp_folder" not in first["options"]
+    assert [(event["batch"], event["batches"], event["loss"]) for event in batches] == [
+        (3, 6, 1),
+        (6, 6, 2.5),
+    ]
+    columns = {"Head": 1.0, "Mean": 0.25}
+    assert epoch == {"kind": "epoch", "epoch": 1, "loss": 0.5, "pck": columns, "auc": columns}
+    assert last["kind"] == "end" and last["time"] >= first["time"] > 1.7e9
+    told = (tmp_path / "log.txt").read_text()
+    for batch in range(1, 7):
+        assert (f"epoch 1, batch {batch} of 6: loss {(batch - 1) / 2:g}\n" in told) == (batch % 2 == 0)
+    assert "epoch 1  loss 0.5\n" in told and "25.00" in told
+    assert told.endswith(f"done: {tmp_path}\n") and not (tmp_path / "web").exists()
+
+
+def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
+    learner = SimpleNamespace(history=History(), epoch=0)
+    with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner):
+        raise UserError("the reason")
+    assert [event["kind"] for event in read_events(tmp_path / "log.jsonl")] == ["start", "end"]
+    assert "done:" not in (tmp_path / "log.txt").read_text()
+    write_file(tmp_path / "agent-lr-1-9.pth.tar", "it counts epochs of its own")
+    Report(quiet_run(seed=1), "a", learner).close()
+    assert "* seed: 1" in (tmp_path / "opt.txt").read_text()
+
+
+def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
+    write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
+    learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1)
+    report = Report(quiet_run(use_html=True), "a", learner)
+    assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
+    learner.history.append({"epoch": 1, "valid_pck": 0.25})
+    report.epoch(scored(0.25))
+    report.show(lambda: [Section("Some people", "")], scored(0.25))
+    index, gallery = ((tmp_path / "web" / f"{name}.html").read_text() for name in ("index", "epoch-1"))
+    assert "Some people" in gallery and "25.0" in index and "running" in index
+    assert (tmp_path / "opt.txt").exists()
+    report.close()
+    assert f"pages: {tmp_path / 'web' / 'index.html'}\n" in (tmp_path / "log.txt").read_text()
+
+
+def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
+    run = quiet_run(eval_grid=True, use_html=True, overwrite=False)
+    network = run.pose_network()
+    run.dataset.people.normalizer[:] *= 12  # heads so large that it finds some joints
+    report_evaluation(run, network, {}, tmp_path / "lr-1-3")
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    expected = {"lr-1-3-preds.mat", "lr-1-3-grid.txt", "lr-1-3-grid.png", "web/evaluation-lr-1-3.html"}
+    assert names - {"log.txt", "web/evaluations.html"} == expected
+    title, head, *rows, mean = (tmp_path / "lr-1-3-grid.txt").read_text().splitlines()
+    assert title.startswith("PCKh@0.5 by scale")
+    assert [float(number) for number in head.split()] == list(KINDS["rotation"].means)
+    table = torch.tensor([[float(number) for number in row.split()] for row in rows])
+    assert table[:, 0].tolist() == pytest.approx(KINDS["scale"].means)
+    assert float(mean.split()[-1]) == pytest.approx(table[:, 1:].mean().item(), abs=0.01)
+    counter = PckCounter(0.5)
+    for people in run.loader(run.dataset.valid, "drawn"):
+        sample = run.augment(people, Augmentation.fixed(len(people), -0.4, 20.0))
+        with torch.no_grad():
+            counter.add(network.eval()(sample.image)[-1], sample)
+    assert table[1, 1 + 4].item() == pytest.approx(100 * counter.mean, abs=0.01) != table[4, 1 + 1].item()
+    told = (tmp_path / "log.txt").read_text()
+    assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
+    page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()
+    assert "By scale and rotation" in page and "The same people each epoch" in page
+    run, checkpoint = quiet_run(limit=2, overwrite=False, eval_grid=False), {"people": {"dataset": "mpii"}}
+    report_evaluation(run, network, checkpoint, tmp_path / "lr-1-3")
+    assert (tmp_path / "lr-1-3-preds-demo-first-2.mat").exists()
+    assert not list(tmp_path.glob("*grid-demo*")) and not list(tmp_path.glob("web/*first-2*"))
