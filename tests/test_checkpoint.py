@@ -14,7 +14,7 @@ import torch
 from support.stages import REPOSITORY
 
 from models.hourglass import StackedHourglass
-from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
 from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
 from utils.files import link_file, write_file
@@ -131,6 +131,13 @@ def test_a_missing_file_lists_what_is_there(tmp_path):
     assert find_checkpoint(tmp_path, "lr-1-2", "") == find_checkpoint(tmp_path, "lr-1-2.pth.tar", "")
     (tmp_path / "inside").mkdir()
     refusal(find_checkpoint, tmp_path / "inside", "../lr-1-2", "--load_prefix_pose")
+
+
+def test_the_newest_is_that_of_the_latest_epoch(tmp_path):
+    for name in ("pose-lr-1-9", "pose-lr-1-10", "pose-lr-1-11-model-best", "agent-lr-1-12", "pose-lr-1-x"):
+        (tmp_path / f"{name}.pth.tar").touch()
+    assert newest_checkpoint(tmp_path, "pose-").name == "pose-lr-1-10.pth.tar"
+    assert "no run-lr-" in refusal(newest_checkpoint, tmp_path, "run-")
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

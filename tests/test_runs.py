@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ from utils.display.sections import Section
 from utils.epochs import save_epoch
 from utils.errors import UserError
 from utils.evaluation import Evaluation
-from utils.files import write_file
+from utils.files import locked, remove_abandoned, write_file
 from utils.history import History
 from utils.metrics import PckCounter, PckTable
 from utils.runs import Run
@@ -251,3 +252,33 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
     report_evaluation(run, network, checkpoint, tmp_path / "lr-1-3")
     assert (tmp_path / "lr-1-3-preds-demo-first-2.mat").exists()
     assert not list(tmp_path.glob("*grid-demo*")) and not list(tmp_path.glob("web/*first-2*"))
+
+
+def test_one_run_at_a_time_is_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/some/where/a.py"])
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):  # it is free again after the first
+        with locked(folder):
+            holder = (folder / ".lock").read_text()
+            assert holder.startswith(f"a.py, process {os.getpid()} on ") and ", since 20" in holder
+            for _ in range(2):
+                with pytest.raises(UserError, match=r"b is in use by a\.py, process"), locked(folder):
+                    pass
+        assert not list(folder.iterdir())
+    (folder / ".lock").write_text(f"of a process that was killed, {'and a longer line ' * 9}")
+    with locked(folder):
+        text = (folder / ".lock").read_text()
+        assert text.startswith("a.py, process") and "longer" not in text
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file cannot be written to"), locked(tmp_path / "file"):
+        pass
+
+
+def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("utils.files.fcntl", None)
+    (tmp_path / ".a.01234567.tmp").touch()
+    with locked(tmp_path), locked(tmp_path):
+        remove_abandoned(tmp_path)
+        write_file(tmp_path / "b", "text")
+    assert "not locked on this system" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {".a.01234567.tmp", "b"}
