@@ -2,6 +2,7 @@
 
 from support.visdom_events import JOINT, POSE, RUNNING, epochs, start
 
+from utils.display.panels import PANELS
 from utils.display.visdom_windows import draw_windows
 
 PRETRAINING = {
@@ -43,6 +44,16 @@ def test_what_a_window_shows():
     assert [curve["line"]["dash"] for curve in curves] == ["solid", "dash"]
     assert [curve["mode"] for curve in windows["loss"]["data"]] == ["lines", *["lines+markers"] * 2]
     assert len({curve["line"]["color"] for curve in windows["rotation distribution"]["data"]}) == 7
+
+
+def test_what_is_in_per_cent_and_what_is_a_baseline():
+    shares = {"PCK", "PCK by augmentation", "gap", "reward"}
+    assert {panel.name for panel in PANELS if panel.percent} == shares
+    assert {panel.name for panel in PANELS if panel.log} == {"learning rates"}
+    lines = [line for panel in PANELS for line in panel.lines]
+    assert [line.field for line in lines if line.running] == ["loss", "agent_loss"]
+    constant = {f"{split}_{what}" for split in ("train", "valid") for what in ("mean_row", "uniform")}
+    assert {line.field for line in lines if line.baseline} == constant
 
 
 def test_a_stage_has_the_windows_of_its_fields():
