@@ -82,6 +82,7 @@ def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
         ("joint_self", None, "None"),
         ("objpos", [1.0, float("-inf")], "-inf at [1]"),
         ("objpos", [1.0, 1e300], "1e+300 at [1]"),
+        ("objpos", [1.0, 1e6], "1000000.0 at [1]"),
         ("scale_provided", 1e-60, "1e-60"),
         ("scale_provided", [], "0 numbers"),
         ("normalizer", -1.0, "-1.0"),

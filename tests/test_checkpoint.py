@@ -232,6 +232,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step, err
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    there = []
+    monkeypatch.setattr(os, "fsync", lambda file: there.append((os.fstat(file).st_size, path.exists())))
+    path = tmp_path / "file"
+    write_file(path, "text")
+    assert there == [(4, False)]
+
+
 def test_a_file_goes_into_a_folder_that_is_there(tmp_path):
     path = tmp_path / "none" / "file"
     assert str(path) in refusal(write_file, path, "text")

@@ -169,6 +169,7 @@ def test_every_step_is_run_as_it_is_shown_and_the_end_is_told(tmp_path, monkeypa
         runner.main()  # its folder is there
     shown = [" ".join(words).replace(sys.executable, "python") for words in ran]
     assert shown == 2 * [step.command for step in runner.STEPS]
+    assert caplog.text.count(f"2 of {len(runner.STEPS)}, about 10 s left: ") == 2
     assert runner.CONTROL.is_dir() and caplog.messages[-1] == "\nthe end"
 
 

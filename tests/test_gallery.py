@@ -7,6 +7,7 @@ from PIL import Image
 
 from data.augmentation import Augmentation
 from data.errors import DataError
+from data.kinds import KINDS
 from utils.agents import build_agent
 from utils.display.drawing import draw_skeleton, encode_jpeg
 from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, look, pose_gallery
@@ -53,6 +54,35 @@ def test_pictures_are_the_crops(nasty_run):
     for image, crop in zip(crops.image, sample.image, strict=True):
         small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float)
         assert np.abs(small - 255 * crop.permute(1, 2, 0).numpy()).mean() < 8
+
+
+def test_a_person_is_told_its_share_of_found_joints(nasty_run):
+    network, people = nasty_run.pose_network(), nasty_run.dataset.valid
+    evaluation = evaluate(nasty_run, network, nasty_run.loader(people, "identity"))
+    evaluation.preds[:] = torch.from_numpy(people.points)
+    evaluation.preds[2, [0, 1, 2, 3, 4, 5, 10]] -= 1000  # half of the joints that are scored
+    best, worst = pose_gallery(nasty_run, network, evaluation)[1:]
+    assert {person.title.split(": ")[1] for person in best.people} == {"PCKh@0.5 100\u00a0%"}
+    assert worst.people[0].title == "valid-0002.jpg, person 2: PCKh@0.5 50\u00a0%"
+
+
+def test_a_persons_pictures_are_its_own(nasty_run):
+    network = nasty_run.pose_network()
+    agent, rows = build_agent(nasty_run, network), fixed_rows(nasty_run.dataset.valid)
+    (section,) = agent_gallery(nasty_run, network, agent, 0)
+    identity = Augmentation.identity(len(rows))
+    crops = look(
+        nasty_run,
+        network,
+        nasty_run.augment(load(nasty_run, nasty_run.dataset.valid, rows, "drawn"), identity),
+    )
+    assert [person.pictures[0].jpeg for person in section.people] == [crops.skeletons(k) for k in range(4)]
+    for person in section.people:
+        plain, agents, random = (picture.caption for picture in person.pictures)
+        assert plain.startswith("not augmented: PCKh ") and random.startswith("random: ")
+        for kind, bars in zip(KINDS.values(), person.bars, strict=True):
+            value = float(agents.split(f"{kind.name} ")[1].split(",")[0].strip("°").replace("\u2212", "-"))
+            assert abs(value - kind.means[bars.drawn]) < 1.2 * kind.std
 
 
 def test_a_prediction_lies_on_the_truth(nasty_run):

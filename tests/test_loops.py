@@ -253,7 +253,9 @@ def test_a_collections_summary_by_hand():
     assert "100.0 % with a uniform row" in summary(uniform, "val", KINDS["rotation"])
     assert summary(uniform, "val", KINDS["rotation"]).splitlines()[3].split()[2:] == ["0.000"] * 7
     nearly = uniform + torch.tensor([[4e-6, -4e-6, 0, 0, 0, 0, 0]])
-    assert "0.0 % with a uniform row" in summary(nearly, "val", KINDS["rotation"])
+    assert ", 0.0 % with a uniform row" in summary(nearly, "val", KINDS["rotation"])
+    single = summary(torch.eye(7)[2:3], "val", KINDS["rotation"]).splitlines()[3]
+    assert [float(number) for number in single.split()[2:]] == [0, 0, 1, 0, 0, 0, 0]
 
 
 def test_an_agents_epoch_by_hand():
