@@ -157,22 +157,6 @@ def test_steps_are_run_in_order_until_one_fails(tmp_path, monkeypatch, caplog):
         )
 
 
-def test_every_step_is_run_as_it_is_shown_and_the_end_is_told(tmp_path, monkeypatch, caplog):
-    ran = []
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        runner.subprocess, "run", lambda words, check: ran.append(words) or SimpleNamespace(returncode=0)
-    )
-    monkeypatch.setattr(runner, "summary", lambda elapsed: "the end")
-    with caplog.at_level("INFO"):
-        runner.main()
-        runner.main()  # its folder is there
-    shown = [" ".join(words).replace(sys.executable, "python") for words in ran]
-    assert shown == 2 * [step.command for step in runner.STEPS]
-    assert caplog.text.count(f"2 of {len(runner.STEPS)}, about 10 s left: ") == 2
-    assert runner.CONTROL.is_dir() and caplog.messages[-1] == "\nthe end"
-
-
 def test_time_left_follows_the_pace_so_far(monkeypatch):
     total = sum(step.seconds for step in runner.STEPS)
     assert runner.time_left(0, 0) == f"about {total / 60:.0f} min"

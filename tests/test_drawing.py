@@ -22,7 +22,7 @@ from utils.display.drawing import (
     enlarge,
     overlay_heatmaps,
 )
-from utils.display.plots import plot_arms, plot_distributions, plot_grid
+from utils.display.plots import plot_distributions, plot_grid
 
 ALL = np.ones(16, dtype=bool)
 
@@ -153,11 +153,3 @@ def test_a_grid_is_in_per_cent(tmp_path, figures):
     assert texts[(1, 0)] == texts[(0, 1)] == ("100.0", "black") and texts[(0, 0)] == ("0.0", "white")
     assert axes.images[0].get_array().max() == 100 and axes.images[0].get_clim() == (0, 100)
     assert axes.images[0].origin == "lower"
-
-
-def test_an_arm_is_its_runs_and_their_mean(tmp_path, figures):
-    plot_arms(tmp_path / "a.png", {"x": ([5, 6], np.array([[0.1, 0.2], [0.3, 0.6]]))}, "PCKh@0.5")
-    curves = [(list(line.get_xdata()), line.get_ydata().tolist()) for line in figures[0].axes[0].lines]
-    expected = [[10, 20], [30, 60], [20, 40]]
-    assert [x for x, _ in curves] == [[5, 6]] * 3
-    assert [y for _, y in curves] == [pytest.approx(values) for values in expected]

@@ -250,18 +250,18 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path, caplog):
     other = a_run(tmp_path, seed=5)
     fresh_or_resumed(other, again, checkpoint, tmp_path / "a", "")
     assert torch.equal(other.generator.get_state(), torch.Generator().manual_seed(0).get_state())
-    assert "draws start anew from --seed 5" in caplog.text
+    assert "from --seed 5" in caplog.text
 
 
 def test_what_cannot_go_on_says_so(tmp_path, caplog):
     learner = Learner(torch.nn.Linear(1, 1), 1e-2)
     learner.epoch = 8
     checkpoint = learner.checkpoint(a_run(tmp_path))
-    with pytest.raises(UserError, match=r"--nEpochs 9 counts the 9 epochs .* --nEpochs 19 trains"):
+    with pytest.raises(UserError, match=r"--nEpochs 9 .* 9 epochs .* --nEpochs 19 trains"):
         fresh_or_resumed(a_run(tmp_path), learner, checkpoint, tmp_path / "a", "")
     fresh_or_resumed(a_run(tmp_path, nEpochs=10), learner, checkpoint, tmp_path / "a", "")
     for damaged in (checkpoint | {"optimizer": {}}, {"epoch": 3}):
-        with pytest.raises(UserError, match="can be evaluated, but not continued"):
+        with pytest.raises(UserError, match="can be evaluated, but not"):
             learner.restore(damaged, tmp_path / "a")
     assert not caplog.text
     say_other_people(a_run(tmp_path), {}, tmp_path / "a")  # it does not say whose it is
@@ -269,7 +269,7 @@ def test_what_cannot_go_on_says_so(tmp_path, caplog):
     theirs = {"people": {"dataset": "mpii", "train": "t", "valid": "w"}}
     say_other_people(a_run(tmp_path), theirs, tmp_path / "a")
     (line,) = caplog.messages
-    assert "its valid people were those of mpii with the fingerprint w, not v" in line
+    assert "valid people were those of mpii with the fingerprint w, not v" in line
 
 
 def test_predictions_say_whose_they_are(tmp_path):
@@ -287,7 +287,7 @@ def test_predictions_say_whose_they_are(tmp_path):
     refuse_other_people(tmp_path / "none.mat", people, False)
     refuse_other_people(path, people[:1], True)
     for others in (people[:1], people[np.array([1, 0])]):
-        with pytest.raises(UserError, match=f"is of 2 other people, this run has {len(others)}"):
+        with pytest.raises(UserError, match=f"2 other people, this run has {len(others)}"):
             refuse_other_people(path, others, False)
     scipy.io.savemat(path, {"preds": np.zeros((2, 16, 2))})  # as the 2018 release wrote it
     refuse_other_people(path, people, False)
@@ -295,5 +295,5 @@ def test_predictions_say_whose_they_are(tmp_path):
         refuse_other_people(path, people[:1], False)
     for content in (b"no MATLAB", b""):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="no file of predictions"):
+        with pytest.raises(UserError, match="--overwrite true replaces it"):
             refuse_other_people(path, people, False)

@@ -241,8 +241,8 @@ def test_the_network_that_learns_is_in_train_mode_and_the_other_in_eval_mode(run
     assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
     report = Silent()
     record = SCRIPT.train_agent(run, pose, agent, loader, report, run.generator)
-    assert [place for place, _ in report.heard] == [(0, k, 3) for k in range(3)]
-    assert report.heard[-1][1] == {"agent_loss": record.means["agent_loss"]}
+    assert [heard[:2] for heard in report.heard] == [(0, k) for k in range(3)]
+    assert report.heard[-1][2] == record.means.read()
     assert agent.network.training and not pose.network.training
 
 

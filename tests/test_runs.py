@@ -24,6 +24,7 @@ from utils.evaluation import Evaluation
 from utils.files import locked, remove_abandoned, write_file
 from utils.history import History
 from utils.metrics import PckCounter, PckTable
+from utils.process import progress
 from utils.runs import Run
 
 
@@ -101,7 +102,7 @@ def test_a_run_sets_how_a_gpu_multiplies(nasty_run, monkeypatch):
 def test_people_without_pck_are_counted_in_the_log(nasty_run):
     log, annotations = nasty_run.folder / "log.txt", nasty_run.opt.data_dir / "demo" / ANNOTATIONS
     assert len(Run(nasty_run.opt, nasty_run.folder).dataset.valid) == 6
-    assert "people lack" not in log.read_text()
+    assert "no scored joint" not in log.read_text()
     before = annotations.read_text()
     rows = json.loads(before)
     rows[1]["normalizer"] = rows[1]["joint_self"][8][0] = 0
@@ -110,7 +111,7 @@ def test_people_without_pck_are_counted_in_the_log(nasty_run):
         assert len(Run(nasty_run.opt, nasty_run.folder).dataset.train) == 4
     finally:
         annotations.write_text(before)
-    assert "1 of 4 training people lack" in log.read_text()
+    assert "1 of 4 training people have no reference length" in log.read_text()
 
 
 def test_initial_weights_follow_from_the_seed(nasty_run, monkeypatch):
@@ -171,11 +172,12 @@ def scored(pck):
 
 def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
     run = quiet_run(print_freq=2, display_freq=3)
-    learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=1)
+    learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=1, updates=0)
     with Report(run, "the stage", learner, "table.txt") as report:
         assert "nEpochs: 5\n" in (tmp_path / "opt.txt").read_text()
+        bar = progress(range(6), "", 4)
         for batch in range(6):
-            report.batch(1, batch, 6, loss=batch / 2)
+            report.batch(bar, 1, batch, lambda batch=batch: {"loss": batch / 2})
         learner.history.append({"epoch": 1, "loss": 0.5})
         report.epoch(scored(0.25))
         assert (tmp_path / "table.txt").read_text() == learner.history.table()
@@ -189,7 +191,8 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
         (6, 6, 2.5),
     ]
     columns = {"Head": 1.0, "Mean": 0.25}
-    assert epoch == {"kind": "epoch", "epoch": 1, "loss": 0.5, "pck": columns, "auc": columns}
+    told = {"kind": "epoch", "epoch": 1, "loss": 0.5, "updates": 0, "pck": columns, "auc": columns}
+    assert epoch == told
     assert last["kind"] == "end" and last["time"] >= first["time"] > 1.7e9
     told = (tmp_path / "log.txt").read_text()
     for batch in range(1, 7):
@@ -199,7 +202,7 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
 
 
 def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
-    learner = SimpleNamespace(history=History(), epoch=0)
+    learner = SimpleNamespace(history=History(), epoch=0, updates=0)
     with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner):
         raise UserError("the reason")
     assert [event["kind"] for event in read_events(tmp_path / "log.jsonl")] == ["start", "end"]
@@ -211,7 +214,7 @@ def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
 
 def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
     write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
-    learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1)
+    learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1, updates=0)
     report = Report(quiet_run(use_html=True), "a", learner)
     assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
     learner.history.append({"epoch": 1, "valid_pck": 0.25})
@@ -243,7 +246,7 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
         sample = run.augment(people, Augmentation.fixed(len(people), -0.4, 20.0))
         with torch.no_grad():
             counter.add(network.eval()(sample.image)[-1], sample)
-    assert table[1, 1 + 4].item() == pytest.approx(100 * counter.mean, abs=0.01) != table[4, 1 + 1].item()
+    assert table[1, 1 + 4].item() == pytest.approx(100 * counter.read(), abs=0.01) != table[4, 1 + 1].item()
     told = (tmp_path / "log.txt").read_text()
     assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
     page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()
