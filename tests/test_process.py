@@ -230,6 +230,7 @@ def test_a_signal_before_a_stage_has_begun_ends_the_process(monkeypatch, kept_si
 
 
 def test_a_log_is_for_the_terminal_and_the_file(tmp_path, capsys):
+    logging.captureWarnings(False)  # a stage that ran in this process may have left it on
     with kept_logging():
         process.start_log(tmp_path / "a" / "b")
         logging.getLogger("x").info("a line")
