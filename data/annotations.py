@@ -2,13 +2,19 @@
 
 import hashlib
 import logging
+import multiprocessing
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
 import numpy as np
+import scipy.io
 
 from data.errors import DataError
 
@@ -133,6 +139,25 @@ def parsing(source: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{source} cannot be read as {kind} ({reason})") from error
+
+
+def read_matlab(path: Path, **options: bool) -> dict:
+    """The variables of a MATLAB file by name; options: of `scipy.io.loadmat`.
+
+    Read in a process of its own, where there are forks: some damaged files crash scipy's reader.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with parsing(path, "a MATLAB file"):
+        if sys.platform != "linux":
+            return scipy.io.loadmat(path, **options)
+        try:
+            quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), **quiet) as reader:
+                return reader.submit(scipy.io.loadmat, path, **options).result()
+        except BrokenProcessPool as error:
+            raise ValueError("it is damaged so that the reader crashed") from error
 
 
 class RowChecks:

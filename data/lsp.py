@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from data.annotations import (
     HEAD_TOP,
@@ -16,8 +15,8 @@ from data.annotations import (
     annotated,
     finite,
     joint_distance,
-    parsing,
     positive,
+    read_matlab,
 )
 from data.errors import DataError
 
@@ -92,9 +91,7 @@ def read_lspet(path: Path, images: str, skip_bad: bool = False) -> People:
 
 
 def _load_joints(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    with parsing(path, "a MATLAB file"):
-        contents = scipy.io.loadmat(path)
-    joints = np.atleast_3d(contents.get("joints", ()))
+    joints = np.atleast_3d(read_matlab(path).get("joints", ()))
     if joints.shape[:2] != shape or joints.dtype.kind not in "fiu":
         raise DataError(f"{path}: expected a numeric variable joints of {shape[0]} x {shape[1]} x N")
     return joints.astype(np.float64)

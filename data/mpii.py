@@ -8,7 +8,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.io
 
 from data.annotations import (
     HEAD_TOP,
@@ -19,6 +18,7 @@ from data.annotations import (
     not_negative,
     parsing,
     positive,
+    read_matlab,
 )
 from data.errors import DataError
 from data.lsp import BOX_MARGIN, torso_length
@@ -199,9 +199,7 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
 
 def _annotated_photographs(path: Path) -> list[tuple[int, str, list]]:
     """Place in the file, name and annotated people of each training photograph that has any."""
-    with parsing(path, "a MATLAB file"):
-        contents = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
-    release = contents.get("RELEASE")
+    release = read_matlab(path, struct_as_record=False, squeeze_me=True).get("RELEASE")
     annolist, img_train = (np.atleast_1d(getattr(release, field, ())) for field in ("annolist", "img_train"))
     if not len(annolist) or len(annolist) != len(img_train):
         raise DataError(f"{path}: expected RELEASE with annolist and as many img_train")

@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # here and in stages' processes: sums then 
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from support.experiment import Experiment, tiny_experiment
 from support.pages import NASTY
 
@@ -41,6 +42,19 @@ def golden():
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures of matplotlib that are saved in the test."""
+    saved, save = [], Figure.savefig
+
+    def savefig(figure: Figure, *arguments: object, **options: object) -> None:
+        saved.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
 
 
 @pytest.fixture(scope="session")

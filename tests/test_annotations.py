@@ -1,6 +1,8 @@
 """The table of people, the checks of its rows, and JSON files, good and bad."""
 
 import gzip
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -80,6 +82,7 @@ def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
         ("joint_self", None, "None"),
         ("objpos", [1.0, float("-inf")], "-inf at [1]"),
         ("objpos", [1.0, 1e300], "1e+300 at [1]"),
+        ("objpos", [1.0, 1e6], "1000000.0 at [1]"),
         ("scale_provided", 1e-60, "1e-60"),
         ("scale_provided", [], "0 numbers"),
         ("normalizer", -1.0, "-1.0"),
@@ -87,7 +90,8 @@ def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
         ("img_paths", "/etc/a.jpg", "'/etc/a.jpg'"),
         ("img_paths", "C:\\a.jpg", "a.jpg"),
         ("img_paths", "b/../../a.jpg", "'b/../../a.jpg'"),
-        ("img_paths", "b\udc80.jpg", r"'b\udc80.jpg'"),
+        ("img_paths", "b\ud800.jpg", r"'b\ud800.jpg'"),
+        ("img_paths", "b\udfff.jpg", r"'b\udfff.jpg'"),
         ("img_paths", 7, "7"),
         ("img_paths", "x" * 100_000, "'xxx"),
         ("isValidation", 2, "2"),
@@ -134,6 +138,18 @@ def test_a_matlab_file_of_something_else(tmp_path):
     ):
         with pytest.raises(DataError, match=wanted):
             read(path, IMAGES)
+
+
+def crash(path, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_matlab_file_that_crashes_its_reader_is_named(tmp_path, monkeypatch):
+    """As scipy's does on some damaged files."""
+    monkeypatch.setattr(scipy.io, "loadmat", crash)
+    for read in (read_official, read_lsp, read_lspet):
+        with pytest.raises(DataError, match=r"a\.mat cannot be read .*the reader crashed\)"):
+            read(tmp_path / "a.mat", IMAGES)
 
 
 @pytest.mark.parametrize("damage", ["half", "random", "absent"])

@@ -14,7 +14,7 @@ import torch
 from support.stages import REPOSITORY
 
 from models.hourglass import StackedHourglass
-from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
 from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
 from utils.files import link_file, write_file
@@ -133,6 +133,13 @@ def test_a_missing_file_lists_what_is_there(tmp_path):
     refusal(find_checkpoint, tmp_path / "inside", "../lr-1-2", "--load_prefix_pose")
 
 
+def test_the_newest_is_that_of_the_latest_epoch(tmp_path):
+    for name in ("pose-lr-1-9", "pose-lr-1-10", "pose-lr-1-11-model-best", "agent-lr-1-12", "pose-lr-1-x"):
+        (tmp_path / f"{name}.pth.tar").touch()
+    assert newest_checkpoint(tmp_path, "pose-").name == "pose-lr-1-10.pth.tar"
+    assert "no run-lr-" in refusal(newest_checkpoint, tmp_path, "run-")
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_damaged_file_is_named(checkpoint, tmp_path, zipped):
@@ -223,6 +230,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step, err
     if expected is UserError:
         assert str(path) in str(caught.value) and "No space left" in str(caught.value)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    there = []
+    monkeypatch.setattr(os, "fsync", lambda file: there.append((os.fstat(file).st_size, path.exists())))
+    path = tmp_path / "file"
+    write_file(path, "text")
+    assert there == [(4, False)]
 
 
 def test_a_file_goes_into_a_folder_that_is_there(tmp_path):

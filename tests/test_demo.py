@@ -166,6 +166,9 @@ def test_time_left_follows_the_pace_so_far():
         == f"about {3 * (total - runner.STEPS[0].seconds) / 60:.0f} min"
     )
     assert runner.time_left(runner.STEPS, len(runner.STEPS) - 1, total) == "about 10 s"
+    steps = [runner.Step("", seconds, "") for seconds in (60, 33, 90)]
+    assert [runner.time_left(steps, done, 60) for done in (0, 1)] == ["about 3 min", "about 2 min"]
+    assert runner.time_left(steps, 2, 93) == "about 90 s" and runner.time_left(steps, 1, 20) == "about 40 s"
 
 
 def test_the_end_in_ten_lines(tmp_path, monkeypatch):
@@ -184,6 +187,7 @@ def test_the_end_in_ten_lines(tmp_path, monkeypatch):
         "81.2 % with random",
         "83.4 % with adv",
         "one seed",
+        f"After epoch {runner.END - 1}: ",
     ):
         assert part in text
 

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data.augmentation import Augmentation
 from data.errors import DataError
+from data.kinds import KINDS
 from utils.agents import build_agent
-from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, pose_gallery
+from utils.display.drawing import draw_skeleton, encode_jpeg
+from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, look, pose_gallery
 from utils.evaluation import evaluate
 
 
@@ -38,6 +42,73 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
     assert len(same.people) == len(fixed_rows(nasty_run.dataset.valid)) == 4
     shares = [[float(p.title.split()[-2]) for p in part.people] for part in (best, worst)]
     assert min(shares[0]) >= max(shares[1])
+    names = [[person.title.split(":")[0] for person in part.people] for part in (best, worst)]
+    assert len({*names[0], *names[1]}) == len(nasty_run.dataset.valid) == 6
+
+
+def test_pictures_are_the_crops(nasty_run):
+    people = load(nasty_run, nasty_run.dataset.valid, np.array([0, 3]), "identity")
+    sample = nasty_run.augment(people, Augmentation.identity(2))
+    crops = look(nasty_run, nasty_run.pose_network(), sample)
+    assert crops.side == 96 and crops.image.shape == (2, 96, 96, 3)
+    for image, crop in zip(crops.image, sample.image, strict=True):
+        small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float)
+        assert np.abs(small - 255 * crop.permute(1, 2, 0).numpy()).mean() < 8
+
+
+def test_a_person_is_told_its_share_of_found_joints(nasty_run):
+    network, people = nasty_run.pose_network(), nasty_run.dataset.valid
+    evaluation = evaluate(nasty_run, network, nasty_run.loader(people, "identity"))
+    evaluation.preds[:] = torch.from_numpy(people.points)
+    evaluation.preds[2, [0, 1, 2, 3, 4, 5, 10]] -= 1000  # half of the joints that are scored
+    best, worst = pose_gallery(nasty_run, network, evaluation)[1:]
+    assert {person.title.split(": ")[1] for person in best.people} == {"PCKh@0.5 100\u00a0%"}
+    assert worst.people[0].title == "valid-0002.jpg, person 2: PCKh@0.5 50\u00a0%"
+
+
+def test_a_persons_pictures_are_its_own(nasty_run):
+    network = nasty_run.pose_network()
+    agent, rows = build_agent(nasty_run, network), fixed_rows(nasty_run.dataset.valid)
+    (section,) = agent_gallery(nasty_run, network, agent, 0)
+    identity = Augmentation.identity(len(rows))
+    crops = look(
+        nasty_run,
+        network,
+        nasty_run.augment(load(nasty_run, nasty_run.dataset.valid, rows, "drawn"), identity),
+    )
+    assert [person.pictures[0].jpeg for person in section.people] == [crops.skeletons(k) for k in range(4)]
+    for person in section.people:
+        plain, agents, random = (picture.caption for picture in person.pictures)
+        assert plain.startswith("not augmented: PCKh ") and random.startswith("random: ")
+        for kind, bars in zip(KINDS.values(), person.bars, strict=True):
+            value = float(agents.split(f"{kind.name} ")[1].split(",")[0].strip("°").replace("\u2212", "-"))
+            assert abs(value - kind.means[bars.drawn]) < 1.2 * kind.std
+
+
+def test_a_prediction_lies_on_the_truth(nasty_run):
+    people = load(nasty_run, nasty_run.dataset.valid, np.array([0]), "identity")
+    crops = look(
+        nasty_run, nasty_run.pose_network(), nasty_run.augment(people, Augmentation.identity(len(people)))
+    )
+    crops.heatmaps[:] = 1
+    truth = draw_skeleton(crops.image[0], crops.truth[0], crops.known[0], truth=True)
+    other = crops.pred[0] + 20
+    for skeletons, pred in ((crops.skeletons(0), crops.pred[0]), (crops.skeletons(0, other), other)):
+        assert skeletons == encode_jpeg(draw_skeleton(truth, pred, np.ones(16, bool)))
+
+
+def test_draws_that_lost_most_are_told(nasty_run):
+    draws = [
+        {"row": 2, "kind": "scale", "value": -0.5, "pck_agent": 0.25, "pck_random": 1.0},
+        {"row": 1, "kind": "rotation", "value": 45.0, "pck_agent": 0.0, "pck_random": 0.75},
+    ]
+    (section,) = hardest_gallery(nasty_run, nasty_run.pose_network(), draws)
+    first, second = section.people
+    assert first.title == "train-0002.jpg, person 2: PCKh@0.5 25\u00a0%, 100\u00a0% under the random draw"
+    assert second.title == "train-0001.jpg, person 1: PCKh@0.5 0\u00a0%, 75\u00a0% under the random draw"
+    captions = [person.pictures[0].caption for person in section.people]
+    assert "scale \u22120.5, PCKh" in captions[0] and "rotation" not in captions[0]
+    assert "rotation +45°, PCKh" in captions[1] and "scale" not in captions[1]
 
 
 def test_a_photograph_that_is_gone_is_named(nasty_run):

@@ -1,16 +1,22 @@
-"""What a run remembers of its epochs: means, rows, events, and the optimiser's step."""
+"""What a run remembers of its epochs: means, rows, events, files; the optimiser's step, and resuming."""
 
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import scipy.io
 import torch
 
+from data.annotations import People
 from utils.display.events import EventLog, current_events, read_events
+from utils.epochs import KeptEpochs, epoch_files, later_best, refuse_to_overwrite, save_epoch
 from utils.errors import UserError
 from utils.history import History, best_epoch, format_value
 from utils.means import Means
-from utils.training import Learner
+from utils.predictions import encode_predictions, refuse_other_people
+from utils.training import Learner, fresh_or_resumed, say_other_people
 
 
 def test_means_count_people():
@@ -143,3 +149,151 @@ def test_a_loss_that_is_not_finite_changes_nothing(loss):
     assert learner.network.weight.item() == before
     with pytest.raises(UserError, match="training stops"):
         learner.require_finite()
+
+
+# Files of epochs, and going on from them
+
+
+def names(paths):
+    return sorted(path.name for path in paths)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What two epochs of each network and an evaluation leave, and files that no run has written."""
+    save_epoch(tmp_path, "lr-0.001-9", {}, True, b"preds")
+    save_epoch(tmp_path, "pose-lr-0.001-10", {}, True, b"preds")
+    save_epoch(tmp_path, "agent-lr-0.001-3", {}, False)
+    (tmp_path / "web").mkdir()
+    for name in ("epoch-10", "evaluation-lr-0.001-9-first-2", "index", "evaluations", "notes"):
+        (tmp_path / "web" / f"{name}.html").touch()
+    for name in ("lr-0.001-9-grid.txt", "lr-0.001-9-preds-demo.mat", "my-grid.search.txt", "opt.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_files_of_epochs_are_told_by_their_names(folder):
+    found = {file.path.name: (file.epoch, file.best, file.beside) for file in epoch_files(folder)}
+    ninth = ("lr-0.001-9.pth.tar", "lr-0.001-9-preds.mat", "lr-0.001-9-preds-demo.mat", "lr-0.001-9-grid.txt")
+    tenth = ("pose-lr-0.001-10.pth.tar", "pose-lr-0.001-10-preds.mat", "epoch-10.html")
+    assert found == {
+        **dict.fromkeys((*ninth, "evaluation-lr-0.001-9-first-2.html"), (9, False, False)),
+        **dict.fromkeys(tenth, (10, False, False)),
+        "agent-lr-0.001-3.pth.tar": (3, False, True),
+        "lr-0.001-9-model-best.pth.tar": (9, True, False),
+        "lr-0.001-9-preds-best.mat": (9, True, False),
+        "pose-lr-0.001-10-model-best.pth.tar": (10, True, False),
+        "pose-lr-0.001-10-preds-best.mat": (10, True, False),
+    }
+
+
+def test_a_run_from_the_start_refuses_or_gives_up_earlier_results(folder, tmp_path):
+    with pytest.raises(UserError, match=r"has results already.*--resume resumes"):
+        refuse_to_overwrite(folder, False, "--resume")
+    given_up = {path.relative_to(folder).as_posix() for path in refuse_to_overwrite(folder, True, "")}
+    mine = {"my-grid.search.txt", "opt.txt", "web/notes.html"}
+    assert given_up == {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} - mine
+    assert refuse_to_overwrite(tmp_path / "none", False, "") == []
+
+
+def test_best_files_of_later_epochs_are_named_once(folder, caplog):
+    assert later_best(folder, 11) == [] and not caplog.text
+    tenth = ["pose-lr-0.001-10-model-best.pth.tar", "pose-lr-0.001-10-preds-best.mat"]
+    assert names(later_best(folder, 10)) == tenth
+    assert "pose-lr-0.001-10.pth.tar is there already" in caplog.text
+    caplog.clear()
+    both = sorted([*tenth, "lr-0.001-9-model-best.pth.tar", "lr-0.001-9-preds-best.mat"])
+    assert names(later_best(folder, 9)) == both
+    assert "/lr-0.001-9.pth.tar is there already" in caplog.text and len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [(None, {1, 2, 3, 4, 5}), (1, {2, 5}), (2, {2, 4, 5}), (4, {2, 3, 4, 5}), (9, {1, 2, 3, 4, 5})],
+)
+def test_the_newest_epochs_and_the_best_stay(tmp_path, keep, left):
+    old = tmp_path / "old"
+    old.touch()
+    kept = KeptEpochs(keep, [old, tmp_path / "lr-1-1.pth.tar", tmp_path / "gone"])
+    for epoch, best in enumerate((True, True, False, False, False), 1):
+        kept.add(save_epoch(tmp_path, f"lr-1-{epoch}", {}, best), best)
+        assert (tmp_path / f"lr-1-{epoch}.pth.tar").exists() and old.exists() == (epoch > 1)
+        old.touch()  # from now on it is someone else's
+    assert {file.epoch for file in epoch_files(tmp_path)} == left
+
+
+def a_run(folder, **options):
+    """What resuming needs of a run."""
+    defaults = {"seed": 4, "overwrite": False, "nEpochs": 9, "keep": None}
+    people = {"dataset": "demo", "train": "t", "valid": "v"}
+    generator = torch.Generator().manual_seed(0)
+    opt = SimpleNamespace(**defaults | options)
+    return SimpleNamespace(
+        opt=opt, generator=generator, people=people, folder=folder, network_size={"chan": 8}
+    )
+
+
+def test_a_checkpoint_goes_on_where_it_was(tmp_path, caplog):
+    caplog.set_level("INFO")
+    learner, run = Learner(torch.nn.Linear(1, 1), 1e-2), a_run(tmp_path)
+    learner.step(learner.network.weight.sum())
+    torch.rand(3, generator=run.generator)
+    learner.epoch = 5
+    learner.history.append({"epoch": 5})
+    checkpoint = learner.checkpoint(run)
+    expected = torch.rand(3, generator=run.generator)
+    again, resumed = Learner(torch.nn.Linear(1, 1), 1.0), a_run(tmp_path)
+    fresh_or_resumed(resumed, again, checkpoint, tmp_path / "a", "")
+    assert again.epoch == 6 and again.history.rows == [{"epoch": 5}] and not caplog.text
+    assert again.optimizer.param_groups[0]["lr"] == 1e-2 and again.optimizer.state_dict()["state"]
+    assert torch.equal(torch.rand(3, generator=resumed.generator), expected)
+    other = a_run(tmp_path, seed=5)
+    fresh_or_resumed(other, again, checkpoint, tmp_path / "a", "")
+    assert torch.equal(other.generator.get_state(), torch.Generator().manual_seed(0).get_state())
+    assert "from --seed 5" in caplog.text
+
+
+def test_what_cannot_go_on_says_so(tmp_path, caplog):
+    learner = Learner(torch.nn.Linear(1, 1), 1e-2)
+    learner.epoch = 8
+    checkpoint = learner.checkpoint(a_run(tmp_path))
+    with pytest.raises(UserError, match=r"--nEpochs 9 .* 9 epochs .* --nEpochs 19 trains"):
+        fresh_or_resumed(a_run(tmp_path), learner, checkpoint, tmp_path / "a", "")
+    fresh_or_resumed(a_run(tmp_path, nEpochs=10), learner, checkpoint, tmp_path / "a", "")
+    for damaged in (checkpoint | {"optimizer": {}}, {"epoch": 3}):
+        with pytest.raises(UserError, match="can be evaluated, but not"):
+            learner.restore(damaged, tmp_path / "a")
+    assert not caplog.text
+    say_other_people(a_run(tmp_path), {}, tmp_path / "a")  # it does not say whose it is
+    assert not caplog.text
+    theirs = {"people": {"dataset": "mpii", "train": "t", "valid": "w"}}
+    say_other_people(a_run(tmp_path), theirs, tmp_path / "a")
+    (line,) = caplog.messages
+    assert "valid people were those of mpii with the fingerprint w, not v" in line
+
+
+def test_predictions_say_whose_they_are(tmp_path):
+    names, ones = np.array(["a.jpg", "b.jpg"]), np.ones(2, np.float32)
+    center, points = np.array([[1, 2], [3, 4]], np.float32), np.ones((2, 16, 2), np.float32)
+    people = People(names, center, 3 * ones, points, ones, ones > 0)
+    path, preds = tmp_path / "preds.mat", torch.rand(2, 16, 2)
+    path.write_bytes(encode_predictions(preds, people))
+    found = scipy.io.loadmat(path)
+    assert np.array_equal(found["preds"], preds.double().numpy())
+    assert [str(name.item()) for name in found["image"][:, 0]] == ["a.jpg", "b.jpg"]
+    assert found["center"].tolist() == [[1, 2], [3, 4]] and found["scale"].tolist() == [[3], [3]]
+    assert found["people"].item() == people.fingerprint
+    refuse_other_people(path, people, False)
+    refuse_other_people(tmp_path / "none.mat", people, False)
+    refuse_other_people(path, people[:1], True)
+    for others in (people[:1], people[np.array([1, 0])]):
+        with pytest.raises(UserError, match=f"2 other people, this run has {len(others)}"):
+            refuse_other_people(path, others, False)
+    scipy.io.savemat(path, {"preds": np.zeros((2, 16, 2))})  # as the 2018 release wrote it
+    refuse_other_people(path, people, False)
+    with pytest.raises(UserError, match="other people"):
+        refuse_other_people(path, people[:1], False)
+    for content in (b"no MATLAB", b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="--overwrite true replaces it"):
+            refuse_other_people(path, people, False)

@@ -7,15 +7,17 @@ import pytest
 import torch
 from support.experiment import kept_logging, load_script
 from support.stages import QUIET, SMALL, TRAIN, demo_data
-from support.stand_ins import Blind, Silent, Stubborn, plain_run, some_people
+from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
 from data.augment import augment
 from data.augmentation import Augmentation
 from data.kinds import KINDS
+from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import HARDEST, AgentRecord, build_agent, draw
 from utils.history import History
+from utils.metrics import SCORED_JOINTS, pck_counts
 from utils.runs import Run
 from utils.training import Learner
 
@@ -210,6 +212,8 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     monkeypatch.setattr(run, "augment", recorded)
     loader = run.loader(run.dataset.train, "drawn", run.generator)
     before, agent_before = learner_state(pose), learner_state(agent)
+    losses, step = [], pose.step
+    pose.step = lambda *loss: losses.append(step(*loss)) or losses[-1]
     row = SCRIPT.train_pose(run, pose, {"agent": agent}, loader, Silent())
     assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
     assert not torch.equal(learner_state(pose)["conv1.weight"], before["conv1.weight"])
@@ -217,7 +221,10 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     assert 0 <= row["train_pck"] <= 1
 
     even, look, odd, last = seen  # of three batches
-    assert sum(map(len, (even, odd, last))) == TRAIN
+    sizes = [len(augmentation) for augmentation in (even, odd, last)]
+    assert sum(sizes) == TRAIN
+    expected = sum(size * float(loss) for size, loss in zip(sizes, losses, strict=True)) / TRAIN
+    assert row["train_loss"] == pytest.approx(expected)
     assert (look.log2_scale == 0).all()
     assert (look.color == 1).all()
     for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", odd.rotation, 0)):
@@ -226,6 +233,58 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
         assert (random.log2_scale.abs() <= 0.5).all()
     for augmentation in (even, odd, last):
         assert augmentation.color.std() > 0.05
+
+
+class Seeing(Filter):
+    """A pose network that an agent may look through."""
+
+    def features(self, image):
+        return (image,)
+
+
+def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
+    run, crops, people = plain_run(in_res=32), [], some_people(9)
+    run.opt.agent_draws = "learned"
+    people.normalizer[:] = 120  # within which many joints are
+
+    def recorded(people, augmentation):
+        sample = augment(people, augmentation, 32, 8)
+        if (augmentation.color != 1).any():  # not what the agent looks at
+            crops.append(sample)
+        return sample
+
+    run.augment = recorded
+    pose, again = (Learner(Seeing(), 1e-3) for _ in range(2))
+    agent, report = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-3), Silent()
+    row = SCRIPT.train_pose(run, pose, {"agent": agent}, [people] * 3, report)
+    found = []
+    for sample in crops:
+        outputs = again.network(sample.image)
+        again.step(pose_loss(outputs, sample.heatmap))
+        correct, known = pck_counts(sample.predict(outputs[-1].detach()), sample.points, sample.normalizer)
+        found.append(correct[SCORED_JOINTS].sum().item() / known[SCORED_JOINTS].sum().item())
+    assert len({*found}) == 3
+    assert row["train_pck_random"] == pytest.approx((found[0] + found[2]) / 2)
+    assert row["train_pck_agent"] == pytest.approx(found[1])
+    assert row["train_pck"] == pytest.approx(sum(found) / 3)
+    assert [heard[:2] for heard in report.heard] == [(0, k) for k in range(3)]
+    assert report.heard[-1][2] == {"loss": row["train_loss"], "pck": row["train_pck"]}
+
+
+def test_the_network_that_learns_is_in_train_mode_and_the_other_in_eval_mode(run):
+    pose = Learner(run.pose_network(), 1e-3)
+    agent = Learner(build_agent(run, pose.network), 1e-3)
+    pose.network.eval()
+    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    agent_before = learner_state(agent)
+    SCRIPT.train_pose(run, pose, {"agent": agent}, loader, Silent())
+    assert pose.network.training and not agent.network.training
+    assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
+    report = Silent()
+    record = SCRIPT.train_agent(run, pose, agent, loader, report, run.generator)
+    assert [heard[:2] for heard in report.heard] == [(0, k) for k in range(3)]
+    assert report.heard[-1][2] == record.means.read()
+    assert agent.network.training and not pose.network.training
 
 
 def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):

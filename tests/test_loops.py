@@ -59,19 +59,23 @@ def test_stage_1_trains_on_random_augmentation():
 def test_stage_1_reports_what_it_saw():
     """Mean loss over people, PCK over joints of the augmented crops; the weights have moved by each batch."""
     (run, used), loader = watched_run(), batches([3, 1, 4], [0, 9, 2, 5, 6])
-    learner, again = Learner(Filter().eval(), 1e-3), Learner(Filter(), 1e-3)
-    row = STAGE1.train_epoch(run, learner, loader, Silent())
+    learner, again, report = Learner(Filter().eval(), 1e-3), Learner(Filter(), 1e-3), Silent()
+    row = STAGE1.train_epoch(run, learner, loader, report)
     assert learner.network.training
-    total, correct, known = 0.0, 0, 0
+    total, correct, known, means = 0.0, 0, 0, []
     for augmentation, people in zip(used, loader, strict=True):
         sample = augment(people, augmentation, RES, RES // 4)
         outputs = again.network(sample.image)
         total += len(people) * again.step(pose_loss(outputs, sample.heatmap)).item()
+        means.append(total / (3 if not means else 8))
         pred = predict_points(outputs[-1].detach(), sample.center, sample.scale, sample.rotation)
         error = (pred - sample.points).norm(dim=-1) / sample.normalizer[:, None]
         scored = [k for k, name in enumerate(JOINT_NAMES) if name not in ("pelvis", "thorax")]
         correct, known = correct + int((error[:, scored] <= 0.5).sum()), known + 14 * len(people)
     assert row["train_loss"] == pytest.approx(total / 8, rel=1e-5)
+    assert [heard[:2] for heard in report.heard] == [(0, 0), (0, 1)]
+    assert [heard["loss"] for *_, heard in report.heard] == pytest.approx(means, rel=1e-5)
+    assert report.heard[-1][2] == {"loss": row["train_loss"], "pck": row["train_pck"]}
     assert row["train_pck"] == pytest.approx(correct / known)
     assert_close(learner.network.state_dict(), again.network.state_dict())
 
@@ -95,11 +99,15 @@ def test_pretraining_gives_each_person_their_own_rows(targets, training):
     (run, used), order = watched_run(), ([7, 2, 9], [0, 4])
     draws = torch.Generator().manual_seed(0)
     rows = {kind: torch.randn(10, 7, generator=draws).softmax(dim=1) for kind in KINDS}
-    agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-9)
+    agent, report = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-9), Silent()
+    agent.network.train(not training)
     if training:
-        found = PRETRAIN.train_epoch(run, Blind(), agent, batches(*order), rows, Silent())
+        found = PRETRAIN.train_epoch(run, Blind(), agent, batches(*order), rows, report)
+        assert [heard[:2] for heard in report.heard] == [(0, 0), (0, 1)]
+        assert report.heard[-1][2] == {"loss": found["loss"]}
     else:
         found = PRETRAIN.validate(run, Blind(), agent.network, batches(*order), rows)
+    assert agent.network.training is training
     for part, target in zip(order, targets, strict=True):
         assert list(target) == list(KINDS)
         for kind in KINDS:
@@ -284,7 +292,9 @@ def test_a_collections_summary_by_hand():
     assert "100.0 % with a uniform row" in summary(uniform, "val", KINDS["rotation"])
     assert summary(uniform, "val", KINDS["rotation"]).splitlines()[3].split()[2:] == ["0.000"] * 7
     nearly = uniform + torch.tensor([[4e-6, -4e-6, 0, 0, 0, 0, 0]])
-    assert "0.0 % with a uniform row" in summary(nearly, "val", KINDS["rotation"])
+    assert ", 0.0 % with a uniform row" in summary(nearly, "val", KINDS["rotation"])
+    single = summary(torch.eye(7)[2:3], "val", KINDS["rotation"]).splitlines()[3]
+    assert [float(number) for number in single.split()[2:]] == [0, 0, 1, 0, 0, 0, 0]
 
 
 def test_an_agents_epoch_by_hand():

@@ -63,7 +63,7 @@ def test_who_can_be_scored():
     points[0] = points[1] = 100
     points[2, 6:8] = 100  # pelvis and thorax
     points[3, 0] = 100
-    normalizer = np.array([10, 0, 10, 10, 10], np.float32)
+    normalizer = np.array([10, 0, 10, 0.5, 10], np.float32)
     names, ones = np.array(["a.jpg"] * 5), np.ones(5, np.float32)
     people = People(names, np.zeros((5, 2), np.float32), ones, points, normalizer, ones > 0)
     assert scorable(people).tolist() == [True, False, False, True, False]

@@ -8,7 +8,7 @@ import torch
 from support.experiment import POSE
 from support.stages import REPOSITORY, demo_data, environment, run_stage
 from torch import nn
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
 from models import NETWORKS, PoseNetwork
 from models.agent import ScaleRotationAgent
@@ -126,6 +126,17 @@ def test_the_features_of_simple_baseline_are_what_forward_computes(image):
         parameter.fill_(float("nan"))  # the half pass does not get so far
     half = network.features(image)
     assert all(torch.equal(feature, stage) for feature, stage in zip(half, whole, strict=True))
+
+
+@torch.no_grad()
+def test_the_features_of_simple_baseline_are_a_resnets(image):
+    network, resnet = SimpleBaseline(depth=18).eval(), resnet18().eval()
+    resnet.load_state_dict(network.state_dict(), strict=False)
+    stages = []
+    for stage in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
+        stage.register_forward_hook(lambda _, __, out: stages.append(out))
+    resnet(image)
+    assert all(torch.equal(*pair) for pair in zip(network.features(image), stages, strict=False))
 
 
 @pytest.mark.slow

@@ -85,6 +85,7 @@ def test_published_command_lines(parse, script, bs):
 def test_defaults(parse):
     opt = parse(STAGE1, "--exp_id", "a")
     _assert_options(opt, is_train=False, lr=2.5e-4, nEpochs=100, bs=24, nThreads=4, load_prefix_pose=None)
+    _assert_options(opt, skip_missing=False, skip_bad=False, overwrite=False, eval_grid=False, limit=None)
     _assert_options(opt, num_stacks=2, num_modules=1, chan=256, in_res=256, out_res=64, precision="fp32")
     assert opt.network == "hourglass"
     _assert_options(opt, use_visdom=True, use_html=True, display_winsize=256, print_freq=10, display_freq=10)
@@ -159,7 +160,7 @@ def test_a_folder_below_a_folder_is_an_experiment(parse):
         ("--bs", "2.5"),
         ("--bs", "1", "--in_res", "64", "--is_train", "true"),
         ("--bs", "99999999999999999999"),
-        ("--seed", "99999999999999999999"),
+        ("--seed", str(2**63)),
         ("--seed", "-1"),
         ("--eval_grid", "true", "--is_train", "true"),
         ("--eval_occlusion", "true", "--is_train", "true"),

@@ -16,10 +16,11 @@ from utils.display import pages as pages_module
 from utils.display.curves import draw_curves
 from utils.display.gallery import agent_gallery, grid_section, hardest_gallery, pose_gallery
 from utils.display.markup import gallery_page
-from utils.display.pages import MOST, Pages, best_epoch, kept, write_evaluation
+from utils.display.pages import MOST, Pages, best_epoch, joint_rows, kept, write_evaluation
 from utils.display.sections import Section
 from utils.errors import UserError
 from utils.evaluation import evaluate
+from utils.metrics import PckTable
 from utils.runs import Run
 
 
@@ -74,6 +75,17 @@ def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path)
         assert read(listed).all("a")[-1]["href"] == f"evaluation-{checkpoint}.html"
 
 
+def test_results_are_told_joint_by_joint_in_per_cent():
+    pck, auc = {"Head": 0.5, "Hip": math.nan, "Mean": 0.25}, {"Head": 1.0, "Hip": math.nan, "Mean": 0.5}
+    table = PckTable("PCKh", 0.5, 3, pck, auc)
+    assert joint_rows("PCKh@0.5", None) == []
+    assert joint_rows("PCKh@0.5", table) == [
+        ["", "Head", "Hip", "Mean"],
+        ["PCKh@0.5", "50.0", "–", "25.0"],
+        ["AUC", "100.0", "–", "50.0"],
+    ]
+
+
 def test_all_text_is_escaped(tmp_path):
     pages = some_pages(tmp_path)
     pages.rows = [row(0)]
@@ -82,20 +94,27 @@ def test_all_text_is_escaped(tmp_path):
     assert not index.all("b") or all(attributes == {} for attributes in index.all("b"))
     assert index.text.count(NASTY) == 3 and gallery.text.count(NASTY) >= 8
     assert gallery.all("img")[0]["alt"].count(NASTY) == 2
+    bars = [bar["style"] for bar in gallery.all("b") if "style" in bar]
+    assert bars == [f"height: {share}%" for share in ("11.0", "44.0", "0.0", "0.0", "55.0", "0.0", "0.0")]
+    known, unknown = [cell["style"] for cell in gallery.all("td") if "style" in cell]
+    assert known == "background: rgba(0, 114, 178, 0.30)" and not unknown
+    assert "50.0" in gallery.text and "–" in gallery.text
 
 
 def test_an_index_refreshes_itself_until_the_run_ends(tmp_path):
     pages = some_pages(tmp_path)
-    assert refreshes(read(pages.index))
+    assert refreshes(read(pages.index)) and {"class": "badge running"} in read(pages.index).all("span")
     pages.epoch([row(0)], gallery=lambda: [section()])
     assert refreshes(read(pages.index)) and "Time left" in read(pages.index).text
     assert not refreshes(read(pages.folder / "epoch-0.html"))
     pages.close()
     index = read(pages.index)
     assert not refreshes(index) and "ended before its last epoch" in index.text
-    pages.rows = [row(59)]
-    pages.close()
-    assert "finished" in read(pages.index).text
+    for epoch, state in ((58, "ended before its last epoch"), (59, "finished"), (60, "finished")):
+        pages.rows = [row(3), row(epoch)]
+        pages.close()
+        index = read(pages.index)
+        assert state in index.text and {"class": "badge"} in index.all("span")
 
 
 def test_the_number_of_galleries_is_bounded(tmp_path, monkeypatch):
@@ -213,6 +232,27 @@ def test_standard_errors_are_a_band_round_their_line():
         known["uniform_gap_error"] = 0.004
     ((_, banded),) = draw_curves(rows, "PCK")
     assert b"FillBetween" in banded and len(banded) > len(plain)
+
+
+def test_curves_show_the_rows(figures):
+    rows = [
+        {"epoch": 3, "train_loss": 2.0, "valid_pck": 0.5, "lr": 1e-3},
+        {"epoch": 4, "train_loss": 1.0, "valid_pck": 0.75, "lr": 1e-4, "train_mean_row": 0.5}
+        | {"rotation_distribution": [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]},
+    ]
+    draw_curves(rows, "PCKh@0.5")
+    loss, pck, rate, shares = (figure.axes[0] for figure in figures)
+    training, mean_row = loss.lines
+    assert (training.get_label(), training.get_linestyle()) == ("training", "-")
+    assert (mean_row.get_label(), mean_row.get_linestyle()) == ("training, mean row", "--")
+    assert training.get_xdata().tolist() == [3, 4] and training.get_ydata().tolist() == [2, 1]
+    assert math.isnan(mean_row.get_ydata()[0]) and mean_row.get_ydata()[1] == 0.5
+    assert pck.lines[0].get_ydata().tolist() == [50, 75]  # in per cent
+    assert [axes.get_yscale() for axes in (loss, pck, rate)] == ["linear", "linear", "log"]
+    assert [bool(figure.legends) for figure in figures] == [True, False, False, False]
+    (image,) = shares.images
+    assert image.get_array()[:, 0].tolist() == pytest.approx([40, 10, 10, 10, 10, 10, 10])
+    assert list(image.get_extent()) == [3.5, 4.5, -0.5, 6.5] and image.origin == "lower"
 
 
 def test_a_page_of_nothing_is_valid():

@@ -79,6 +79,13 @@ def test_grey_without_a_known_white_is_refused(values):
         to_rgb(Image.fromarray(values))
 
 
+@pytest.mark.parametrize(("value", "seen"), [(0, 0), (7, 7), (255, 255), (65535, 255)])
+def test_an_even_grey_is_seen(value, seen):
+    for kind in (np.int32, np.float32):
+        rgb = np.asarray(to_rgb(Image.fromarray(np.full((2, 3), value, kind))))
+        assert rgb.shape == (2, 3, 3) and (rgb == seen).all()
+
+
 def test_turned_as_the_camera_noted_only_if_asked(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise
@@ -91,6 +98,8 @@ def test_turned_as_the_camera_noted_only_if_asked(tmp_path):
     ):
         with open_lazily(tmp_path / f"{name}.png", upright) as photo:
             assert np.array_equal(to_rgb(photo), seen)
+    with open_lazily(tmp_path / "turned.png") as photo:
+        assert np.array_equal(to_rgb(photo), COLORS)
 
 
 def test_a_jpeg_that_needs_no_turning_is_not_decoded_yet(tmp_path):

@@ -1,17 +1,24 @@
 """How scripts end: signals at any moment, terminals of few characters, paths that the system refuses."""
 
 import errno
+import logging
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
+import warnings
 
 import pytest
+import torch
 from support.experiment import kept_logging, load_script, tiny_experiment
 from support.stages import REPOSITORY, command, demo_data, environment
 
+from data.errors import DataError
 from utils import process
-
-pytestmark = pytest.mark.slow
+from utils.errors import UserError
+from utils.signals import end_at_once
 
 SCRIPTS = (
     "stack-hg.py",
@@ -35,6 +42,7 @@ def run(*arguments, **variables):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [*SCRIPTS, "utils.compare", "utils.visdom_display"])
 @pytest.mark.parametrize("number", process.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_amid_the_imports_is_one_line(tmp_path, script, number):
@@ -59,6 +67,7 @@ def test_a_signal_amid_the_imports_is_one_line(tmp_path, script, number):
     assert f": stopped by {number.name}: " in line and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_of_few_characters_ends_nothing(tmp_path):
     data = demo_data(tmp_path / "data")
     name = "ü…"
@@ -84,10 +93,18 @@ def test_a_terminal_of_few_characters_ends_nothing(tmp_path):
 
 
 @pytest.fixture
-def refusal(tmp_path, monkeypatch, caplog, capsys):
+def kept_signals():
+    """Handlers of signals are afterwards what they were."""
+    handlers = {number: signal.getsignal(number) for number in (*process.SIGNALS, signal.SIGCHLD)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def refusal(tmp_path, monkeypatch, caplog, capsys, kept_signals):
     """`refusal(script, *flags)`: the one line with which a script, run in this process, ends."""
     experiment = tiny_experiment(tmp_path.parent / "experiment").copy(tmp_path / "checkpoints")
-    handlers = {number: signal.getsignal(number) for number in (*process.SIGNALS, signal.SIGCHLD)}
 
     def run(script, *flags):
         monkeypatch.setattr(sys, "argv", command(script, *experiment.flags, *flags)[1:])
@@ -97,15 +114,14 @@ def refusal(tmp_path, monkeypatch, caplog, capsys):
         (line,) = [*capsys.readouterr().err.splitlines(), *caplog.messages[-1:]]
         return line
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 TRAIN = ("--is_train", "true", "--overwrite", "true", "--nEpochs", 2)
 PRETRAIN, JOINT = SCRIPTS[3:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
@@ -129,6 +145,7 @@ def test_a_name_that_is_too_long_is_one_line(refusal, script, flags):
     assert line.startswith(f"{script}: error: ") and LONG in line
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_read_is_one_line(refusal, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -137,6 +154,7 @@ def test_a_file_that_may_not_be_read_is_one_line(refusal, monkeypatch):
     assert "lr-0.00025-0.pth.tar: Permission denied" in refusal("stack-hg.py")
 
 
+@pytest.mark.slow
 def test_errors_of_ours_keep_their_traceback(refusal, monkeypatch):
     def missing(path):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
@@ -144,3 +162,92 @@ def test_errors_of_ours_keep_their_traceback(refusal, monkeypatch):
     monkeypatch.setattr("pathlib.Path.is_file", missing)
     with pytest.raises(FileNotFoundError):
         refusal("stack-hg.py")
+
+
+def raises(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("stage", "code", "line"),
+    [
+        (lambda: raises(UserError("what it was")), 2, "a.py: error: what it was"),
+        (lambda: raises(DataError("bad row")), 2, "a.py: error: bad row"),
+        (lambda: raises(PermissionError(errno.EACCES, "No", "/x")), 2, "a.py: error: /x: No"),
+        (lambda: raises(OSError(errno.ENAMETOOLONG, "Long", "/x")), 2, "a.py: error: /x: Long"),
+        (
+            lambda: raises(torch.OutOfMemoryError()),
+            2,
+            "a.py: error: the GPU's memory is full: try a smaller --bs",
+        ),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "a.py: stopped by SIGINT: "),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "a.py: stopped by SIGTERM: "),
+    ],
+)
+def test_a_stage_ends_in_one_line(stage, code, line, monkeypatch, caplog, kept_signals):
+    monkeypatch.setattr(sys, "argv", ["/some/where/a.py"])
+    monkeypatch.setattr(sys, "stdout", None)  # closed
+    with pytest.raises(SystemExit) as end:
+        process.run_stage(stage)
+    (told,) = caplog.messages
+    assert end.value.code == code and told.startswith(line)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # a second one does not disturb
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("ours"), FileNotFoundError(errno.ENOENT, "", "/x"), PermissionError(errno.EACCES, "")],
+)
+def test_an_error_of_ours_goes_on(error, monkeypatch, kept_signals):
+    with pytest.raises(type(error)):
+        process.run_stage(lambda: raises(error))
+
+
+def test_a_stage_that_ends_well_says_nothing(caplog, kept_signals):
+    workers = []
+
+    def stage():
+        workers.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)))
+        workers[0].start()
+
+    process.run_stage(stage)
+    workers[0].join(10)
+    assert not caplog.messages and workers[0].exitcode == -signal.SIGKILL
+
+
+def test_a_signal_before_a_stage_has_begun_ends_the_process(monkeypatch, kept_signals):
+    ended, wrote = [], []
+    monkeypatch.setattr(sys, "argv", ["/some/where/a.py"])
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(os, "write", lambda file, text: wrote.append((file, text.decode())))
+    end_at_once()
+    for number in process.SIGNALS:
+        os.kill(os.getpid(), number)
+    assert ended == [130, 143]
+    assert [file for file, _ in wrote] == [2, 2] and wrote[1][1].startswith("a.py: stopped by SIGTERM: ")
+    assert all(text.endswith("\n") for _, text in wrote)
+
+
+def test_a_log_is_for_the_terminal_and_the_file(tmp_path, capsys):
+    logging.captureWarnings(False)  # a stage that ran in this process may have left it on
+    with kept_logging():
+        process.start_log(tmp_path / "a" / "b")
+        logging.getLogger("x").info("a line")
+        process.batch_log.info("a batch")
+        logging.getLogger("x").error("an error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("a warning", stacklevel=1)
+    told, wrong = capsys.readouterr()
+    assert told.startswith("a line\n") and "a batch" not in told and wrong == "an error\n"
+    assert "a warning" in told
+    lines = (tmp_path / "a" / "b" / "log.txt").read_text().splitlines()
+    assert [line.split(maxsplit=2)[2] for line in lines[:3]] == [
+        "INFO a line",
+        "INFO a batch",
+        "ERROR an error",
+    ]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written to"):
+        process.start_log(tmp_path / "file")

@@ -1,13 +1,30 @@
 """A run: its options, its loaders, its pose network, and the precision of its passes."""
 
+import argparse
+import json
+import os
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
+from data.demo import ANNOTATIONS
+from data.kinds import KINDS
 from models.hourglass import StackedHourglass
+from utils.devices import choose_device
+from utils.display.evaluation import report_evaluation
+from utils.display.events import read_events
+from utils.display.report import Report
+from utils.display.sections import Section
 from utils.epochs import save_epoch
 from utils.errors import UserError
+from utils.evaluation import Evaluation
+from utils.files import locked, remove_abandoned, write_file
+from utils.history import History
+from utils.metrics import PckCounter, PckTable
+from utils.process import progress
 from utils.runs import Run
 
 
@@ -49,8 +66,9 @@ def test_loaders(nasty_run, monkeypatch):
     with pytest.raises(UserError, match="at least two"):
         nasty_run.loader(people[:1], "identity", nasty_run.generator)
     people.normalizer[:] = 0
-    with pytest.raises(UserError, match="none of 4 training people has PCK"):
-        nasty_run.loader(people, "identity", scored=True)
+    for some in (people, people[:1]):
+        with pytest.raises(UserError, match=f"none of {len(some)} training people has PCK"):
+            nasty_run.loader(some, "identity", scored=True)
     started = []
     monkeypatch.setattr("utils.runs.PatchLoader", lambda *arguments: started.append(arguments[5]) or [0])
     monkeypatch.setattr("os.cpu_count", lambda: 3)
@@ -73,6 +91,52 @@ def test_the_pose_network_is_loaded(nasty_run, monkeypatch):
     (nasty_run.folder / "lr-1-2.pth.tar").unlink()
 
 
+def test_a_run_sets_how_a_gpu_multiplies(nasty_run, monkeypatch):
+    for precision, multiply in (("tf32", "tf32"), ("bf16", "ieee"), ("tf32", "tf32"), ("fp32", "ieee")):
+        monkeypatch.setattr(nasty_run.opt, "precision", precision)
+        Run(nasty_run.opt, nasty_run.folder)
+        backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        assert [backend.fp32_precision for backend in backends] == [multiply] * 2
+
+
+def test_people_without_pck_are_counted_in_the_log(nasty_run):
+    log, annotations = nasty_run.folder / "log.txt", nasty_run.opt.data_dir / "demo" / ANNOTATIONS
+    assert len(Run(nasty_run.opt, nasty_run.folder).dataset.valid) == 6
+    assert "no scored joint" not in log.read_text()
+    before = annotations.read_text()
+    rows = json.loads(before)
+    rows[1]["normalizer"] = rows[1]["joint_self"][8][0] = 0
+    try:
+        annotations.write_text(json.dumps(rows))
+        assert len(Run(nasty_run.opt, nasty_run.folder).dataset.train) == 4
+    finally:
+        annotations.write_text(before)
+    assert "1 of 4 training people have no reference length" in log.read_text()
+
+
+def test_initial_weights_follow_from_the_seed(nasty_run, monkeypatch):
+    weights = []
+    for seed in (3, 3, 4):
+        monkeypatch.setattr(nasty_run.opt, "seed", seed)
+        weights.append(Run(nasty_run.opt, nasty_run.folder).pose_network().conv1.weight)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_which_device_computes(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    assert choose_device(-1) == torch.device("cpu") and not torch.backends.cudnn.benchmark
+    assert [choose_device(k) for k in (0, 1)] == [torch.device("cuda", k) for k in (0, 1)]
+    assert chosen == [0, 1] and torch.backends.cudnn.benchmark
+    with pytest.raises(UserError, match="GPUs 0 to 1"):
+        choose_device(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(0) == torch.device("cpu")
+
+
 def test_precision_is_of_the_networks_passes_alone(nasty_run, monkeypatch):
     network, image = nasty_run.pose_network().eval(), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -88,3 +152,136 @@ def test_crops_have_the_runs_resolution(nasty_run):
     (people,) = nasty_run.loader(nasty_run.dataset.train, "identity")
     sample = nasty_run.augment(people, Augmentation.identity(len(people)))
     assert sample.image.shape[-2:] == (64, 64) and sample.heatmap.shape[-2:] == (16, 16)
+
+
+@pytest.fixture
+def quiet_run(nasty_run, tmp_path):
+    """`quiet_run(**options)`: a run in an empty folder, without displays, where nothing else is said."""
+
+    def run(**options):
+        quiet = {"use_visdom": False, "use_html": False, "nEpochs": 5, "nThreads": 0}
+        return Run(argparse.Namespace(**vars(nasty_run.opt) | quiet | options), tmp_path)
+
+    return run
+
+
+def scored(pck):
+    columns = {"Head": 1.0, "Mean": pck}
+    return Evaluation(2.0, PckTable("PCKh", 0.5, 3, columns, columns), torch.zeros(6, 16, 2))
+
+
+def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
+    run = quiet_run(print_freq=2, display_freq=3)
+    learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=1, updates=0)
+    with Report(run, "the stage", learner, "table.txt") as report:
+        assert "nEpochs: 5\n" in (tmp_path / "opt.txt").read_text()
+        bar = progress(range(6), "", 4)
+        for batch in range(6):
+            report.batch(bar, 1, batch, lambda batch=batch: {"loss": batch / 2})
+        learner.history.append({"epoch": 1, "loss": 0.5})
+        report.epoch(scored(0.25))
+        assert (tmp_path / "table.txt").read_text() == learner.history.table()
+        report.show(lambda: pytest.fail("there are no pages"))
+    first, *batches, epoch, last = read_events(tmp_path / "log.jsonl")
+    assert (first["kind"], first["stage"], first["measure"]) == ("start", "the stage", "PCKh@0.5")
+    assert (first["epoch"], first["epochs"], first["people"]) == (1, 5, run.people)
+    assert first["options"]["print_freq"] == "2" and "exp_folder" not in first["options"]
+    assert [(event["batch"], event["batches"], event["loss"]) for event in batches] == [
+        (3, 6, 1),
+        (6, 6, 2.5),
+    ]
+    columns = {"Head": 1.0, "Mean": 0.25}
+    told = {"kind": "epoch", "epoch": 1, "loss": 0.5, "updates": 0, "pck": columns, "auc": columns}
+    assert epoch == told
+    assert last["kind"] == "end" and last["time"] >= first["time"] > 1.7e9
+    told = (tmp_path / "log.txt").read_text()
+    for batch in range(1, 7):
+        assert (f"epoch 1, batch {batch} of 6: loss {(batch - 1) / 2:g}\n" in told) == (batch % 2 == 0)
+    assert "epoch 1  loss 0.5\n" in told and "25.00" in told
+    assert told.endswith(f"done: {tmp_path}\n") and not (tmp_path / "web").exists()
+
+
+def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
+    learner = SimpleNamespace(history=History(), epoch=0, updates=0)
+    with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner):
+        raise UserError("the reason")
+    assert [event["kind"] for event in read_events(tmp_path / "log.jsonl")] == ["start", "end"]
+    assert "done:" not in (tmp_path / "log.txt").read_text()
+    write_file(tmp_path / "agent-lr-1-9.pth.tar", "it counts epochs of its own")
+    Report(quiet_run(seed=1), "a", learner).close()
+    assert "* seed: 1" in (tmp_path / "opt.txt").read_text()
+
+
+def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
+    write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
+    learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1, updates=0)
+    report = Report(quiet_run(use_html=True), "a", learner)
+    assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
+    learner.history.append({"epoch": 1, "valid_pck": 0.25})
+    report.epoch(scored(0.25))
+    report.show(lambda: [Section("Some people", "")], scored(0.25))
+    index, gallery = ((tmp_path / "web" / f"{name}.html").read_text() for name in ("index", "epoch-1"))
+    assert "Some people" in gallery and "25.0" in index and "running" in index
+    assert (tmp_path / "opt.txt").exists()
+    report.close()
+    assert f"pages: {tmp_path / 'web' / 'index.html'}\n" in (tmp_path / "log.txt").read_text()
+
+
+def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
+    run = quiet_run(eval_grid=True, use_html=True, overwrite=False)
+    network = run.pose_network()
+    run.dataset.people.normalizer[:] *= 12  # heads so large that it finds some joints
+    report_evaluation(run, network, {}, tmp_path / "lr-1-3")
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    expected = {"lr-1-3-preds.mat", "lr-1-3-grid.txt", "lr-1-3-grid.png", "web/evaluation-lr-1-3.html"}
+    assert names - {"log.txt", "web/evaluations.html"} == expected
+    title, head, *rows, mean = (tmp_path / "lr-1-3-grid.txt").read_text().splitlines()
+    assert title.startswith("PCKh@0.5 by scale")
+    assert [float(number) for number in head.split()] == list(KINDS["rotation"].means)
+    table = torch.tensor([[float(number) for number in row.split()] for row in rows])
+    assert table[:, 0].tolist() == pytest.approx(KINDS["scale"].means)
+    assert float(mean.split()[-1]) == pytest.approx(table[:, 1:].mean().item(), abs=0.01)
+    counter = PckCounter(0.5)
+    for people in run.loader(run.dataset.valid, "drawn"):
+        sample = run.augment(people, Augmentation.fixed(len(people), -0.4, 20.0))
+        with torch.no_grad():
+            counter.add(network.eval()(sample.image)[-1], sample)
+    assert table[1, 1 + 4].item() == pytest.approx(100 * counter.read(), abs=0.01) != table[4, 1 + 1].item()
+    told = (tmp_path / "log.txt").read_text()
+    assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
+    page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()
+    assert "By scale and rotation" in page and "The same people each epoch" in page
+    run, checkpoint = quiet_run(limit=2, overwrite=False, eval_grid=False), {"people": {"dataset": "mpii"}}
+    report_evaluation(run, network, checkpoint, tmp_path / "lr-1-3")
+    assert (tmp_path / "lr-1-3-preds-demo-first-2.mat").exists()
+    assert not list(tmp_path.glob("*grid-demo*")) and not list(tmp_path.glob("web/*first-2*"))
+
+
+def test_one_run_at_a_time_is_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/some/where/a.py"])
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):  # it is free again after the first
+        with locked(folder):
+            holder = (folder / ".lock").read_text()
+            assert holder.startswith(f"a.py, process {os.getpid()} on ") and ", since 20" in holder
+            for _ in range(2):
+                with pytest.raises(UserError, match=r"b is in use by a\.py, process"), locked(folder):
+                    pass
+        assert not list(folder.iterdir())
+    (folder / ".lock").write_text(f"of a process that was killed, {'and a longer line ' * 9}")
+    with locked(folder):
+        text = (folder / ".lock").read_text()
+        assert text.startswith("a.py, process") and "longer" not in text
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file cannot be written to"), locked(tmp_path / "file"):
+        pass
+
+
+def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("utils.files.fcntl", None)
+    (tmp_path / ".a.01234567.tmp").touch()
+    with locked(tmp_path), locked(tmp_path):
+        remove_abandoned(tmp_path)
+        write_file(tmp_path / "b", "text")
+    assert "not locked on this system" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {".a.01234567.tmp", "b"}

@@ -10,8 +10,11 @@ from PIL import Image
 from support.experiment import run_here
 from support.stages import QUIET, SMALL, VALID, assert_user_error, environment
 
-from utils.agents import build_agent
-from utils.show_agent import hardness, hardness_text
+from data.augmentation import Augmentation
+from data.kinds import KINDS
+from utils.agents import agent_logits, build_agent
+from utils.display.gallery import fixed_rows, load
+from utils.show_agent import draw_picture, hardness, hardness_text
 
 
 def show_agent(experiment, *flags):
@@ -53,6 +56,27 @@ def test_every_validation_person_has_its_bins(experiment):
         assert pckh.shape == shares.shape == (VALID, 7)
         assert shares.sum(dim=1) == pytest.approx(1, abs=1e-5)
         assert ((pckh >= 0) & (pckh <= 1)).all()
+
+
+def test_a_picture_shows_people_draws_and_distributions(nasty_run, figures):
+    network = nasty_run.pose_network().eval()
+    agent = build_agent(nasty_run, network).eval()
+    jpeg = draw_picture(nasty_run, network, agent)
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        assert picture.format == "JPEG" and picture.size == (800, 860)
+    axes = figures[0].axes
+    assert [len(panel.images) for panel in axes] == 12 * [1] + 8 * [0]
+    assert all(panel.get_title().startswith("PCKh ") for panel in axes[:12])
+    batch = load(nasty_run, nasty_run.dataset.valid, fixed_rows(nasty_run.dataset.valid), "drawn")
+    with torch.no_grad():
+        image = nasty_run.augment(batch, Augmentation.identity(4)).image
+        logits = agent_logits(nasty_run, network, agent, image)
+    for kind, panels in zip(KINDS, (axes[12:16], axes[16:]), strict=True):
+        for panel, answer in zip(panels, logits[kind].softmax(dim=1), strict=True):
+            heights = [bar.get_height() for bar in panel.patches]
+            assert heights == pytest.approx((100 * answer).tolist(), rel=1e-3)
+            assert len({bar.get_facecolor() for bar in panel.patches}) == 2  # one bin is drawn
+            assert list(panel.lines[0].get_ydata()) == pytest.approx([100 / 7] * 2)
 
 
 def test_an_agent_that_knows_its_people_is_harder_than_its_mean():

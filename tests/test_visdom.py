@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from install_visdom_scripts import missing_files
@@ -96,6 +97,62 @@ def test_a_malformed_address_is_refused_and_training_goes_on(address, tmp_path, 
 def test_a_host_that_cannot_be_is_one_that_does_not_answer(server, port):
     with pytest.raises(OSError, match="no server answers"):
         VisdomServer("run", server, port).draw({})
+
+
+class Client:
+    """visdom's client, with a server that has, or lacks, the windows."""
+
+    def __init__(self, *_):
+        self.sent, self.there = [], "true"
+
+    def _send(self, message, endpoint):
+        if endpoint == "win_exists":
+            return self.there
+        self.sent.append(message["win"])
+
+
+def test_only_what_has_changed_is_sent(monkeypatch):
+    client = Client()
+    monkeypatch.setattr(visdom, "quiet_client", lambda *_: client)
+    server, windows = VisdomServer("run", "http://localhost", 8097), {"a": {"x": 1}, "b": {"x": 2}}
+    server.draw(windows)
+    server.draw(windows | {"b": {"x": 3}})
+    assert client.sent == ["a", "b", "b"]
+    client.there = "false"  # it was started anew
+    server.draw(windows)
+    assert client.sent[3:] == ["a", "b"]
+    client.there = "<html>"
+    with pytest.raises(OSError, match="visdom server"):
+        server.draw(windows)
+
+
+def test_what_a_server_missed_is_drawn_when_it_is_back(monkeypatch, tmp_path, caplog, hurried):
+    caplog.set_level("INFO")
+    drawn, away = [], [True]
+
+    def draw(windows):
+        if away:
+            raise ConnectionError("nobody answers")
+        drawn.append(windows)
+
+    monkeypatch.setattr(visdom, "VisdomServer", lambda *_: SimpleNamespace(draw=draw))
+    first, *rest = [event for event in epochs(0, 3) if event["kind"] == "epoch"]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(event) + "\n" for event in (start(), first)))
+    display = VisdomDisplay(path, "run", "http://localhost", 8097)
+    wait_for(lambda: warnings(caplog))
+    display.add(rest[0])
+    time.sleep(0.5)
+    assert len(warnings(caplog)) == 1 and str(tmp_path) in warnings(caplog)[0]
+    away.clear()
+    wait_for(lambda: drawn)
+    time.sleep(0.5)
+    assert len(drawn) == 1  # nothing is new
+    display.add(rest[1])
+    display.close()
+    assert not display._thread.is_alive()
+    assert [windows["loss"]["data"][0]["x"] for windows in drawn] == [[0, 1], [0, 1, 2]]
+    assert caplog.text.count("the server is back") == 1
 
 
 def test_without_the_package_training_goes_on(tmp_path, caplog, monkeypatch):

@@ -2,7 +2,9 @@
 
 from support.visdom_events import JOINT, POSE, RUNNING, epochs, start
 
+from data.kinds import KINDS
 from utils.display.curves import draw_curves
+from utils.display.panels import PANELS
 from utils.display.visdom_windows import draw_windows
 
 PRETRAINING = {
@@ -28,6 +30,38 @@ def test_the_joint_stage_has_every_window():
     assert legends([start(), *epochs(0, 2)]) == JOINT
     titles = [window["opts"]["title"] for window in draw_windows([start(), *epochs(0, 2)]).values()]
     assert titles[:3] == ["options", "Loss", "PCKh@0.5, %"]
+
+
+def test_what_a_window_shows():
+    windows = draw_windows([start(), *epochs(0, 2)])
+    scales = {
+        name: window["layout"]["yaxis"]["type"] for name, window in windows.items() if "layout" in window
+    }
+    assert scales == dict.fromkeys(JOINT, "linear") | {"learning rates": "log"}
+    training, validation = windows["PCK"]["data"]
+    assert training["y"] == [100 * 3 / 2, 100 * 3 / 3] and validation["x"] == [0, 1]  # in per cent
+    assert windows["loss"]["data"][1]["y"] == [1 / 2, 1 / 3]
+    row = {"kind": "epoch", "epoch": 0, "train_loss": 1.0, "train_mean_row": 2.0}
+    curves = draw_windows([start(), row])["loss"]["data"]
+    assert [curve["line"]["dash"] for curve in curves] == ["solid", "dash"]
+    assert [curve["mode"] for curve in windows["loss"]["data"]] == ["lines", *["lines+markers"] * 2]
+    assert len({curve["line"]["color"] for curve in windows["rotation distribution"]["data"]}) == 7
+
+
+def test_what_is_in_per_cent_and_what_is_a_baseline():
+    numbers = {"loss", "loss of the occlusion agent", "agent loss", "entropy", "learning rates"}
+    assert {panel.name for panel in PANELS if not panel.percent} == numbers
+    assert {panel.name for panel in PANELS if panel.log} == {"learning rates"}
+    lines = [line for panel in PANELS for line in panel.lines]
+    running = {"loss", "agent_loss", "occlusion_gap", "occlusion_loss"}
+    assert {line.field for line in lines if line.running} == running
+    constant = (
+        "mean_row",
+        "uniform",
+        *(f"{k}_{what}_hit" for k in KINDS for what in ("mean_row", "constant")),
+    )
+    expected = {f"{split}_{what}" for split in ("train", "valid") for what in constant}
+    assert {line.field for line in lines if line.baseline} == expected
 
 
 def test_a_stage_has_the_windows_of_its_fields():

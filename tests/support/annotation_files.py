@@ -62,7 +62,7 @@ def person(ids=ALL_JOINTS, **changes):
     """An `annorect`: joint k at (100 + k, 200 + 2 k), a head box of 30 x 40 px."""
     points = [{"x": 100.0 + k, "y": 200.0 + 2 * k, "id": float(k), "is_visible": 1} for k in ids]
     row = {
-        **{"x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 50.0},
+        **{"x1": 10.0, "y1": 25.0, "x2": 40.0, "y2": 65.0},
         "annopoints": structs({"point": structs(*points)}),
         "scale": 2.0,
         "objpos": structs({"x": 120.0, "y": 230.0}),
