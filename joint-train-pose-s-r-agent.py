@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
 from data.kinds import KINDS, OCCLUSION
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
 from models.occlusion import cell_mask

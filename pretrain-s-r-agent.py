@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from data.annotations import People
 from data.augmentation import Augmentation
 from data.kinds import KINDS, OCCLUSION
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models import PoseNetwork
 from options.parser import StageParser
 from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent

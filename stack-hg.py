@@ -9,7 +9,7 @@ import time
 from functools import partial
 
 from data.augmentation import Augmentation
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.checkpoint import SUFFIX

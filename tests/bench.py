@@ -27,7 +27,8 @@ from support.stand_ins import Silent
 from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
 from data.kinds import KINDS
-from data.patches import Patches, PatchLoader
+from data.loader import PatchLoader
+from data.patches import Patches
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import agent_logits, agent_loss, build_agent

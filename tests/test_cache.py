@@ -19,7 +19,7 @@ from data.augmentation import MARGINS
 from data.cache import PatchFile, PatchMemory
 from data.datasets import load_dataset
 from data.errors import DataError
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from utils.caches import Caches, build_file
 from utils.devices import free_memory
 from utils.errors import UserError

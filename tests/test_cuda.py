@@ -12,7 +12,7 @@ from data.augment import augment
 from data.augmentation import Augmentation
 from data.datasets import load_dataset
 from data.heatmap import predict_points
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from utils.caches import Caches

@@ -9,7 +9,8 @@ from PIL import Image
 
 from data.annotations import People
 from data.errors import DataError
-from data.patches import PatchLoader, patch_res, read_patch
+from data.loader import PatchLoader
+from data.patches import patch_res, read_patch
 
 
 def texture(width, height, cell=16, seed=0):

@@ -20,7 +20,7 @@ from torch.testing import assert_close
 
 from data.datasets import load_dataset
 from data.demo import write_demo
-from data.patches import BatchRows
+from data.loader import BatchRows
 from utils.checkpoint import load_checkpoint
 
 STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"

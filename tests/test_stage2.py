@@ -25,7 +25,7 @@ from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
 from data.heatmap import decode_heatmaps, predict_points
 from data.kinds import KINDS
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models.agent import ScaleRotationAgent
 from utils.agents import agent_logits, agent_loss, constant_loss
 from utils.checkpoint import load_checkpoint

@@ -9,7 +9,7 @@ import torch
 
 from data.augment import PersonBatch
 from data.cache import PatchFile, PatchMemory
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from utils import ranks
 from utils.devices import free_memory
 from utils.errors import UserError

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from options.parser import OneLineParser, whole_number
+from options.parser import OneLineParser
+from options.values import whole_number
 from utils.comparison.arms import Comparison, pair_values, read_arms
 from utils.comparison.tables import epoch_table, markdown
 from utils.display.plots import plot_arms

@@ -11,7 +11,7 @@ from data.augment import PersonBatch
 from data.augmentation import Augmentation
 from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models.losses import pose_loss
 from utils import ranks
 from utils.means import Means

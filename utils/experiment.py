@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.kinds import KINDS
-from options.parser import StageParser, learning_rate, whole_number
+from options.parser import StageParser
+from options.values import learning_rate, whole_number
 from utils.checkpoint import SUFFIX, saved_epochs
 from utils.compare import write_comparison
 from utils.comparison.arms import read_arms

@@ -14,7 +14,7 @@ from data.annotations import People
 from data.augment import PersonBatch, Sample, augment
 from data.augmentation import MARGINS, Augmentation
 from data.datasets import Dataset, load_dataset
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils import ranks
 from utils.caches import Caches

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import RMSprop
 
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from utils import ranks
 from utils.epochs import KeptEpochs, later_best, refuse_to_overwrite
 from utils.errors import UserError

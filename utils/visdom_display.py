@@ -8,7 +8,8 @@ if __name__ == "__main__":
 import logging
 from pathlib import Path
 
-from options.parser import OneLineParser, whole_number
+from options.parser import OneLineParser
+from options.values import whole_number
 from utils.display.events import EVENTS, read_events
 from utils.display.visdom import VisdomServer, default_environment
 from utils.display.visdom_windows import draw_windows

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from data.augmentation import MARGINS
 from data.datasets import load_dataset
-from data.patches import PatchLoader
+from data.loader import PatchLoader
 from support.experiment import load_script
 from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, plain_run
 from utils import ranks

@@ -1,0 +1,73 @@
+"""Parsers of single values of the command line; what they refuse becomes one line."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+
+def boolean(text: str) -> bool:
+    """true/false, 1/0, yes/no, in any case."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a boolean: expected true or false")
+    return values[text.lower()]
+
+
+LARGEST = 2**63 - 1  # what PyTorch takes for a size and for a seed
+
+
+def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `LARGEST`, multiples of `multiple_of`."""
+    expected = f"a whole number of at least {low}" + (
+        f", a multiple of {multiple_of}" if multiple_of > 1 else ""
+    )
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value > LARGEST:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected at most {LARGEST}")
+        if value < low or value % multiple_of:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+        return value
+
+    return parse
+
+
+def learning_rate(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return value
+
+
+def weight_decay(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
+    return value
+
+
+def folder_name(text: str) -> str:
+    """The name of a folder, without a path."""
+    if text in ("", ".", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a folder's name, not a path")
+    return text
+
+
+def cache_place(text: str) -> Path | str:
+    """A folder, or the word gpu."""
+    if not text:
+        raise argparse.ArgumentTypeError("'': expected a folder, or gpu")
+    return text if text == "gpu" else Path(text)
