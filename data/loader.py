@@ -1,4 +1,4 @@
-"""Batches of people on the training device, decoded by worker processes or read from a cache: `PatchLoader`."""
+"""Batches of people on the training device, decoded by worker processes or read from a cache."""
 
 import math
 import signal

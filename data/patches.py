@@ -100,7 +100,7 @@ class Patches(Dataset):
     """The patches of a table of people, a whole batch at an index.
 
     An index is a list of rows and the item a `PersonBatch`, or the `DataError` that says which photograph
-    does not decode: returned, since a worker process would bury it in a traceback; `data.loader.PatchLoader` raises it.
+    does not decode: returned, since a worker process would bury it in a traceback; `PatchLoader` raises it.
 
     people, root: the table, and the folder its photographs' paths start from. in_res: side of the crops in
     px. margin: see `data.augmentation.MARGINS`. upright: see `read_patch`. cache: has
