@@ -81,6 +81,15 @@ def test_resuming_on_other_people_says_so(experiment, tmp_path):
     run_here(STAGE_1, *go_on, "--annotations", reversed_people(experiment, tmp_path))
     said = (changed.folder / "log.txt").read_text()
     assert f"{POSE}.pth.tar was trained or validated on other people" in said and "valid people" in said
+    others = ("--annotations", reversed_people(experiment, tmp_path))
+    run_here(JOINT, *changed.flags, "--load_prefix_sr", AGENT, *TRAIN, "--nEpochs", 2, *others)
+    said = (changed.joint_folder / "log.txt").read_text()
+    assert f"{POSE}.pth.tar was trained or validated on other people" in said
+
+
+def test_the_last_epoch_has_its_page(three_epochs):
+    pages = {path.name for path in (three_epochs.folder / "web").glob("epoch-*.html")}
+    assert {"epoch-2.html"} <= pages <= {"epoch-1.html", "epoch-2.html"}
 
 
 def test_predictions_say_whose_they_are(trained):
