@@ -115,10 +115,13 @@ def shade_cells(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def label_cells(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """A square picture u8 [H, H, 3] under a distribution over cells, f64 [side, side], in per cent."""
+    """A square picture u8 [H, H, 3] under a distribution over cells, f64 [side, side], in per cent.
+
+    A cell of the mean share is half tinted.
+    """
     side = len(shares)
     cells = np.arange(len(image)) * side // len(image)
-    tint = 0.75 * (shares / shares.max())[np.ix_(cells, cells)][..., None]
+    tint = 0.75 * (shares * shares.size / 2).clip(max=1)[np.ix_(cells, cells)][..., None]
     canvas = Image.fromarray((_DIMMED * (1 - tint) * image + tint * np.array(CROSS)).astype(np.uint8))
     pen = ImageDraw.Draw(canvas)
     for row, column in np.ndindex(shares.shape):
@@ -127,6 +130,7 @@ def label_cells(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
             middle,
             f"{100 * shares[row, column]:.0f}",
             _WHITE,
+            font_size=len(image) / 14,
             anchor="mm",
             stroke_width=1,
             stroke_fill=_BLACK,

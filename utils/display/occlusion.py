@@ -139,7 +139,8 @@ def _under_masks(
 
 def _masked(run: Run, plain: Crops, masked: Crops, k: int, title: str) -> Picture:
     lost = plain.found[k] & ~masked.found[k]
-    caption = f"{title}: {_score(run, masked, k)}, {lost.sum()} joints lost"
+    joints = "joint" if lost.sum() == 1 else "joints"
+    caption = f"{title}: {_score(run, masked, k)}, {lost.sum()} {joints} lost"
     return Picture(masked.skeletons(k, lost=lost), caption)
 
 
