@@ -62,7 +62,8 @@ class Hourglass(nn.Module):
         features = self.encode(x)
         if mask is not None:
             features = tuple(
-                feature * F.interpolate(mask, size=feature.shape[-2:], mode="nearest") for feature in features
+                feature * F.interpolate(mask.to(feature.dtype), size=feature.shape[-2:], mode="nearest")
+                for feature in features
             )
         return self.decode(features)
 

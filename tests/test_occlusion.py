@@ -69,3 +69,17 @@ def test_cells_are_as_large_as_the_necks(side):
     assert math.isclose(
         joint_votes(torch.rand(1, 9, 2, generator=seeded()) * res, res, side).sum(), 1, abs_tol=1e-6
     )
+
+
+@torch.no_grad()
+def test_masks_keep_the_precision_of_features():
+    """A mask of ones changes nothing, with bf16 arithmetic either."""
+    network = StackedHourglass(num_stacks=1, chan=8).eval()
+    image, mask = torch.rand(2, 3, 128, 128, generator=seeded()), torch.ones(2, 1, 2, 2)
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            assert torch.equal(network(image, mask)[0], network(image)[0])
+    features = [torch.ones(2, 8, 16 >> level, 16 >> level, dtype=torch.bfloat16) for level in range(5)]
+    network.hg[0].encode = lambda x: features
+    network.hg[0].decode = lambda masked: [feature.dtype for feature in masked]
+    assert network.hg[0](image, mask) == [torch.bfloat16] * 5
