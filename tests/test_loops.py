@@ -22,6 +22,7 @@ from utils.agents import AgentRecord, agent_logits, constant_loss
 from utils.collect import bin_pck, summary
 from utils.evaluation import crop_pck, evaluate, flip_tested_heatmaps
 from utils.history import History
+from utils.metrics import person_pckh
 from utils.training import Learner, scheduled_lr
 
 STAGE1, PRETRAIN = load_script("stack-hg.py"), load_script("pretrain-s-r-agent.py")
@@ -271,6 +272,10 @@ def test_crops_are_scored_augmentation_by_augmentation():
     together = crop_pck(run, Filter(), people, Augmentation.cat(parts))
     assert together.shape == (4, 3)
     assert torch.equal(together, torch.cat([crop_pck(run, Filter(), people, part) for part in parts]))
+    sample = run.augment(people, parts[0])
+    pred = sample.predict(Filter()(sample.image)[-1])
+    by_hand = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, 0.5)
+    assert torch.equal(together[0], by_hand)
     bins = torch.cat(
         [crop_pck(run, Filter(), people, Augmentation.fixed(3, mean, 0)) for mean in KINDS["scale"].means]
     )
