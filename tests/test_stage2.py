@@ -223,6 +223,7 @@ def test_pose_network_is_untouched_by_the_agents_step(experiment, training):
 
 def test_agents_epochs_leave_the_pose_network_alone(experiment):
     run, script = experiment.run("--bs", 5), load_script(PRETRAIN)
+    run.opt.mirror = False
     network = loaded_pose(run)
     before = copied_state(network)
     agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
