@@ -27,6 +27,10 @@ SCRIPTS = (
     "pretrain-s-r-agent.py",
     "joint-train-pose-s-r-agent.py",
 )
+MODULES = tuple(
+    f"utils.{name}"
+    for name in ("compare", "demo", "demo_occlusion", "experiment", "show_agent", "visdom_display")
+)
 LONG = "x" * 300
 
 
@@ -43,7 +47,7 @@ def run(*arguments, **variables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [*SCRIPTS, "utils.compare", "utils.visdom_display"])
+@pytest.mark.parametrize("script", [*SCRIPTS, *MODULES])
 @pytest.mark.parametrize("number", process.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_amid_the_imports_is_one_line(tmp_path, script, number):
     for package in ("numpy", "torch"):  # either takes for ever
@@ -208,6 +212,7 @@ def test_a_stage_that_ends_well_says_nothing(caplog, kept_signals):
     workers = []
 
     def stage():
+        signal.signal(signal.SIGCHLD, lambda *_: pytest.fail("as a loader's handler raises"))
         workers.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)))
         workers[0].start()
 
@@ -251,3 +256,24 @@ def test_a_log_is_for_the_terminal_and_the_file(tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written to"):
         process.start_log(tmp_path / "file")
+
+
+def test_a_line_is_at_once_where_the_output_goes(tmp_path, monkeypatch):
+    """Also into a pipe or a file, which Python gives whole blocks."""
+    with (tmp_path / "output").open("w") as output, kept_logging():
+        monkeypatch.setattr(sys, "stdout", output)
+        process.start_log(tmp_path)
+        logging.getLogger("x").info("a line")
+        assert (tmp_path / "output").read_text() == "a line\n"
+
+
+def test_a_log_file_on_a_full_disk_says_nothing(tmp_path, monkeypatch, capsys):
+    def full(handler, record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # a stage that ran in this process turned it off
+    monkeypatch.setattr(logging.FileHandler, "format", full)
+    with kept_logging():
+        process.start_log(tmp_path)
+        logging.getLogger("x").info("a line")
+    assert capsys.readouterr() == ("a line\n", "")
