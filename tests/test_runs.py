@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.pages import NASTY, read, refreshes
 from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
 from data.demo import ANNOTATIONS
 from data.kinds import KINDS
 from models.hourglass import StackedHourglass
+from utils import files
 from utils.devices import choose_device
 from utils.display.evaluation import report_evaluation
 from utils.display.events import read_events
@@ -76,7 +78,9 @@ def test_loaders(nasty_run, monkeypatch):
     nasty_run.loader(people, "identity")
     monkeypatch.setattr(nasty_run.opt, "nThreads", 2)
     nasty_run.loader(people, "identity")
-    assert started == [3, 2]
+    monkeypatch.setattr("os.cpu_count", lambda: None)  # a system that does not say
+    nasty_run.loader(people, "identity")
+    assert started == [3, 2, 1]
 
 
 def test_the_pose_network_is_loaded(nasty_run, monkeypatch):
@@ -210,20 +214,51 @@ def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
     write_file(tmp_path / "agent-lr-1-9.pth.tar", "it counts epochs of its own")
     Report(quiet_run(seed=1), "a", learner).close()
     assert "* seed: 1" in (tmp_path / "opt.txt").read_text()
+    assert (tmp_path / "log.txt").read_text().endswith(f"done: {tmp_path}\n")
+
+
+@pytest.mark.parametrize("env", [None, "an environment"])
+def test_a_report_draws_where_the_flags_say(quiet_run, tmp_path, monkeypatch, env):
+    displays = []
+
+    class Display(list):
+        def __init__(self, *place):
+            self.place, self.add, self.closed = place, self.append, False
+            displays.append(self)
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr("utils.display.report.VisdomDisplay", Display)
+    learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=0, updates=0)
+    Report(quiet_run(), "a", learner).close()
+    assert not displays  # --use_visdom false
+    where = {"use_visdom": True, "vis_env": env, "vis_server": "http://there", "vis_port": 9}
+    with Report(quiet_run(**where), "a", learner) as report:
+        report.epoch()
+        (display,) = displays
+        assert not display.closed
+    assert display.closed and [event["kind"] for event in display] == ["start", "epoch", "end"]
+    log, name, *address = display.place
+    assert log == tmp_path / "log.jsonl" and address == ["http://there", 9]
+    assert name == (env or f"{NASTY}/{tmp_path.name}")
 
 
 def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
     write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
     learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1, updates=0)
-    report = Report(quiet_run(use_html=True), "a", learner)
+    report = Report(quiet_run(use_html=True, seed=1), "a", learner)
     assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
     learner.history.append({"epoch": 1, "valid_pck": 0.25})
     report.epoch(scored(0.25))
     report.show(lambda: [Section("Some people", "")], scored(0.25))
-    index, gallery = ((tmp_path / "web" / f"{name}.html").read_text() for name in ("index", "epoch-1"))
-    assert "Some people" in gallery and "25.0" in index and "running" in index
+    index, gallery = (read(tmp_path / "web" / f"{name}.html") for name in ("index", "epoch-1"))
+    assert "Some people" in gallery.text and "25.0" in index.text and refreshes(index)
+    changed, defaults = index.text.split("Set for this run")[1].split("Left at their defaults")
+    assert "seed" in changed and "keep" in defaults and "seed" not in defaults and "keep" not in changed
     assert (tmp_path / "opt.txt").exists()
     report.close()
+    assert not refreshes(read(tmp_path / "web" / "index.html"))
     assert f"pages: {tmp_path / 'web' / 'index.html'}\n" in (tmp_path / "log.txt").read_text()
 
 
@@ -275,6 +310,33 @@ def test_one_run_at_a_time_is_in_a_folder(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file cannot be written to"), locked(tmp_path / "file"):
         pass
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "made anew"])
+def test_a_lock_that_its_holder_has_just_removed_keeps_nobody_out(tmp_path, monkeypatch, again):
+    """Between its opening and its locking here; maybe yet another run has made a new one."""
+    path, tries = tmp_path / ".lock", []
+
+    def lock(file, real=files._lock):
+        tries.append(file)
+        if len(tries) == 1:
+            path.unlink()
+            if again:
+                path.touch()
+        return real(file)
+
+    monkeypatch.setattr(files, "_lock", lock)
+    with locked(tmp_path):
+        assert len(tries) == 2 and os.path.samestat(path.stat(), os.fstat(tries[1].fileno()))
+        assert "process" in path.read_text()
+
+
+def test_a_lock_ends_with_its_context_not_with_the_process(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    with locked(tmp_path):
+        file = (tmp_path / ".lock").open()
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or raises
 
 
 def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog):
