@@ -20,7 +20,7 @@ from data.kinds import KINDS
 from models.losses import distribution_loss, pose_loss
 from utils.agents import AgentRecord, agent_logits, constant_loss
 from utils.collect import bin_pck, summary
-from utils.evaluation import crop_pck, evaluate, flip_tested_heatmaps
+from utils.evaluation import crop_pck, evaluate, evaluation_grid, flip_tested_heatmaps
 from utils.history import History
 from utils.metrics import person_pckh
 from utils.training import Learner, scheduled_lr
@@ -252,6 +252,8 @@ def test_networks_are_scored_in_eval_mode_without_gradients():
     evaluate(run, network.train(), [people])
     assert network.modes == {(False, False)}
     crop_pck(run, network, people, Augmentation.identity(2))
+    run.loader = lambda *_: [people]
+    evaluation_grid(run, network.train())
     assert network.modes == {(False, False)}
 
 

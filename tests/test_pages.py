@@ -11,6 +11,7 @@ from support.pages import NASTY, Page, read, refreshes, row, section, some_pages
 from support.stages import demo_data, run_stage
 
 from data.errors import DataError
+from data.kinds import KINDS
 from utils.agents import build_agent
 from utils.display import pages as pages_module
 from utils.display.curves import draw_curves
@@ -56,6 +57,11 @@ def test_pages_are_valid_and_self_contained(site):
     assert {link["href"] for link in index.all("a")} >= {"epoch-0.html", "epoch-1.html"}
     assert len(gallery.all("img")) >= 2 * 4 + 3 * 4 + 2 * 3
     assert "Ankle" in index.text and "PCKh@0.5" in gallery.text
+    assert all(
+        part in index.text for part in ("Joint by joint, last epoch", "Curves", "Galleries", "Options")
+    )
+    assert "Predicted: thick bones, discs. True: thin bones, rings" in gallery.text
+    assert all(kind.label in gallery.text for kind in KINDS.values())
 
 
 def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path):
@@ -96,6 +102,7 @@ def test_all_text_is_escaped(tmp_path):
     assert gallery.all("img")[0]["alt"].count(NASTY) == 2
     bars = [bar["style"] for bar in gallery.all("b") if "style" in bar]
     assert bars == [f"height: {share}%" for share in ("11.0", "44.0", "0.0", "0.0", "55.0", "0.0", "0.0")]
+    assert gallery.text.split(NASTY)[-1].split()[:4] == ["10", "-0.6", "40", "-0.4"]  # shares in %, by bin
     known, unknown = [cell["style"] for cell in gallery.all("td") if "style" in cell]
     assert known == "background: rgba(0, 114, 178, 0.30)" and not unknown
     assert "50.0" in gallery.text and "–" in gallery.text
@@ -189,16 +196,19 @@ def test_a_reader_never_sees_half_a_page(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "failure", [OSError("no space"), UserError("not writable"), DataError("no photo"), KeyError("ours")]
 )
-def test_a_failing_display_is_one_warning(tmp_path, caplog, failure):
-    pages = some_pages(tmp_path)
+def test_a_failing_display_is_one_warning(tmp_path, caplog, monkeypatch, failure):
+    monkeypatch.setattr(pages_module, "SHARE", 1e9)  # no epoch is left out
+    pages, asked = some_pages(tmp_path), []
 
     def gallery() -> list[Section]:
+        asked.append(failure)
         raise failure
 
     with caplog.at_level(logging.WARNING):
         for epoch in range(3):
             pages.epoch([row(epoch)], gallery=gallery)
         pages.close()
+    assert len(asked) == 3
     assert len(caplog.records) == 1 and "training goes on" in caplog.text
     assert ("Traceback" in caplog.text) == isinstance(failure, KeyError)
 
