@@ -155,6 +155,33 @@ def test_what_a_server_missed_is_drawn_when_it_is_back(monkeypatch, tmp_path, ca
     assert caplog.text.count("the server is back") == 1
 
 
+def test_a_server_that_hangs_keeps_no_process_from_ending(monkeypatch, tmp_path, hurried):
+    hang = threading.Event()
+    monkeypatch.setattr(visdom, "VisdomServer", lambda *_: SimpleNamespace(draw=lambda _: hang.wait(60)))
+    display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", 8097)
+    display.add(start())
+    display.close()
+    assert display._thread.is_alive() and display._thread.daemon
+    hang.set()
+
+
+def test_the_longer_a_drawing_takes_the_later_is_the_next(monkeypatch, tmp_path, hurried):
+    monkeypatch.setattr(visdom, "PAUSE_SHARE", 8)
+    began = []
+
+    def draw(windows):
+        began.append(time.monotonic())
+        time.sleep(0.1)
+
+    monkeypatch.setattr(visdom, "VisdomServer", lambda *_: SimpleNamespace(draw=draw))
+    display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", 8097)
+    for count in (1, 2):
+        display.add(start())
+        wait_for(lambda count=count: len(began) == count, 10)
+    assert began[1] - began[0] >= 0.1 + 8 * 0.1  # not the 0.2 s of a short one
+    display.close()
+
+
 def test_without_the_package_training_goes_on(tmp_path, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "visdom", None)
     display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", 8097)
@@ -299,6 +326,29 @@ def test_a_replay_that_cannot_be_is_one_line(folder, log, server_flag, message, 
     with pytest.raises(UserError, match=message) as error:
         visdom_display.replay()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "port"),
+    [
+        ((), "group/run", 8097),
+        (("--vis_env", "other"), "other", 8097),
+        (("--vis_port", "1"), "group/run", 1),
+    ],
+)
+def test_a_replay_goes_where_the_run_went_unless_told(flags, env, port, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "run", []
+    folder.mkdir()
+    (folder / "log.jsonl").write_text(json.dumps(start(exp_id="group/run")))
+
+    def server(*place):
+        asked.append(place)
+        return SimpleNamespace(draw=lambda _: None, env="", address="")
+
+    monkeypatch.setattr(visdom_display, "VisdomServer", server)
+    monkeypatch.setattr(sys, "argv", ["visdom_display.py", str(folder), *flags])
+    visdom_display.replay()
+    assert asked == [(env, "http://localhost", port)]
 
 
 @pytest.mark.slow
