@@ -1,6 +1,7 @@
 """Skeletons and heatmaps on pictures, and plots."""
 
 import io
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -82,6 +83,29 @@ def test_a_prediction_is_edged_in_black_and_the_truth_in_white(joints):
         drawn = draw_skeleton(image, joints, ALL, truth=True) if truth else draw_skeleton(image, joints, ALL)
         edges = drawn[(drawn == drawn[..., :1]).all(axis=-1) & (drawn != 128).all(axis=-1)]
         assert len(edges) > 300 and (np.median(edges) > 128) == truth
+
+
+def bands(pixels: np.ndarray, color: tuple[int, int, int]) -> list[tuple[str, int]]:
+    """Runs of the same color along a line of pixels [N, 3], and how long each is; blends are left out."""
+    names = {color: "color", (0, 0, 0): "black", (255, 255, 255): "white", (128, 128, 128): "picture"}
+    told = [names[tuple(pixel)] for pixel in pixels.tolist() if tuple(pixel) in names]
+    return [(name, len([*run])) for name, run in groupby(told)]
+
+
+def test_a_prediction_has_thick_bones_and_discs_and_the_truth_thin_ones_and_rings():
+    """As the pages say: so that both are seen where they lie on each other."""
+    image, drawn = np.full((800, 800, 3), 128, dtype=np.uint8), without(*range(2, 16))
+    shin = np.full((16, 2), np.nan, dtype=np.float32)
+    shin[:2] = (600, 400), (200, 400)  # right ankle and knee
+    predicted, true = (draw_skeleton(image, shin, drawn, truth=truth) for truth in (False, True))
+    across = [bands(picture[:, 400], COLORS["right"]) for picture in (predicted, true)]
+    outwards = [
+        [name for name, _ in bands(picture[400, 604:], COLORS["right"])] for picture in (predicted, true)
+    ]
+    assert [name for name, _ in across[0]] == ["picture", "black", "color", "black", "picture"]
+    assert [name for name, _ in across[1]] == ["picture", "white", "color", "white", "picture"]
+    assert across[0][2][1] > 2 * across[1][2][1]
+    assert outwards == [["color", "black", "picture"], ["picture", "white", "color", "white", "picture"]]
 
 
 def test_nothing_is_drawn_where_no_joint_is(joints):
