@@ -5,18 +5,21 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.io
-from support.experiment import POSE, refusal, run_here
+from support.experiment import POSE, kept_logging, load_script, refusal, run_here
 from support.stages import VALID, command, environment
 
 from data.demo import ANNOTATIONS
 from data.errors import DataError
 from utils.checkpoint import load_checkpoint
 from utils.comparison.runs import read_run
+from utils.display.events import read_events
 from utils.epochs import KeptEpochs, epoch_files, save_epoch
 from utils.files import locked, remove_abandoned, write_file
 
@@ -90,6 +93,35 @@ def test_resuming_on_other_people_says_so(experiment, tmp_path):
 def test_the_last_epoch_has_its_page(three_epochs):
     pages = {path.name for path in (three_epochs.folder / "web").glob("epoch-*.html")}
     assert {"epoch-2.html"} <= pages <= {"epoch-1.html", "epoch-2.html"}
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "clock", "told"),
+    [
+        (STAGE_1, (*TRAIN, "--nEpochs", 2), (10, 13, 18), {"train_seconds": 3, "valid_seconds": 5}),
+        (
+            PRETRAIN,
+            ("--load_prefix_sr", AGENT, "--nEpochs", 3),
+            (10, 13, 18),
+            {"train_seconds": 3, "valid_seconds": 5},
+        ),
+        (
+            JOINT,
+            ("--load_prefix_sr", AGENT, *TRAIN, "--nEpochs", 2),
+            (10, 11, 13, 18),
+            {"train_seconds": 3, "agent_seconds": 2, "valid_seconds": 5},
+        ),
+    ],
+)
+def test_an_epoch_tells_what_it_took(changeable, monkeypatch, script, flags, clock, told):
+    module, ticks = load_script(script), iter(clock)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(sys, "argv", command(script, *changeable.flags, *flags)[1:])
+    with kept_logging():
+        module.main()
+    folder = {STAGE_1: changeable.folder, PRETRAIN: changeable.agent_folder, JOINT: changeable.joint_folder}
+    *_, row = (event for event in read_events(folder[script] / "log.jsonl") if event["kind"] == "epoch")
+    assert {name: row[name] for name in told} == told
 
 
 def test_predictions_say_whose_they_are(trained):
