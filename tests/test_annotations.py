@@ -3,6 +3,7 @@
 import gzip
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,6 +193,25 @@ def test_rows_of_a_table_stay_together(tmp_path):
         np.testing.assert_allclose(some.scale, 1.25 * (1 + np.array(wanted)))
     assert_same_people(People.concatenate([people[:1], people[1:]]), people, rtol=0)
     assert len(people[:0]) == 0
+
+
+def test_a_fingerprint_is_the_one_that_earlier_checkpoints_have():
+    """And is another as soon as anything of the people is."""
+    people = People(
+        image=np.array(["a/1.jpg", "a/2.jpg"]),
+        center=np.array([[1, 2], [3, 4]], np.float32),
+        scale=np.array([1, 2], np.float32),
+        points=np.arange(64, dtype=np.float32).reshape(2, 16, 2),
+        normalizer=np.array([5, 6], np.float32),
+        valid=np.array([False, True]),
+    )
+    assert people.fingerprint == "d600bdfbec588986"
+    others = {people[::-1].fingerprint}
+    for name, value in vars(people).items():
+        changed = value.copy()
+        changed[0] = changed[1]
+        others.add(replace(people, **{name: changed}).fingerprint)
+    assert len(others - {people.fingerprint}) == 7
 
 
 def test_real_authors_json_has_exact_head_sizes(real_data):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.stages import REPOSITORY, assert_user_error
 
+from utils import compare
 from utils.checkpoint import file_identity
 from utils.comparison.arms import pair_values, paired_difference, read_arms
 from utils.comparison.runs import read_run
@@ -294,3 +295,10 @@ def test_command_writes_text_markdown_and_plot(tmp_path):
     assert "+0.00 ± n/a" in done.stdout
     assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert_user_error(command(*arms, "--from_checkpoint", tmp_path / "a" / "log.jsonl"), runs[0], "1234")
+
+
+def test_without_an_arm_there_is_nothing_to_compare(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        compare.main()
+    assert end.value.code == 2 and "--arm" in capsys.readouterr().err.splitlines()[-1]

@@ -224,6 +224,21 @@ def test_demo_is_drawn_once(tmp_path, monkeypatch):
     assert drawn == [tmp_path / "demo"]
 
 
+@pytest.mark.parametrize("other_run", [True, False])
+def test_a_demo_set_that_another_run_draws_meanwhile_will_do(tmp_path, monkeypatch, other_run):
+    def draw(folder):
+        if other_run:
+            write_set(folder.parent, folder.name, rows("tv"))
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setitem(datasets.DATASETS, "demo", replace(datasets.DATASETS["demo"], draw=draw))
+    if other_run:
+        assert len(load_dataset("demo", tmp_path).people) == 2
+    else:
+        with pytest.raises(DataError, match="demo cannot be written: Directory not empty"):
+            load_dataset("demo", tmp_path)
+
+
 def test_real_data_sets(real_data):
     mpii = load_dataset("mpii", real_data, skip_missing=True)
     assert (len(mpii.train), len(mpii.valid)) == (12, 6)

@@ -1,11 +1,13 @@
 """The demo: its data set, whose figures have a left and a right, and the steps that it runs."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.stages import REPOSITORY, environment
 from test_compare import write_run
 
 from data import demo
@@ -155,6 +157,20 @@ def test_steps_are_run_in_order_until_one_fails(tmp_path, monkeypatch, caplog):
         assert (
             f"{number} of {len(runner.STEPS)}, about" in caplog.text and f"$ {step.command}\n" in caplog.text
         )
+
+
+@pytest.mark.slow
+def test_a_demo_ends_with_the_code_of_the_step_that_failed(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "utils.demo"],
+        cwd=tmp_path,  # where there is no stack-hg.py
+        env=environment() | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "stack-hg.py" in done.stderr
+    assert "1 of " in done.stdout and "2 of " not in done.stdout
 
 
 def test_time_left_follows_the_pace_so_far():

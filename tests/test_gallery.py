@@ -43,6 +43,7 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
     shares = [[float(p.title.split()[-2]) for p in part.people] for part in (best, worst)]
     assert min(shares[0]) >= max(shares[1])
     names = [[person.title.split(":")[0] for person in part.people] for part in (best, worst)]
+    assert [len(part) for part in names] == [3, 3]  # nobody is among both
     assert len({*names[0], *names[1]}) == len(nasty_run.dataset.valid) == 6
 
 
