@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import multiprocessing
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -331,12 +333,19 @@ def test_a_lock_that_its_holder_has_just_removed_keeps_nobody_out(tmp_path, monk
         assert "process" in path.read_text()
 
 
-def test_a_lock_ends_with_its_context_not_with_the_process(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
+def test_a_lock_ends_with_its_context_though_processes_go_on(tmp_path):
+    """This one, and one that it has forked, as loaders are."""
+    fcntl, fork = pytest.importorskip("fcntl"), multiprocessing.get_context("fork")
+    started = fork.Event()
+    loader = fork.Process(target=lambda: (started.set(), time.sleep(60)))
     with locked(tmp_path):
+        loader.start()
+        assert started.wait(30)
         file = (tmp_path / ".lock").open()
     with file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or raises
+    loader.kill()
+    loader.join()
 
 
 def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog):
