@@ -1,5 +1,7 @@
 """What an epoch's page shows of people, and that training goes on as if it showed nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,8 @@ def test_pictures_are_the_crops(nasty_run):
     for image, crop in zip(crops.image, sample.image, strict=True):
         small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float)
         assert np.abs(small - 255 * crop.permute(1, 2, 0).numpy()).mean() < 8
+    white = replace(sample, image=torch.ones_like(sample.image))
+    assert (look(nasty_run, nasty_run.pose_network(), white).image == 255).all()
 
 
 def test_a_person_is_told_its_share_of_found_joints(nasty_run):
@@ -100,12 +104,12 @@ def test_a_prediction_lies_on_the_truth(nasty_run):
 
 def test_draws_that_lost_most_are_told(nasty_run):
     draws = [
-        {"row": 2, "kind": "scale", "value": -0.5, "pck_agent": 0.25, "pck_random": 1.0},
+        {"row": 2, "kind": "scale", "value": -0.5, "pck_agent": 0.75, "pck_random": 1.0},
         {"row": 1, "kind": "rotation", "value": 45.0, "pck_agent": 0.0, "pck_random": 0.75},
     ]
     (section,) = hardest_gallery(nasty_run, nasty_run.pose_network(), draws)
     first, second = section.people
-    assert first.title == "train-0002.jpg, person 2: PCKh@0.5 25\u00a0%, 100\u00a0% under the random draw"
+    assert first.title == "train-0002.jpg, person 2: PCKh@0.5 75\u00a0%, 100\u00a0% under the random draw"
     assert second.title == "train-0001.jpg, person 1: PCKh@0.5 0\u00a0%, 75\u00a0% under the random draw"
     captions = [person.pictures[0].caption for person in section.people]
     assert "scale \u22120.5, PCKh" in captions[0] and "rotation" not in captions[0]

@@ -107,3 +107,12 @@ def test_a_jpeg_that_needs_no_turning_is_not_decoded_yet(tmp_path):
     with open_lazily(tmp_path / "a.jpg", upright=True) as photo:
         photo.draft("RGB", (100, 50))
         assert to_rgb(photo).size == (100, 50)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_photograph_is_opened_without_a_warning(tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (10, 10)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+    with open_lazily(path) as photo:
+        assert photo.size == (10, 10)

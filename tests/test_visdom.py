@@ -99,6 +99,13 @@ def test_a_host_that_cannot_be_is_one_that_does_not_answer(server, port):
         VisdomServer("run", server, port).draw({})
 
 
+def test_a_client_opens_no_connection_of_its_own():
+    pytest.importorskip("visdom")
+    before = set(threading.enumerate())
+    visdom.quiet_client("run", "http://127.0.0.1", free_port())
+    assert set(threading.enumerate()) <= before
+
+
 class Client:
     """visdom's client, with a server that has, or lacks, the windows."""
 
