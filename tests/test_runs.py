@@ -337,7 +337,7 @@ def test_a_lock_ends_with_its_context_though_processes_go_on(tmp_path):
     """This one, and one that it has forked, as loaders are."""
     fcntl, fork = pytest.importorskip("fcntl"), multiprocessing.get_context("fork")
     started = fork.Event()
-    loader = fork.Process(target=lambda: (started.set(), time.sleep(60)))
+    loader = fork.Process(target=lambda: (started.set(), time.sleep(60)), daemon=True)
     with locked(tmp_path):
         loader.start()
         assert started.wait(30)
