@@ -10,6 +10,7 @@ from torch import nn
 
 from models.agent import OcclusionAgent, ScaleRotationAgent
 from models.hourglass import StackedHourglass
+from models.layers import initialize
 from models.losses import pose_loss
 
 NAMES = json.loads((Path(__file__).parent / "golden" / "h_names.json").read_text())
@@ -279,3 +280,14 @@ def test_initial_values_follow_the_rule_and_the_global_generator(build):
     torch.manual_seed(7)
     again = build().state_dict()
     assert all(torch.equal(again[name], value) for name, value in network.state_dict().items())
+
+
+def test_initial_values_do_not_depend_on_what_was_there():
+    network, drawn = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(4, 5)), []
+    for value in (0.0, 9.0):
+        for parameter in network.parameters():
+            nn.init.constant_(parameter, value)
+        torch.manual_seed(7)
+        initialize(network)
+        drawn.append([parameter.detach().clone() for parameter in network.parameters()])
+    assert all(map(torch.equal, *drawn))
