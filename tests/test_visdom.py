@@ -99,11 +99,11 @@ def test_a_host_that_cannot_be_is_one_that_does_not_answer(server, port):
         VisdomServer("run", server, port).draw({})
 
 
-def test_a_client_opens_no_connection_of_its_own():
+def test_making_a_client_waits_for_no_server():
     pytest.importorskip("visdom")
-    before = set(threading.enumerate())
+    began = time.monotonic()
     visdom.quiet_client("run", "http://127.0.0.1", free_port())
-    assert set(threading.enumerate()) <= before
+    assert time.monotonic() - began < 3  # visdom's own waits for 5 s
 
 
 class Client:
