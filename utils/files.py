@@ -114,7 +114,6 @@ def locked(folder: Path) -> Iterator[None]:
             f"{Path(sys.argv[0]).name}, process {os.getpid()} on {socket.gethostname()}, "
             f"since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode(errors="replace")
         )
-        file.flush()
         # A process that loads photographs would keep the lock for seconds after a kill of this one.
         os.register_at_fork(after_in_child=file.close)
         yield
