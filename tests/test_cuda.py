@@ -1,6 +1,7 @@
 """On a CUDA GPU: crops and networks as on the CPU, every stage from end to end, in every precision."""
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -46,9 +47,9 @@ def test_networks_are_the_cpus():
     pose, agent = StackedHourglass(2, 1, chan=16).eval(), ScaleRotationAgent(16, 16).eval()
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        here = [*pose(image), *agent(pose.features(image))]
+        here = [*pose(image), *agent(pose.features(image)).values()]
         pose, agent, image = pose.cuda(), agent.cuda(), image.cuda()
-        there = [*pose(image), *agent(pose.features(image))]
+        there = [*pose(image), *agent(pose.features(image)).values()]
     for cpu, gpu in zip(here, there, strict=True):
         assert_close(gpu.cpu(), cpu, atol=1e-4, rtol=1e-4)
 
@@ -73,7 +74,8 @@ def test_the_five_stages(tmp_path, precision):
     rows = load_checkpoint(folder / "pose-lr-0.00025-3.pth.tar")["train_history"]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert all(math.isfinite(row["train_loss"]) and math.isfinite(row["valid_loss"]) for row in rows)
-    assert (folder / "web" / "epoch-2.html").exists()
+    if find_spec("dominate"):  # without it there are no pages
+        assert (folder / "web" / "epoch-2.html").exists()
 
 
 @pytest.mark.parametrize("place", ["gpu", "folder"])
