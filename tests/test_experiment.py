@@ -143,6 +143,8 @@ def test_interrupted_stages_are_resumed(calls, monkeypatch):
             path.write_text("")
 
     assert "--load_prefix_pose" not in command() and "--nEpochs 3" in command()
+    leave(folder / "lr-0.001-0-model-best.pth.tar")  # killed amid saving the first epoch
+    assert command().endswith("--overwrite true")
     leave(
         folder / "lr-0.001-0.pth.tar", folder / "lr-0.001-1.pth.tar", folder / "lr-0.001-0-model-best.pth.tar"
     )
@@ -150,7 +152,7 @@ def test_interrupted_stages_are_resumed(calls, monkeypatch):
     leave(folder / "lr-0.001-2.pth.tar", agent / "train_scales.txt")
     assert "collect-scale-distri.py" in command()
     leave(agent / "val_scales.txt", agent / "train_rotations.txt", agent / "val_rotations.txt")
-    assert "pretrain-s-r-agent.py" in command() and "--load_prefix_sr" not in command()
+    assert "pretrain-s-r-agent.py" in command() and command().endswith("--nEpochs 3 --overwrite true")
     leave(agent / "lr-0.001-1.pth.tar")
     assert command().endswith("--lr 0.001 --nEpochs 3 --load_prefix_sr lr-0.001-1")
     leave(agent / "lr-0.001-2.pth.tar")
@@ -160,7 +162,7 @@ def test_interrupted_stages_are_resumed(calls, monkeypatch):
     assert command().endswith("--load_prefix_pose lr-0.001-10")
     uniform = command("uniform")
     assert "--exp_id x " in uniform and " --joint_dir uniform-1 --agent_draws uniform " in uniform
-    assert uniform.endswith("--agent_lr 0.1 --load_prefix_sr lr-0.001-2")
+    assert uniform.endswith("--agent_lr 0.1 --load_prefix_sr lr-0.001-2 --overwrite true")
     leave(folder / "uniform-1-lr-0.001-2" / "pose-lr-0.001-7.pth.tar")
     assert command("uniform").endswith("--load_checkpoint true")
     leave(folder / "uniform-1-lr-0.001-2" / "pose-lr-0.001-11.pth.tar")
@@ -180,6 +182,9 @@ def test_a_mistaken_call_can_be_corrected(calls, monkeypatch):
         calls("--in_res", 64)
     with pytest.raises(SystemExit):  # what changes no number may change
         calls("--in_res", 192, "--cache", calls.folder / "cache", "--nThreads", 1, "--seeds", 5)
+    calls.folder.joinpath("experiment.json").unlink()
+    with pytest.raises(UserError, match="has results that no experiment has made"):
+        calls("--in_res", 192)
     calls.folder.joinpath("experiment.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read: another --exp_id"):
         calls("--in_res", 192)

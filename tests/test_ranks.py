@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,11 @@ from torch.testing import assert_close
 from data.datasets import load_dataset
 from data.demo import write_demo
 from data.loader import BatchRows
+from utils import ranks
+from utils.agents import joined
 from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.runs import Run
 
 STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
 COLLECT = ("collect-scale-distri.py", "collect-rotation-distri.py")
@@ -235,3 +240,18 @@ def test_a_rank_that_dies_ends_all(root, victim):
     assert len(error_lines(errors)) == 1, errors
     assert load_checkpoint(folder / f"{POSE}.pth.tar")["epoch"] == 0
     assert not list(folder.rglob("*.tmp")) and not (folder / ".lock").exists()
+
+
+def test_a_rank_without_a_batch_joins_in(monkeypatch):
+    """As where there are fewer batches than ranks: it has nothing, and gets what the others have."""
+    seen = {"row": torch.tensor([4, 2]), "pck": torch.rand(2, 2)}
+    monkeypatch.setattr(ranks, "gathered", lambda mine: [[seen], mine])
+    assert_close(joined([]), seen, atol=0, rtol=0)
+
+
+def test_batch_statistics_of_all_ranks_need_gpus(monkeypatch, nasty_run):
+    opt = SimpleNamespace(**vars(nasty_run.opt) | {"sync_bn": True})
+    Run(opt, nasty_run.folder)  # a single process has them all
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    with pytest.raises(UserError, match="--sync_bn true needs GPUs"):
+        Run(opt, nasty_run.folder)

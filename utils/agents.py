@@ -115,9 +115,9 @@ def load_agent(run: Run, agent: nn.Module, path: Path) -> dict:
 
 def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The rows of all batches of all ranks by name, on the CPU; each rank must call this."""
-    mine = {name: torch.cat([batch[name] for batch in batches]).cpu() for name in batches[0]}
-    each = ranks.gathered(mine)
-    return {name: torch.cat([one[name] for one in each]) for name in mine}
+    mine = [{name: rows.cpu() for name, rows in batch.items()} for batch in batches]
+    each = [batch for one in ranks.gathered(mine) for batch in one]  # a rank may have none
+    return {name: torch.cat([batch[name] for batch in each]) for name in each[0]}
 
 
 def mean_distribution(kind: str, shares: Tensor, history: History) -> dict[str, float | list[float]]:

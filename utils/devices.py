@@ -32,6 +32,8 @@ def choose_device(gpu_id: int) -> torch.device:
     if not torch.cuda.is_available():
         log.info("no CUDA GPU here: running on the CPU")
         return torch.device("cpu")
+    if ranks.local_world() > torch.cuda.device_count():
+        raise UserError(f"{ranks.local_world()} ranks: this machine has {torch.cuda.device_count()} GPUs")
     if ranks.world() > 1:
         gpu_id = ranks.local_rank()
     if gpu_id >= torch.cuda.device_count():

@@ -125,7 +125,8 @@ def later_best(folder: Path, epoch: int) -> list[Path]:
 
     Each has a plain twin, which stays until training reaches its epoch; a warning says so.
     """
-    later = sorted((file for file in epoch_files(folder) if file.epoch >= epoch), key=lambda file: file.epoch)
+    later = [file for file in epoch_files(folder) if file.epoch >= epoch and not file.beside]
+    later.sort(key=lambda file: file.epoch)
     plain = [file.path for file in later if not file.best and file.path.name.endswith(SUFFIX)]
     if plain:
         log.warning(

@@ -69,6 +69,7 @@ MAY_CHANGE = (
     "arm_epochs",
     *DISPLAY,
 )
+ANEW = ("--overwrite", "true")  # a run that was killed amid saving its first epoch has left parts of it
 TRAIN = ("--is_train", "true", "--keep", 1)
 
 
@@ -142,7 +143,8 @@ class Experiment:
     def base_step(self) -> str | None:
         if (self.folder / f"{self.base}{SUFFIX}").exists():
             return None
-        flags = (*TRAIN, "--nEpochs", self.opt.base_epochs, *resumed("--load_prefix_pose", self.folder))
+        start = resumed_or_anew("--load_prefix_pose", self.folder)
+        flags = (*TRAIN, "--nEpochs", self.opt.base_epochs, *start)
         return self.stage("stack-hg.py", self.opt.exp_id, *self.given("seed", "lr"), *flags)
 
     def collection_step(self, kind: str) -> str | None:
@@ -155,7 +157,7 @@ class Experiment:
             return None
         flags = (
             *("--load_prefix_pose", self.base, "--lr", learning_rate_text(self.opt.pretrain_lr)),
-            *("--nEpochs", self.opt.agent_epochs, *resumed("--load_prefix_sr", self.agent_folder)),
+            *("--nEpochs", self.opt.agent_epochs, *resumed_or_anew("--load_prefix_sr", self.agent_folder)),
         )
         return self.stage("pretrain-s-r-agent.py", self.opt.exp_id, *self.given("seed"), *flags)
 
@@ -167,7 +169,7 @@ class Experiment:
         if not saved_epochs(folder):
             folder.mkdir(parents=True, exist_ok=True)
             link_file(folder / f"{self.base}{SUFFIX}", self.folder / f"{self.base}{SUFFIX}")
-        flags = (*self.arm_flags(seed), *resumed("--load_prefix_pose", folder))
+        flags = (*self.arm_flags(seed), *resumed_or_anew("--load_prefix_pose", folder))
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
 
     def joint_step(self, arm: str, seed: int) -> str | None:
@@ -180,7 +182,7 @@ class Experiment:
             *(
                 ("--load_checkpoint", "true")
                 if saved_epochs(folder, "pose-")
-                else ("--load_prefix_sr", self.agent)
+                else ("--load_prefix_sr", self.agent, *ANEW)
             ),
         )
         return self.stage("joint-train-pose-s-r-agent.py", self.opt.exp_id, *flags)
@@ -254,6 +256,10 @@ class Experiment:
         try:
             recorded = json.loads(self.record.read_text(encoding="utf-8"))["settings"]
         except FileNotFoundError:
+            if saved_epochs(self.folder):
+                raise UserError(
+                    f"{self.folder} has results that no experiment has made: another --exp_id keeps them"
+                ) from None
             write_file(self.record, json.dumps({"settings": self.settings, "made_with": []}, indent=1) + "\n")
             return
         except (OSError, ValueError, KeyError) as error:
@@ -274,10 +280,10 @@ class Experiment:
             write_file(self.record, json.dumps(record, indent=1) + "\n")
 
 
-def resumed(flag: str, folder: Path) -> tuple[str, ...]:
-    """The flag that resumes a run after the newest epoch in its folder, if there is one."""
+def resumed_or_anew(flag: str, folder: Path) -> tuple[str, ...]:
+    """The flags with which a run goes on after the newest epoch in its folder, or starts if there is none."""
     there = saved_epochs(folder)
-    return (flag, max(there, key=there.get).name.removesuffix(SUFFIX)) if there else ()
+    return (flag, max(there, key=there.get).name.removesuffix(SUFFIX)) if there else ANEW
 
 
 if __name__ == "__main__":

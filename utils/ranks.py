@@ -6,12 +6,15 @@ every step they hold the same networks. Rank 0 alone writes files and talks to t
 
 import os
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=2)  # with which ranks wait for rank 0, which writes caches and pages
 
 
 def rank() -> int:
@@ -39,7 +42,7 @@ def meet(device: torch.device) -> None:
     if world() > 1 and not dist.is_initialized():
         on_gpu = device.type == "cuda"
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
         )
 
 
@@ -55,11 +58,15 @@ def wait() -> None:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over ranks, each of which must call this; the tensor itself where there is one."""
-    if world() > 1:
-        tensor = tensor.clone()
-        dist.all_reduce(tensor)
-    return tensor
+    """The sum of a tensor over ranks, each of which must call this; the tensor itself where there is one.
+
+    Wherever it is: on a rank that had no batch, it may be on the CPU while the others' are on GPUs.
+    """
+    if world() == 1:
+        return tensor
+    on_cpu = tensor.cpu().clone()
+    dist.all_reduce(on_cpu)
+    return on_cpu.to(tensor.device)
 
 
 def gathered(value: Any) -> list:

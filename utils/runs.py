@@ -50,6 +50,8 @@ class Run:
             remove_abandoned(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
+        if ranks.world() > 1 and self.device.type == "cpu" and getattr(opt, "sync_bn", False):
+            raise UserError("--sync_bn true needs GPUs: on CPUs leave it out")
         ranks.meet(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
