@@ -22,7 +22,7 @@ PY := .venv/bin/python
 	touch $@
 
 test: .venv
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv
 	$(PY) -m pytest -n auto --dist loadfile -m "not slow"
