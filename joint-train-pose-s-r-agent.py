@@ -186,7 +186,7 @@ def train_pose(
             mask = drawn_mask(run, pose, agents[turn], people, sample.image)
         outputs = run.forward(pose.parallel, sample.image, mask)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
-        means.add(people.counted * len(people), loss=loss)
+        means.add(people.count, loss=loss)
         pck[turn].add(outputs[-1].detach(), sample, people.counted)
         report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": seen()})
     pose.require_finite()
@@ -240,7 +240,7 @@ def train_agent(
         random = people.own(Augmentation.random(people.total, generator))
         uniform, _ = draw(uniform_logits(people), people, uniform_generator)
         pck = tried(run, pose, people, random, drawn)
-        # Apart: to the last bit, a crop depends on those that it is made with.
+        # Apart: to the last bit, what a network finds may depend on the number of crops in its batch.
         pck_uniform = tried(run, pose, people, uniform)
         predicted = {kind: answer.detach().softmax(dim=1) for kind, answer in logits.items()}
         targets = {

@@ -178,8 +178,8 @@ def train_epoch(
         sample = run.augment(people, augmentation)
         logits = agent_logits(run, network, agent.parallel, sample.image)
         loss = agent.step(agent_loss(logits, targets), people.weight)
-        means.add(people.counted * len(people), loss=loss)
-        hits.add(people.counted * len(people), logits, targets)
+        means.add(people.count, loss=loss)
+        hits.add(people.count, logits, targets)
         report.batch(bar, agent.epoch, index, means.read)
     agent.require_finite()
     return {**means.read(), **hits.read()}

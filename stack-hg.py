@@ -95,7 +95,7 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
         sample = run.augment(people, augmentation)
         outputs = run.forward(pose.parallel, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
-        means.add(people.counted * len(people), loss=loss)
+        means.add(people.count, loss=loss)
         pck.add(outputs[-1].detach(), sample, people.counted)
         report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": pck.read()})
     pose.require_finite()

@@ -63,9 +63,14 @@ class PersonBatch:
         return self.before + len(self) + self.after
 
     @property
+    def count(self) -> float:
+        """As how many people these count; the sum over ranks is `total`."""
+        return self.counted * len(self)
+
+    @property
     def weight(self) -> float:
         """These people's part of the whole batch, by number; the sum over ranks is 1."""
-        return self.counted * len(self) / self.total
+        return self.count / self.total
 
     def own(self, whole: Rows) -> Rows:
         """These people's rows of what was drawn for the whole batch."""

@@ -103,8 +103,8 @@ class Patches(Dataset):
     does not decode: returned, since a worker process would bury it in a traceback; `PatchLoader` raises it.
 
     people, root: the table, and the folder its photographs' paths start from. in_res: side of the crops in
-    px. margin: see `data.augmentation.MARGINS`. upright: see `read_patch`. cache: has
-    the same patches, decoded.
+    px. margin: see `data.augmentation.MARGINS`. upright: see `read_patch`. cache: has the same patches,
+    decoded.
     """
 
     def __init__(

@@ -5,14 +5,9 @@ A grid of `side` x `side` cells covers the crop; cell k is in row k // side and 
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 DRAWN = 2  # cells of a person that are masked
-
-
-def race(people: int, cells: int, generator: Generator) -> Tensor:
-    """The noise of draws from `cells` cells for so many people: f32 [people, cells], on the CPU."""
-    return torch.empty(people, cells).exponential_(generator=generator)
 
 
 def draw_cells(shares: Tensor, noise: Tensor) -> Tensor:
@@ -23,7 +18,7 @@ def draw_cells(shares: Tensor, noise: Tensor) -> Tensor:
 
     Args:
         shares: [N, cells] float, rows are distributions, of more than `DRAWN` cells.
-        noise: [N, cells] float, these people's rows of what `race` returned, on the same device.
+        noise: [N, cells] float, times drawn from the exponential distribution, on the same device.
 
     Returns:
         int64 [N, DRAWN].

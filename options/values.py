@@ -39,24 +39,27 @@ def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
 
 def learning_rate(text: str) -> float:
     """A finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 < value < math.inf):
+    value = _finite(text)
+    if not value > 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value
 
 
 def weight_decay(text: str) -> float:
     """A finite number of at least 0."""
+    value = _finite(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
+    return value
+
+
+def _finite(text: str) -> float:
+    """The number that a text says; NaN where it is no finite one."""
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not (0 <= value < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
-    return value
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def folder_name(text: str) -> str:

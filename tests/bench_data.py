@@ -4,11 +4,10 @@ python tests/bench_data.py
 
 Beside it one-pass warping with OpenCV, as HRNet and most pose code do it: decode the whole photograph and
 warp it straight to the crop (`pip install opencv-python-headless`; without it that row is left out). dB: how
-close both come to a plain reading in float64. Photographs are those of the folder POSE_TEST_DATA, or of
-../shared/data; where there is none, drawn ones of the same sizes.
+close both come to a plain reading in float64. Photographs are those of the tests (POSE_TEST_DATA names their
+folder); where there are none, drawn ones of the same sizes.
 """
 
-import os
 import statistics
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 from support.plain import plain_crop, psnr
+from support.real_data import FOLDER
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -39,7 +39,6 @@ try:
 except ImportError:
     cv2 = None
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 REPEATS = 7
 PEOPLE = 16
 SIZES = (64, 128, 256)
@@ -56,8 +55,7 @@ def main() -> None:
         cv2.setNumThreads(1)
     say(f"one core, {PEOPLE} people, medians of {REPEATS}, ms of processor time a person")
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(os.environ.get("POSE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-        origin, get_people = "real", read_people
+        root, origin, get_people = FOLDER, "real", read_people
         if not root.is_dir():
             root, origin, get_people = Path(folder), "drawn", draw_people
         for name in DRAWN:

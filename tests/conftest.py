@@ -12,13 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 from support.experiment import Experiment, tiny_experiment
 from support.pages import NASTY
+from support.real_data import FOLDER
 
 from data.demo import write_demo
 from options.parser import StageParser
 from utils.process import Terminal
 from utils.runs import Run
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
@@ -66,13 +66,12 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """A folder with `lsp/`, `lspet/` and `mpii/`; tests that ask for it skip where there is none."""
-    folder = Path(os.environ.get("POSE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        message = f"no real photographs: {folder} is not there (POSE_TEST_DATA names the folder)"
+    if not FOLDER.is_dir():
+        message = f"no real photographs: {FOLDER} is not there (POSE_TEST_DATA names the folder)"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    return folder
+    return FOLDER
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.hourglass import StackedHourglass
-from models.occlusion import cell_mask, draw_cells, joint_votes, race
+from models.occlusion import cell_mask, draw_cells, joint_votes
+from utils.agents import race
 
 
 def seeded(seed=0):

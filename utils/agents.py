@@ -68,11 +68,19 @@ def draw(
     for kind, share in zip(
         logits, shares.split([len(KINDS[kind].means) for kind in logits], dim=1), strict=True
     ):
-        # The race of exponential clocks that `torch.multinomial` is, too, run for the whole batch.
-        clocks = torch.empty(people.total, share.shape[1]).exponential_(generator=generator)
-        bins[kind] = (share / people.own(clocks)).argmax(dim=1)
+        noise = people.own(race(people.total, share.shape[1], generator))
+        bins[kind] = (share / noise).argmax(dim=1)
     whole = {kind: F.pad(chosen, (people.before, people.after)) for kind, chosen in bins.items()}
     return people.own(Augmentation.drawn(whole, generator)), bins
+
+
+def race(people: int, choices: int, generator: Generator) -> Tensor:
+    """The noise of so many people's draws from so many choices: f32 [people, choices], on the CPU.
+
+    A share is the rate of an exponential clock: shares / noise are largest for the choices that are drawn
+    first, which are those of `torch.multinomial` on the CPU.
+    """
+    return torch.empty(people, choices).exponential_(generator=generator)
 
 
 def uniform_logits(people: PersonBatch) -> dict[str, Tensor]:
@@ -132,15 +140,37 @@ def mean_distribution(kind: str, shares: Tensor, history: History) -> dict[str, 
     return row
 
 
-class AgentRecord:
+def standard_error(values: Tensor) -> float:
+    """Of the mean of people's values f64 [N]; NaN of a single one."""
+    return (values.var(correction=0) / (len(values) - 1)).sqrt().item()
+
+
+class Record:
+    """The people of an agent's epoch; means: those of the names given, while it goes on."""
+
+    def __init__(self, *means: str) -> None:
+        self.means = Means(*means)
+        self._batches: list[dict[str, Tensor]] = []
+
+    def _keep(self, people: PersonBatch, **seen: Tensor) -> None:
+        """What was seen of a batch, [N, ...] each; once where all ranks have the same people."""
+        if people.counted == 1 or ranks.rank() == 0:
+            self._batches.append({"row": people.index, **seen})
+
+    @cached_property
+    def _seen(self) -> dict[str, Tensor]:
+        """What was kept, of each person, on the CPU, and their `row` [N]; each rank must ask for it."""
+        return joined(self._batches)
+
+
+class AgentRecord(Record):
     """What a researcher in augmentation wants to know of an epoch of the agent.
 
     means: `agent_loss`, and `pck_gap` (PCK under random draws minus PCK under the agent's) while it goes on.
     """
 
     def __init__(self) -> None:
-        self.means = Means("agent_loss", "pck_gap")
-        self._batches: list[dict[str, Tensor]] = []
+        super().__init__("agent_loss", "pck_gap")
 
     def add(
         self,
@@ -154,19 +184,9 @@ class AgentRecord:
 
         PCK [3, K, N] is indexed by who drew (random, agent, uniform), the kind that was drawn, the person.
         """
-        self.means.add(people.counted * len(people), agent_loss=loss, pck_gap=(pck[0] - pck[1]).mean())
-        if people.counted == 1 or ranks.rank() == 0:
-            values = torch.stack([getattr(drawn, kind.field) for kind in KINDS.values()], dim=1)
-            seen = {"row": people.index, "pck": pck.permute(2, 0, 1), "value": values, **predicted}
-            self._batches.append(seen)
-
-    @cached_property
-    def _seen(self) -> dict[str, Tensor]:
-        """Each person, on the CPU: row [N], pck [N, 3, K], value [N, K], and predictions [N, bins] by kind.
-
-        Each rank must ask for it.
-        """
-        return joined(self._batches)
+        self.means.add(people.count, agent_loss=loss, pck_gap=(pck[0] - pck[1]).mean())
+        values = torch.stack([getattr(drawn, kind.field) for kind in KINDS.values()], dim=1)
+        self._keep(people, pck=pck.permute(2, 0, 1), value=values, **predicted)
 
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means over people; each rank must call this.
@@ -192,7 +212,7 @@ class AgentRecord:
         apart = {f"{kind}_": one for kind, one in zip(KINDS, chosen.T, strict=True)}
         for start, one in {"": chosen.mean(dim=1), **apart}.items():
             row[f"{start}uniform_gap"] = one.mean().item()
-            row[f"{start}uniform_gap_error"] = (one.var(correction=0) / (len(one) - 1)).sqrt().item()
+            row[f"{start}uniform_gap_error"] = standard_error(one)
         for kind in KINDS:
             row[f"{kind}_entropy"] = torch.special.entr(self._seen[kind]).sum(dim=1).mean().item()
         for kind in KINDS:

@@ -1,8 +1,5 @@
 """Occlusion in a run: the agent that draws masks, what it is pretrained on, and what is found under masks."""
 
-import math
-from functools import cached_property
-
 import torch
 from torch import Generator, Tensor, nn
 
@@ -13,11 +10,9 @@ from data.geometry import transform_points
 from data.kinds import OCCLUSION
 from models import NETWORKS, PoseNetwork
 from models.agent import OcclusionAgent
-from models.occlusion import cell_mask, draw_cells, joint_votes, race
-from utils import ranks
-from utils.agents import HARDEST, joined, mean_distribution
+from models.occlusion import cell_mask, draw_cells, joint_votes
+from utils.agents import HARDEST, Record, mean_distribution, race, standard_error
 from utils.history import History
-from utils.means import Means
 from utils.metrics import PckCounter, person_pckh
 from utils.process import progress
 from utils.runs import Run
@@ -66,7 +61,7 @@ def masked_pck(run: Run, network: nn.Module, sample: Sample, drawn: list[Tensor]
     return torch.stack(pck)
 
 
-class OcclusionRecord:
+class OcclusionRecord(Record):
     """What a researcher in augmentation wants to know of an epoch of the occlusion agent.
 
     means: `occlusion_loss`, and `occlusion_gap` (PCK under uniform masks minus PCK under the agent's) while
@@ -74,8 +69,7 @@ class OcclusionRecord:
     """
 
     def __init__(self) -> None:
-        self.means = Means("occlusion_loss", "occlusion_gap")
-        self._batches: list[dict[str, Tensor]] = []
+        super().__init__("occlusion_loss", "occlusion_gap")
 
     def add(
         self,
@@ -91,21 +85,8 @@ class OcclusionRecord:
         PCK [2, N] is that under uniform cells, and under the agent's.
         """
         gap = (pck[0] - pck[1]).mean()
-        self.means.add(people.counted * len(people), occlusion_loss=loss, occlusion_gap=gap)
-        if people.counted == 1 or ranks.rank() == 0:
-            seen = {
-                "row": people.index,
-                "pck": pck.T,
-                "cells": cells,
-                "predicted": predicted,
-                "target": target,
-            }
-            self._batches.append(seen)
-
-    @cached_property
-    def _seen(self) -> dict[str, Tensor]:
-        """Each person, on the CPU: row [N], pck [N, 2], cells [N, 2], predicted and target [N, cells]."""
-        return joined(self._batches)
+        self.means.add(people.count, occlusion_loss=loss, occlusion_gap=gap)
+        self._keep(people, pck=pck.T, cells=cells, predicted=predicted, target=target)
 
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means over people; each rank must call this.
@@ -121,7 +102,7 @@ class OcclusionRecord:
             "occlusion_pck_uniform": uniform.mean().item(),
             "occlusion_pck_agent": agent.mean().item(),
             "occlusion_gap": gap.mean().item(),
-            "occlusion_gap_error": gap.std().item() / math.sqrt(len(gap)),
+            "occlusion_gap_error": standard_error(gap),
             "occlusion_reward_share": (gap > 0).double().mean().item(),
             "occlusion_tie_share": (gap == 0).double().mean().item(),
             "occlusion_limit_share": limited.double().mean().item(),
