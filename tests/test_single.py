@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from PIL import Image
+from support.stages import REPOSITORY
 
 from data.annotations import JOINT_NAMES
 from data.demo import write_demo
