@@ -152,7 +152,7 @@ class StageParser(OneLineParser):
     def _check_occlusion(self, opt: argparse.Namespace) -> None:
         if "occlusion" in opt:
             wrong = "load_prefix_sr" if opt.occlusion else "load_prefix_occ"
-            if getattr(opt, wrong) is not None:
+            if getattr(opt, wrong, None) is not None:
                 pretrained = "occlusion" if opt.occlusion else "scale-rotation"
                 self.error(f"--{wrong}: this run pretrains the {pretrained} agent (--occlusion chooses)")
         asked = ("occlusion", "load_prefix_occ", "eval_occlusion")

@@ -16,7 +16,7 @@ from utils.comparison.arms import pair_values, paired_difference, read_arms
 from utils.comparison.runs import read_run
 from utils.comparison.tables import epoch_table, markdown
 from utils.errors import UserError
-from utils.grids import format_grid, grid_summary, read_grid
+from utils.grids import format_cells, format_grid, grid_summary, parse_cells, parse_grid, read_summary
 from utils.metrics import TABLE_COLUMNS
 
 BASE = {"checkpoint": "lr-0.00025-4.pth.tar", "sha256": "1234"}
@@ -47,6 +47,14 @@ def write_grid(folder, epoch, value, people="", prefix=""):
     grid[3, 3] = 0.9
     grid[::6, ::6] = 0.1
     (folder / f"{prefix}lr-0.00025-{epoch}-grid{people}.txt").write_text(format_grid(grid, "PCK") + "\n")
+
+
+def write_cells(folder, epoch, first, plain, people=""):
+    """A table of 2 x 2 cells, 0.5 but for the `first` one."""
+    grid = torch.full((2, 2), 0.5)
+    grid[0, 0] = first
+    text = "\n".join(format_cells(grid, plain, "PCK"))
+    (folder / f"lr-0.00025-{epoch}-occlusion{people}.txt").write_text(text + "\n")
 
 
 def cells(comparison, row):
@@ -139,7 +147,26 @@ def test_grids_of_the_last_epoch(folders, caplog):
     assert cells(comparison, "agent - random")["Grid corners"] == "+0.00 ± 0.00"
     (folders[1][1][0] / "pose-lr-0.00025-6-grid.txt").unlink()
     assert "Grid mean" not in read_arms(folders).columns
-    assert f"{folders[1][1][0]} has no grid at epoch 6" in caplog.text
+    assert f"--eval_grid true at epoch 6 is left out: {folders[1][1][0]} has no such table" in caplog.text
+
+
+def test_masked_cells_of_the_last_epoch(folders, caplog):
+    for (_, runs), values in zip(folders, ((0.3, 0.1), (0.2, 0.2)), strict=True):
+        for run, value in zip(runs, values, strict=True):
+            write_cells(run, 6, value, plain=0.6 + value)
+            write_grid(run, 6, 0.5)
+    comparison = read_arms(folders)
+    assert cells(comparison, "random")["Masked mean"].startswith("42.50 ± ")  # (0.45 + 0.4) / 2
+    assert cells(comparison, "agent")["Worst cell"] == "20.00 ± 0.00"
+    # pairs by seed: 0.2 - 0.3 and 0.2 - 0.1
+    assert cells(comparison, "agent - random")["Not masked"].startswith("+0.00 ± 127.")
+    assert cells(comparison, "agent")["Grid middle"] == "90.00 ± 0.00"
+    text = markdown(comparison)
+    assert "\nGrid: 7 x 7 scales" in text and "\nOcclusion: a single cell of the crop masked" in text
+    (folders[0][1][1] / "lr-0.00025-6-occlusion.txt").unlink()
+    write_cells(folders[0][1][1], 6, 0.5, 0.5, people="-first-9")
+    assert "Masked mean" not in read_arms(folders).columns
+    assert "--eval_occlusion true at epoch 6 is left out: the runs have none of the same" in caplog.text
 
 
 def test_grids_of_the_same_people(folders):
@@ -156,12 +183,30 @@ def test_a_grid_is_read_as_it_was_written(tmp_path):
     grid = torch.rand(7, 7, dtype=torch.float64)
     path = tmp_path / "grid.txt"
     path.write_text(format_grid(grid, "PCK@0.2") + "\n")
-    assert np.abs(read_grid(path) - grid.numpy()).max() <= 0.5e-4 + 1e-9
+    assert np.abs(parse_grid(path.read_text()) - grid.numpy()).max() <= 0.5e-4 + 1e-9
     assert math.isclose(grid_summary(grid.numpy())["Grid corners"], (grid[::6, ::6]).mean(), rel_tol=1e-9)
     for text in ("", "a\nb\n1 2\n", path.read_text().replace("    -0.6", "    -0.7")):
         path.write_text(text)
         with pytest.raises(UserError, match="no table of --eval_grid"):
-            read_grid(path)
+            read_summary(path, "grid")
+
+
+def test_masked_cells_are_read_as_they_were_written(tmp_path):
+    grid = torch.rand(3, 3, dtype=torch.float64)
+    title, rows, means = format_cells(grid, 0.625, "PCK@0.2")
+    found, plain = parse_cells("\n".join([title, rows, means]))
+    assert np.abs(found - grid.numpy()).max() <= 0.5e-4 + 1e-9 and plain == 0.625
+    path = tmp_path / "cells.txt"
+    for text in (
+        "",
+        f"{title}\n{means}",
+        f"{title}\n{rows}",
+        f"{title}\n1 2\n3\n{means}",
+        f"{title}\n1 2\n{means}",
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match="no table of --eval_occlusion true"):
+            read_summary(path, "occlusion")
 
 
 def test_a_resumed_epoch_counts_once(tmp_path):

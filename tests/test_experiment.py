@@ -70,8 +70,9 @@ class Calls:
 def told(words):
     """Script, experiment and what makes it different, of a command line."""
     given = dict(zip(words[2::2], words[3::2], strict=True))
-    assert ("--is_train" in given) == (words[1].startswith(("stack", "joint")) and "--eval_grid" not in given)
-    rest = [given["--joint_dir"]] if "--joint_dir" in given else ["grid"] if "--eval_grid" in given else []
+    evaluated = [name for name in ("grid", "occlusion") if f"--eval_{name}" in given]
+    assert ("--is_train" in given) == (words[1].startswith(("stack", "joint")) and not evaluated)
+    rest = [given["--joint_dir"]] if "--joint_dir" in given else evaluated
     return " ".join([words[1], given["--exp_id"], *rest])
 
 
@@ -107,7 +108,7 @@ def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog
 
     caplog.clear()
     calls()
-    assert calls.ran == [] and "12 of 12, finished: arm learned, seed 2: the grid" in caplog.text
+    assert calls.ran == [] and "12 of 12, finished: arm learned, seed 2: the evaluation" in caplog.text
     assert (calls.folder / "comparison" / "compare.md").read_text() == table
 
     calls("--seeds", 1, "--arm_epochs", 2)
@@ -123,6 +124,33 @@ def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog
         calls()
     with pytest.raises(UserError, match="x holds an experiment with --chan 16, this call has 32"):
         calls("--chan", 32)
+
+
+@pytest.mark.slow
+def test_an_experiment_with_the_occlusion_agent(calls):
+    flags = ("--occlusion", "true", "--in_res", 128, "--arms", "random", "uniform", "learned", "--seeds", 1)
+    calls(*flags)
+    assert calls.ran == [
+        "stack-hg.py x",
+        "pretrain-s-r-agent.py x",
+        "stack-hg.py x/random-1",
+        "stack-hg.py x/random-1 occlusion",
+        "joint-train-pose-s-r-agent.py x uniform-1",
+        f"stack-hg.py x/uniform-1-{BASE} occlusion",
+        "joint-train-pose-s-r-agent.py x learned-1",
+        f"stack-hg.py x/learned-1-{BASE} occlusion",
+    ]
+    assert "--occlusion true" in " ".join(calls.words[1])
+    assert "--occ_draws uniform" in " ".join(calls.words[4])
+    for script in (0, 2, 4):
+        assert "--occlusion" not in calls.words[script]
+    table = (calls.folder / "comparison" / "compare.md").read_text()
+    assert re.search(r"^\| learned - random +\| 1 pair .* \+?-?\d+\.\d\d ± n/a +\|$", table, re.M)
+    assert "| Masked mean " in table and "Options: --dataset demo" in table and "--occlusion true" in table
+    calls(*flags)
+    assert calls.ran == []
+    with pytest.raises(UserError, match="holds an experiment with --occlusion True, this call has False"):
+        calls("--in_res", 128)
 
 
 def test_interrupted_stages_are_resumed(calls, monkeypatch):

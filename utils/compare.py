@@ -23,9 +23,10 @@ log = logging.getLogger("compare")
 
 def main() -> None:
     parser = OneLineParser(
-        "A table and a plot of validation PCK by arm, from the log.jsonl of each run and from the grids that "
-        "--eval_grid true has made of the last epoch. Runs of the same seed are a pair. Runs that differ in "
-        "people, in the checkpoint that they went on from or in the number of updates are refused.",
+        "A table and a plot of validation PCK by arm, from the log.jsonl of each run, and from what "
+        "--eval_grid and --eval_occlusion have found at the last epoch. Runs of the same seed are a pair. "
+        "Runs that differ in people, in the checkpoint that they went on from or in the number of updates "
+        "are refused.",
         prog="python -m utils.compare",
     )
     add = parser.add_argument

@@ -1,8 +1,9 @@
 """An experiment in one command: what is the agent worth? `make experiment` and `python -m utils.experiment`.
 
 Stage 1 trains a base; stage 2 collects and pretrains an agent; then every arm goes on from that base, once
-for each seed, and is evaluated with the grid; at last the arms are compared. What is finished is skipped, and
-what was interrupted is resumed: the same command goes on where it was stopped.
+for each seed, and is evaluated with the grid; at last the arms are compared. With the occlusion agent nothing
+is collected, and the evaluation masks each cell. What is finished is skipped, and what was interrupted is
+resumed: the same command goes on where it was stopped.
 
 A seed is one of an arm alone: all arms and seeds share the base and the pretrained agent, so that the spread
 over seeds is that of the order of people and of the random draws from there on.
@@ -14,11 +15,11 @@ if __name__ == "__main__":
     end_at_once()  # the imports below take seconds
 
 import argparse
-import json
 import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from data.kinds import KINDS
 from options.parser import StageParser
@@ -29,7 +30,8 @@ from utils.comparison.arms import read_arms
 from utils.distributions import distribution_path
 from utils.epochs import checkpoint_name, learning_rate_text
 from utils.errors import UserError
-from utils.files import link_file, locked, write_file
+from utils.experiment_record import ExperimentRecord
+from utils.files import link_file, locked
 from utils.process import Terminal, run_stage
 from utils.provenance import made_with
 from utils.steps import run_step
@@ -45,6 +47,7 @@ OF_SOME = (
     "lr",
     "agent_lr",
     "agent_iters",
+    "occlusion",
 )  # not of every stage, or with other values
 DISPLAY = (
     "print_freq",
@@ -73,11 +76,30 @@ ANEW = ("--overwrite", "true")  # a run that was killed amid saving its first ep
 TRAIN = ("--is_train", "true", "--keep", 1)
 
 
+class Agent(NamedTuple):
+    """An agent's part of the command lines.
+
+    collected: the kinds whose rows it learns from. folder: start of its folder's name. load, draws: flags of
+    stage 3. pretrain: more flags of its pretraining. evaluation: what `--eval_...` adds to an arm's scores.
+    """
+
+    collected: tuple[str, ...]
+    folder: str
+    load: str
+    draws: str
+    pretrain: tuple[str, ...]
+    evaluation: str
+
+
+SCALE_ROTATION = Agent(tuple(KINDS), "sr-dir", "--load_prefix_sr", "--agent_draws", (), "grid")
+OCCLUSION = Agent((), "occ-dir", "--load_prefix_occ", "--occ_draws", ("--occlusion", "true"), "occlusion")
+
+
 def parse() -> argparse.Namespace:
     """The options: flags that the stages share, and those of the experiment."""
-    parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training")
+    parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training", "pretraining")
     add = parser.add_argument_group("arms").add_argument
-    arms = "the arms, the reference first: random augmentation, or what --agent_draws of stage 3 names"
+    arms = "the arms, the reference first: random augmentation, or how the agent's draws of stage 3 are made"
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help=arms)
     seeds = "seeds of the arms; --seed is that of the base and of the agent's pretraining, which all share"
     add("--seeds", nargs="+", type=whole_number(0), default=[1, 2, 3], help=seeds)
@@ -94,13 +116,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     experiment = Experiment(opt)
     with locked(experiment.out):
-        experiment.refuse_other_settings()
+        experiment.record.refuse_other_settings()
         for number, (title, command) in enumerate(experiment.steps(), 1):
             heading = f"{number} of {experiment.number_of_steps}"
             if command is None:
                 log.info("=== %s, finished: %s", heading, title)
             else:
-                experiment.note_what_runs()
+                experiment.record.note(made_with(opt.gpu_id))
                 run_step(f"{heading}: {title}", command)
         experiment.compare()
 
@@ -109,20 +131,21 @@ class Experiment:
     """The steps of an experiment, and what its folder says of them.
 
     folder: the base's; those of the agent, of the arms and of the comparison (`out`) are in it. last: the
-    epoch with which arms end. settings: the options that no later call may change. record: `experiment.json`,
-    which keeps them, and what steps were made with.
+    epoch with which arms end. settings: the options that no later call may change; record: keeps them.
     """
 
     def __init__(self, opt: argparse.Namespace) -> None:
         self.opt, self.folder = opt, opt.exp_folder
         self.base = checkpoint_name(opt.lr, opt.base_epochs - 1)
-        self.agent = checkpoint_name(opt.pretrain_lr, opt.agent_epochs - 1)
+        self.agent = OCCLUSION if opt.occlusion else SCALE_ROTATION
+        self.pretrained = checkpoint_name(opt.pretrain_lr, opt.agent_epochs - 1)
         self.last = opt.base_epochs + opt.arm_epochs - 1
         self.arms, self.seeds = dict.fromkeys(opt.arms), dict.fromkeys(opt.seeds)
-        self.agent_folder, self.out = self.folder / f"sr-dir-{self.base}", self.folder / "comparison"
+        self.agent_folder = self.folder / f"{self.agent.folder}-{self.base}"
+        self.out = self.folder / "comparison"
         self.settings = {name: str(getattr(opt, name)) for name in opt.defaults if name not in MAY_CHANGE}
-        self.record = self.folder / "experiment.json"
-        self.number_of_steps = 2 + len(KINDS) + 2 * len(self.arms) * len(self.seeds)
+        self.record = ExperimentRecord(self.folder, self.settings, opt.defaults)
+        self.number_of_steps = 2 + len(self.agent.collected) + 2 * len(self.arms) * len(self.seeds)
 
     def steps(self) -> Iterator[tuple[str, str | None]]:
         """Each step's title, and its command line as things are when it is asked for; None: it is finished.
@@ -131,14 +154,15 @@ class Experiment:
             UserError: an arm has gone further than it should.
         """
         yield "stage 1: the base", self.base_step()
-        for kind in KINDS:
+        for kind in self.agent.collected:
             yield f"stage 2: how hard is each {kind}?", self.collection_step(kind)
-        yield "stage 2: the agent learns to predict that", self.pretraining_step()
+        what = "that" if self.agent.collected else "where the joints are"
+        yield f"stage 2: the agent learns to predict {what}", self.pretraining_step()
         for seed in self.seeds:
             for arm in self.arms:
                 step = self.random_step if arm == "random" else self.joint_step
                 yield f"arm {arm}, seed {seed}", step(arm, seed)
-                yield f"arm {arm}, seed {seed}: the grid", self.evaluation_step(arm, seed)
+                yield f"arm {arm}, seed {seed}: the evaluation", self.evaluation_step(arm, seed)
 
     def base_step(self) -> str | None:
         if (self.folder / f"{self.base}{SUFFIX}").exists():
@@ -153,11 +177,12 @@ class Experiment:
         return self.stage(f"collect-{kind}-distri.py", self.opt.exp_id, "--load_prefix_pose", self.base)
 
     def pretraining_step(self) -> str | None:
-        if (self.agent_folder / f"{self.agent}{SUFFIX}").exists():
+        if (self.agent_folder / f"{self.pretrained}{SUFFIX}").exists():
             return None
         flags = (
-            *("--load_prefix_pose", self.base, "--lr", learning_rate_text(self.opt.pretrain_lr)),
-            *("--nEpochs", self.opt.agent_epochs, *resumed_or_anew("--load_prefix_sr", self.agent_folder)),
+            *("--load_prefix_pose", self.base, *self.agent.pretrain),
+            *("--lr", learning_rate_text(self.opt.pretrain_lr), "--nEpochs", self.opt.agent_epochs),
+            *resumed_or_anew(self.agent.load, self.agent_folder),
         )
         return self.stage("pretrain-s-r-agent.py", self.opt.exp_id, *self.given("seed"), *flags)
 
@@ -177,23 +202,23 @@ class Experiment:
         if self.finished(folder, "pose-"):
             return None
         flags = (
-            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", "--agent_draws", arm),
+            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", self.agent.draws, arm),
             *(*self.arm_flags(seed), *self.given("agent_lr", "agent_iters")),
             *(
                 ("--load_checkpoint", "true")
                 if saved_epochs(folder, "pose-")
-                else ("--load_prefix_sr", self.agent, *ANEW)
+                else (self.agent.load, self.pretrained, *ANEW)
             ),
         )
         return self.stage("joint-train-pose-s-r-agent.py", self.opt.exp_id, *flags)
 
     def evaluation_step(self, arm: str, seed: int) -> str | None:
-        folder = self.arm_folder(arm, seed)
+        folder, evaluation = self.arm_folder(arm, seed), self.agent.evaluation
         checkpoint = ("" if arm == "random" else "pose-") + checkpoint_name(self.opt.lr, self.last)
         people = f"-first-{self.opt.limit}" if self.opt.limit else ""
-        if (folder / f"{checkpoint}-grid{people}.txt").exists():
+        if (folder / f"{checkpoint}-{evaluation}{people}.txt").exists():
             return None
-        flags = ("--load_prefix_pose", checkpoint, "--eval_grid", "true")
+        flags = ("--load_prefix_pose", checkpoint, f"--eval_{evaluation}", "true")
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
 
     def compare(self) -> None:
@@ -204,12 +229,12 @@ class Experiment:
 
     def foot(self) -> list[str]:
         """Epochs, options that are not the defaults, and each commit, set of versions and machine in use."""
-        opt, record = self.opt, json.loads(self.record.read_text(encoding="utf-8"))
+        opt = self.opt
         chosen = shlex.join(self.given(*(name for name in self.settings if not name.endswith("_epochs"))))
         return [
             f"Epochs: {opt.base_epochs} of the base, {opt.agent_epochs} of the agent's pretraining, "
             f"{opt.arm_epochs} of each arm. Options: {chosen or 'the defaults'}.",
-            *(f"Made with {made}." for made in record["made_with"]),
+            *(f"Made with {made}." for made in self.record.made_with),
         ]
 
     def arm_folder(self, arm: str, seed: int) -> Path:
@@ -244,40 +269,6 @@ class Experiment:
             if value != self.opt.defaults[name]:
                 flags += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
         return flags
-
-    def refuse_other_settings(self) -> None:
-        """Finished steps count only for the options that they were run with, which the record keeps.
-
-        Raises:
-            UserError: this call has others, or the record cannot be read or written.
-        """
-        if not saved_epochs(self.folder):  # nothing is lost if a mistaken call is corrected
-            self.record.unlink(missing_ok=True)
-        try:
-            recorded = json.loads(self.record.read_text(encoding="utf-8"))["settings"]
-        except FileNotFoundError:
-            if saved_epochs(self.folder):
-                raise UserError(
-                    f"{self.folder} has results that no experiment has made: another --exp_id keeps them"
-                ) from None
-            write_file(self.record, json.dumps({"settings": self.settings, "made_with": []}, indent=1) + "\n")
-            return
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{self.record} cannot be read: another --exp_id starts anew") from error
-        for name, value in self.settings.items():
-            before = recorded.get(name, str(self.opt.defaults[name]))  # a flag that is newer than the record
-            if before != value:
-                raise UserError(
-                    f"{self.folder} holds an experiment with --{name} {before}, this call has {value}: "
-                    "another --exp_id keeps both"
-                )
-
-    def note_what_runs(self) -> None:
-        """The record keeps with which commit, versions and machine a step is run."""
-        record, made = json.loads(self.record.read_text(encoding="utf-8")), made_with(self.opt.gpu_id)
-        if made not in record["made_with"]:
-            record["made_with"].append(made)
-            write_file(self.record, json.dumps(record, indent=1) + "\n")
 
 
 def resumed_or_anew(flag: str, folder: Path) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Comparing arms: `runs` reads logs and grids, `checks` refuses, `arms` has numbers, `tables` text."""
+"""Comparing arms: `runs` reads logs and tables, `checks` refuses, `arms` has numbers, `tables` text."""

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from utils.comparison.checks import check_origins, check_people, check_same, check_updates, common_epochs
-from utils.comparison.runs import read_grids, read_run
+from utils.comparison.runs import read_run, read_tables
 from utils.errors import UserError
-from utils.grids import grid_summary
+from utils.grids import TABLES
 from utils.metrics import TABLE_COLUMNS
 
 log = logging.getLogger("compare")
@@ -25,20 +25,20 @@ LATE = 10  # epochs that are averaged beside the last one alone, which varies mo
 class Arm:
     """Runs that differ in their seed alone.
 
-    pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares. grids: f64 [runs, columns of a grid], shares;
-    no columns if there are no grids.
+    pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares. tables: f64 [runs, columns of the tables that
+    evaluations of the last epoch have added], shares.
     """
 
     name: str
     seeds: list[str]
     pck: np.ndarray
-    grids: np.ndarray
+    tables: np.ndarray
 
     @property
     def scores(self) -> np.ndarray:
-        """Shares [runs, columns of a comparison]: of the last epoch, of late ones, of the grid."""
+        """Shares [runs, columns of a comparison]: of the last epoch, of late ones, of the tables."""
         late = [self.pck[:, -LATE:, -1:].mean(axis=1)] if self.pck.shape[1] > 1 else []
-        return np.concatenate([self.pck[:, -1], *late, self.grids], axis=1)
+        return np.concatenate([self.pck[:, -1], *late, self.tables], axis=1)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Comparison:
 
     reference: the arm that the others are compared with. people: data set and fingerprints. columns: what
     `Arm.scores` has. origin: the checkpoint that all went on from; updates: those of each pose network in the
-    end. grid_people: the end of the grids' names. What logs do not say is empty or None.
+    end. table_people: by name of an evaluation's table, the end of its files' names. What logs do not say is
+    empty or None.
     """
 
     arms: list[Arm]
@@ -58,7 +59,7 @@ class Comparison:
     columns: list[str]
     origin: str | None
     updates: int | None
-    grid_people: str
+    table_people: dict[str, str]
 
     @property
     def others(self) -> list[Arm]:
@@ -126,19 +127,19 @@ def read_arms(
     check_people(runs)
     epochs = common_epochs(runs, from_epoch, to_epoch)
     check_updates(runs, epochs)
-    people, grids = common_grids(list(runs), epochs[-1])
+    people, tables = common_tables(list(runs), epochs[-1])
     arms = [
         Arm(
             name,
             [runs[folder].seed for folder in folders],
             np.array([[runs[folder].pck[epoch] for epoch in epochs] for folder in folders]),
-            np.array([list(grids[folder].values()) for folder in folders]),
+            np.array([list(tables[folder].values()) for folder in folders]),
         )
         for name, folders in named
     ]
     run = next(iter(runs.values()))
     late = [f"Mean, epochs {epochs[-LATE:][0]} to {epochs[-1]}"] if len(epochs) > 1 else []
-    columns = [*TABLE_COLUMNS, *late, *next(iter(grids.values()))]
+    columns = [*TABLE_COLUMNS, *late, *next(iter(tables.values()))]
     chosen = arms[names.index(reference) if reference else 0]
     return Comparison(
         arms,
@@ -153,14 +154,20 @@ def read_arms(
     )
 
 
-def common_grids(folders: list[Path], epoch: int) -> tuple[str, dict[Path, dict[str, float]]]:
-    """Whom the grids of an epoch are of, and their summaries by folder; empty ones where a run has none."""
-    grids = {folder: read_grids(folder, epoch) for folder in folders}
-    common = sorted(set.intersection(*(set(found) for found in grids.values())))
-    if not common:
-        lacking = [folder for folder in folders if not grids[folder]]
-        if len(lacking) < len(folders):
-            which = f"{lacking[0]} has no grid" if lacking else "the runs have no grid of the same people"
-            log.warning("%s at epoch %d: grids are left out (--eval_grid true makes them)", which, epoch)
-        return "", {folder: {} for folder in folders}
-    return common[0], {folder: grid_summary(found[common[0]]) for folder, found in grids.items()}
+def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict[Path, dict[str, float]]]:
+    """Whom an epoch's tables are of, by name; and the columns, by folder, of tables that every run has."""
+    found, people = {folder: read_tables(folder, epoch) for folder in folders}, {}
+    for name in TABLES:
+        whose = [{people for table, people in tables if table == name} for tables in found.values()]
+        common = sorted(set.intersection(*whose))
+        if common:
+            people[name] = common[0]
+        elif any(whose):
+            lacking = next((folder for folder, there in zip(folders, whose, strict=True) if not there), None)
+            which = f"{lacking} has no such table" if lacking else "the runs have none of the same people"
+            log.warning("--eval_%s true at epoch %d is left out: %s", name, epoch, which)
+    columns = {
+        folder: {column: value for key in people.items() for column, value in tables[key].items()}
+        for folder, tables in found.items()
+    }
+    return people, columns

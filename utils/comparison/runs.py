@@ -1,15 +1,13 @@
-"""What a run has left to compare it by: its event log, and the grids of its evaluations."""
+"""What a run has left to compare it by: its event log, and the tables of its evaluations."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from utils.display.events import EVENTS, current_events, read_events
 from utils.epochs import epoch_files
 from utils.errors import UserError
-from utils.grids import read_grid
+from utils.grids import TABLES, read_summary
 from utils.metrics import TABLE_COLUMNS
 
 
@@ -70,19 +68,23 @@ def origins(starts: list[dict]) -> dict[str, str]:
     return {pose["sha256"]: pose["checkpoint"] for pose in poses}
 
 
-def read_grids(folder: Path, epoch: int) -> dict[str, np.ndarray]:
-    """The grids f64 [7, 7] of a run's epoch, by the end of their files' names, which says whom they are of.
+def read_tables(folder: Path, epoch: int) -> dict[tuple[str, str], dict[str, float]]:
+    """What a run's evaluations of an epoch have added: shares by column, of each table.
+
+    Tables are told by their name and the end of their file's, which says whom they are of.
 
     Raises:
-        UserError: a file is damaged, or there are two for the same people.
+        UserError: a file is damaged, or there are two of one table for the same people.
     """
-    grids = {}
+    tables = {}
     for file in epoch_files(folder):
-        stem, grid, people = file.path.stem.partition("-grid")
-        if file.epoch == epoch and grid and file.path.suffix == ".txt":
-            if people in grids:
-                raise UserError(
-                    f"{folder} has two grids of epoch {epoch}, {stem} for one: remove the older one"
-                )
-            grids[people] = read_grid(file.path)
-    return grids
+        for name in TABLES:
+            stem, found, people = file.path.stem.partition(f"-{name}")
+            if file.epoch == epoch and found and file.path.suffix == ".txt":
+                if (name, people) in tables:
+                    raise UserError(
+                        f"{folder} has two tables of --eval_{name} true for epoch {epoch}, {stem} for one: "
+                        "remove the older one"
+                    )
+                tables[name, people] = read_summary(file.path, name)
+    return tables

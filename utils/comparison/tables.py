@@ -3,6 +3,7 @@
 import numpy as np
 
 from utils.comparison.arms import Arm, Comparison, pair_values, paired_difference
+from utils.grids import TABLES
 
 UNKNOWN = "n/a"
 
@@ -50,12 +51,9 @@ def notes(comparison: Comparison) -> list[str]:
             f"{UNKNOWN}: fewer than two pairs."
         )
     lines += [line for arm in comparison.others for line in unpaired(comparison.reference, arm)]
-    if comparison.arms[0].grids.size:
-        whose = f" ({comparison.grid_people.strip('-')})" if comparison.grid_people else ""
-        lines.append(
-            f"Grid{whose}: 7 x 7 scales and rotations, without the flip test; its middle is not augmented, "
-            "its corners have the largest of both."
-        )
+    for name, people in comparison.table_people.items():
+        whose = f" ({people.strip('-')})" if people else ""
+        lines.append(f"{name.capitalize()}{whose}: {TABLES[name].note}")
     return lines
 
 

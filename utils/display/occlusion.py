@@ -20,6 +20,7 @@ from utils.display.plots import plot_cells
 from utils.display.sections import Grid, Person, Picture, Section
 from utils.evaluation import undisturbed
 from utils.files import write_file
+from utils.grids import format_cells
 from utils.occlusion import agent_cells, grid_side, occlusion_grid
 from utils.runs import Run
 
@@ -35,11 +36,8 @@ def report_cells(run: Run, network: nn.Module, path: Path) -> list[Section]:
         UserError: a file cannot be written.
     """
     grid, plain = occlusion_grid(run, network)
-    side = len(grid)
-    title = f"{run.dataset.metric_name} with one of {side} x {side} cells masked, as they lie in the crop"
-    rows = ["".join(f"{100 * value:>8.2f}" for value in row) for row in grid]
-    means = f"mean of all {100 * grid.mean():.2f}, without a mask {100 * plain:.2f}"
-    text = "\n".join([title, *rows, means])
+    title, rows, means = format_cells(grid, plain, run.dataset.metric_name)
+    text = "\n".join([title, rows, means])
     log.info("%s", text)
     write_file(path, text + "\n")
     plot_cells(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, f"{title}\n{means}")
