@@ -45,5 +45,5 @@ experiment: .venv
 		$(if $(AGENT_EPOCHS),--agent_epochs $(AGENT_EPOCHS)) $(if $(EPOCHS),--arm_epochs $(EPOCHS)) $(FLAGS)
 
 bench: .venv
-	$(PY) tests/bench.py --dataset demo --bs 16 --in_res 128 --chan 64
+	$(PY) tests/bench.py --dataset demo --batches 16 --in_res 128 --chan 64
 	$(PY) tests/bench_data.py

@@ -87,6 +87,8 @@ class StageParser(OneLineParser):
             default="fp32",
             help="arithmetic of the networks; weights, losses and metrics are always fp32",
         )
+        compiled = "on a GPU, compile the networks and replay them as CUDA graphs; takes minutes at the start"
+        add("--compile", type=boolean, default=False, help=compiled)
         add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random draws")
 
     def _data(self) -> None:

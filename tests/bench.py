@@ -1,9 +1,10 @@
 """Where the time goes: medians and ratios, all of one run. `make bench`, or with flags of the stages:
 
-python tests/bench.py --dataset lsp --data_dir dataset --bs 16 --in_res 128 --chan 64
+python tests/bench.py --dataset lsp --data_dir dataset --in_res 128 --chan 64 --batches 16 32
 
 Everything is compared with its floor in the same process: the networks' passes that the method itself needs,
-on tensors that are ready. Networks have initial weights; timings do not depend on them.
+on tensors that are ready. On a GPU stages and floors are measured twice, as they are and with --compile true.
+Networks have initial weights; timings do not depend on them.
 """
 
 import importlib
@@ -22,15 +23,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support.stand_ins import Silent
-
-from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
 from data.kinds import KINDS
 from data.loader import PatchLoader
 from data.patches import Patches
 from models.losses import pose_loss
 from options.parser import StageParser
+from options.values import whole_number
 from utils.agents import agent_logits, agent_loss, build_agent
 from utils.collect import collect_rows
 from utils.display.gallery import pose_gallery
@@ -40,9 +39,10 @@ from utils.runs import Run
 from utils.training import Learner
 
 REPEATS = 3
-PEOPLE = 160
+FLOOR = ", floor"  # end of the name of what a stage is compared with
 
 stack_hg = importlib.import_module("stack-hg")
+pretrain = importlib.import_module("pretrain-s-r-agent")
 joint = importlib.import_module("joint-train-pose-s-r-agent")
 
 
@@ -59,67 +59,137 @@ def median_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    groups = ("rate", "epochs", "joint")
-    parser = StageParser(__doc__, *groups)
-    parser.set_defaults(exp_id="bench", load_prefix_pose=None, limit=PEOPLE)
+    parser = StageParser(__doc__, "rate", "epochs", "joint", "agent_recipe")
+    batches = "sizes of the batch, instead of --bs"
+    parser.add_argument("--batches", type=whole_number(2), nargs="+", default=[24], help=batches)
+    parser.set_defaults(exp_id="bench", load_prefix_pose=None)
     with tempfile.TemporaryDirectory() as folder:
         opt = parser.parse(["--exp_id", "bench", "--exp_dir", folder, *sys.argv[1:]])
-        measure(Run(opt, opt.exp_folder))
+        opt.limit = opt.limit or 6 * max(opt.batches)
+        opt.bs = opt.batches[0]
+        run = Run(opt, opt.exp_folder)
+        where = f"{run.device}, {torch.get_num_threads()} threads, {opt.precision}, {opt.in_res} px"
+        say(f"{where}, {len(run.dataset.train)} people, medians of {REPEATS}")
+        measure_data(run)
+        best = {}
+        for bs in opt.batches:
+            opt.bs = bs
+            try:
+                speeds = measure_stages(run)
+            except torch.OutOfMemoryError as error:
+                say(f"batch {opt.bs}: {str(error).splitlines()[0]}")
+                break
+            for stage, speed in speeds.items():
+                best[stage] = max(best.get(stage, (0.0, 0)), (speed, opt.bs))
+        say("\nbest: images a second, batch")
+        for stage, (speed, bs) in best.items():
+            say(f"  {stage:<30}{speed:>10.1f}{bs:>6}")
+        opt.bs = opt.batches[0]
+        measure_displays(run, Learner(run.pose_network(), opt.lr))
 
 
-def measure(run: Run) -> None:
-    """Print the table."""
-    opt, people = run.opt, run.dataset.train
-    count = len(people)
-
-    def per_person(name: str, work: Callable[[], object], units: int = count) -> float:
-        seconds = median_seconds(work, run.device)
-        say(f"{name:<66}{1000 * seconds / units:>9.2f} ms   {units / seconds:>8.1f} / s")
-        return seconds
-
-    where = f"{run.device}, {torch.get_num_threads()} threads, {opt.precision}"
-    say(f"{where}, {count} people, medians of {REPEATS}")
-    patches = Patches(people, run.dataset.root, opt.in_res, MARGINS["random"])
-    rows = list(range(min(opt.bs, count)))
-    per_person(f"load a patch of {patches.res} px, one process", lambda: patches[rows], len(rows))
+def measure_data(run: Run) -> None:
+    """Print what a person costs before the network sees it."""
+    people = run.dataset.train
+    patches = Patches(people, run.dataset.root, run.opt.in_res, MARGINS["random"])
+    rows = list(range(min(run.opt.bs, len(people))))
     batch = patches[rows].to(run.device)
     random = Augmentation.random(len(rows), run.generator)
-    per_person("augment a person", lambda: augment(batch, random, opt.in_res, opt.out_res), len(rows))
+    for name, work in (
+        (f"load a patch of {patches.res} px, one process", lambda: patches[rows]),
+        ("augment a person", lambda: run.augment(batch, random)),
+    ):
+        say(f"{name:<45}{1000 * median_seconds(work, run.device) / len(rows):>9.2f} ms")
 
-    pose = Learner(run.pose_network(), opt.lr)
-    agent = Learner(build_agent(run, pose.network), opt.agent_lr)
-    crops = augment(batch, random, opt.in_res, opt.out_res)
-    rounds = -(-count // opt.bs)
-    floor = Floor(run, pose, agent, crops.image, crops.heatmap, rounds)
 
-    say("\ncollecting: people a second")
-    ready = per_person("  forward of 7 ready crops a person", floor.collect, rounds * len(rows))
-    pose.network.eval()
-    took = per_person(
-        "  collecting as stage 2 does", lambda: collect_rows(run, pose.network, people, KINDS["scale"])
-    )
-    say(f"  ratio to the floor: {ready / (rounds * len(rows)) / (took / count):.2f}")
+def measure_stages(run: Run) -> dict[str, float]:
+    """Print each stage beside its floors, for batches of --bs; the most images a second of each stage."""
+    ways = {"eager": False, "compiled": True} if run.device.type == "cuda" else {"eager": False}
+    speeds = {}
+    for way, run.compiled in ways.items():
+        began = time.perf_counter()
+        speeds[way] = {name: measured(run, work) for name, work in Work(run).parts().items()}
+        say(f"\nbatch {run.opt.bs}, {way}: measured in {time.perf_counter() - began:.0f} s")
+    say("images a second" + " " * 17 + "".join(f"{way:>10}{'':>18}" for way in ways))
+    for stage in speeds["eager"]:
+        if not stage.endswith(FLOOR):
+            cells = "".join(
+                f"{speeds[way][stage]:>10.1f}"
+                + "".join(f"{speeds[way][stage] / speeds[other][stage + FLOOR]:>9.2f}" for other in ways)
+                for way in ways
+            )
+            say(f"  {stage:<30}{cells}")
+    say("  (behind each: its ratio to the floor of " + ", and of ".join(ways) + " networks)")
+    stages = (stage for stage in speeds["eager"] if not stage.endswith(FLOOR))
+    return {stage: max(of[stage] for of in speeds.values()) for stage in stages}
 
-    say("\nan epoch of training, without validation")
-    loader = run.loader(people, "random", run.generator)
-    plain = per_person("  stage 1", lambda: stack_hg.train_epoch(run, pose, loader, Silent()))
-    plain_floor = per_person(
-        "  its forward and backward passes, ready tensors", floor.plain, rounds * len(rows)
-    )
-    loader = run.loader(people, "drawn", run.generator)
-    pose_part = per_person(
-        "  stage 3, pose network", lambda: joint.train_pose(run, pose, {"agent": agent}, loader, Silent())
-    )
-    agent_part = per_person(
-        "  stage 3, agent", lambda: joint.train_agent(run, pose, agent, loader, Silent(), run.generator)
-    )
-    joint_floor = per_person("  their passes, ready tensors", floor.joint, rounds * len(rows))
-    ready = rounds * len(rows)
-    joint_part = (pose_part + agent_part) / count
-    say(f"  stage 1, floor / time: {plain_floor / ready / (plain / count):.2f}")
-    say(f"  stage 3, floor / time: {joint_floor / ready / joint_part:.2f}")
-    say(f"  stage 3 / stage 1: {joint_part / (plain / count):.2f}")
-    measure_displays(run, pose)
+
+def measured(run: Run, work: tuple[Callable[[], object], int]) -> float:
+    """People a second of work on a number of people."""
+    return work[1] / median_seconds(work[0], run.device)
+
+
+class Unread:
+    """A report that asks for nothing, so that no step waits for the GPU."""
+
+    def batch(self, *_: object) -> None:
+        pass
+
+
+class Work:
+    """What each stage does in an epoch, without validation; and its floor."""
+
+    def __init__(self, run: Run) -> None:
+        opt, people = run.opt, run.dataset.train
+        self.run, self.people = run, people
+        self.pose = Learner(run.pose_network(), opt.lr)
+        self.agent = Learner(build_agent(run, self.pose.network), opt.agent_lr)
+        self.rows = {
+            kind.name: torch.full((len(people), len(kind.means)), 1 / len(kind.means), device=run.device)
+            for kind in KINDS.values()
+        }
+        self.loaders = {
+            name: run.loader(people, name, run.generator) for name in ("random", "identity", "drawn")
+        }
+
+    def parts(self) -> dict[str, tuple[Callable[[], object], int]]:
+        """By name: the work, and on how many people."""
+        count = len(self.people)
+        batch = next(iter(self.loaders["random"]))
+        crops = self.run.augment(batch, Augmentation.random(len(batch), self.run.generator))
+        rounds = -(-count // self.run.opt.bs)
+        floor, ready = (
+            Floor(self.run, self.pose, self.agent, crops.image, crops.heatmap, rounds),
+            rounds * len(batch),
+        )
+        return {
+            "stage 1": (self.stage_1, count),
+            "stage 1" + FLOOR: (floor.plain, ready),
+            "collecting a kind": (self.collecting, count),
+            "collecting a kind" + FLOOR: (floor.collect, ready),
+            "pretraining the agent": (self.pretraining, count),
+            "pretraining the agent" + FLOOR: (floor.pretrain, ready),
+            "stage 3": (self.stage_3, count),
+            "stage 3" + FLOOR: (floor.joint, ready),
+        }
+
+    def stage_1(self) -> None:
+        stack_hg.train_epoch(self.run, self.pose, self.loaders["random"], Unread())
+
+    def collecting(self) -> None:
+        self.pose.network.eval()
+        collect_rows(self.run, self.pose.network, self.people, KINDS["scale"])
+
+    def pretraining(self) -> None:
+        self.pose.network.eval()
+        pretrain.train_epoch(
+            self.run, self.pose.network, self.agent, self.loaders["identity"], self.rows, Unread()
+        )
+
+    def stage_3(self) -> None:
+        loader = self.loaders["drawn"]
+        joint.train_pose(self.run, self.pose, {joint.SCALE_ROTATION: self.agent}, loader, Unread())
+        joint.train_agent(self.run, self.pose, self.agent, loader, Unread(), self.run.generator)
 
 
 def measure_displays(run: Run, pose: Learner) -> None:
@@ -182,6 +252,9 @@ class Floor:
         self.pose.network.train()
         self.pose.step(pose_loss(self.run.forward(self.pose.network, self.image), self.heatmap))
 
+    def _train_agent(self, logits: dict[str, Tensor]) -> None:
+        self.agent.step(agent_loss(logits, self.uniform))
+
     def _logits(self) -> dict[str, Tensor]:
         return agent_logits(self.run, self.pose.network, self.agent.network, self.image)
 
@@ -190,24 +263,31 @@ class Floor:
         for _ in range(self.rounds):
             self._forward(len(KINDS["scale"].means))
 
+    def pretrain(self) -> None:
+        """Stage 2: the half pass, and the agent forward and backward."""
+        self.agent.network.train()
+        for _ in range(self.rounds):
+            self._train_agent(self._logits())
+
     def plain(self) -> None:
         """Stage 1: forward and backward."""
         for _ in range(self.rounds):
             self._train_pose()
 
     def joint(self) -> None:
-        """Stage 3: the agent looks at every other batch; then it trains, on four crops of each person."""
+        """Stage 3: the agent looks at every other batch; then it trains, on six crops of each person."""
+        self.agent.network.eval()
         for k in range(self.rounds):
-            self.agent.network.eval()
             if k % 2:
                 with torch.no_grad():
                     self._logits()
             self._train_pose()
+        self.agent.network.train()
         for _ in range(self.rounds):
-            self.agent.network.train()
             logits = self._logits()
-            self._forward(2 * len(KINDS))
-            self.agent.step(agent_loss(logits, self.uniform))
+            for draws in (2, 1):  # random and the agent's; uniform, apart
+                self._forward(draws * len(KINDS))
+            self._train_agent(logits)
 
 
 def say(line: str) -> None:

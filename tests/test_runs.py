@@ -98,11 +98,14 @@ def test_the_pose_network_is_loaded(nasty_run, monkeypatch):
 
 
 def test_a_run_sets_how_a_gpu_multiplies(nasty_run, monkeypatch):
-    for precision, multiply in (("tf32", "tf32"), ("bf16", "ieee"), ("tf32", "tf32"), ("fp32", "ieee")):
+    for precision in ("tf32", "bf16", "tf32", "fp32"):
         monkeypatch.setattr(nasty_run.opt, "precision", precision)
         Run(nasty_run.opt, nasty_run.folder)
-        backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-        assert [backend.fp32_precision for backend in backends] == [multiply] * 2
+        backends = torch.backends.cuda.matmul, torch.backends.cudnn
+        assert [backend.allow_tf32 for backend in backends] == [precision == "tf32"] * 2
+        newer = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        assert [backend.fp32_precision == "tf32" for backend in newer] == [precision == "tf32"] * 2
+        torch.get_float32_matmul_precision()  # as the compiler does: an error if switches disagree
 
 
 def test_people_without_pck_are_counted_in_the_log(nasty_run):

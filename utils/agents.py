@@ -44,13 +44,15 @@ def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor
     statistics can change; afterwards it is in the mode it was in. The agent's own mode is the caller's.
     """
     image = image.contiguous(memory_format=torch.channels_last)
-    with undisturbed(network), run.autocast():
+    with undisturbed(network), run.passes(len(image)):
         features = network.features(image)
-    with run.autocast():
+    if run.compiled:
+        features = tuple(feature.clone() for feature in features)
+    with run.passes(len(image)):
         logits = agent(features)
     if isinstance(logits, Tensor):
         logits = {OCCLUSION: logits.flatten(1)}
-    return {kind: answer.float() for kind, answer in logits.items()}
+    return {kind: answer.to(torch.float32, copy=run.compiled) for kind, answer in logits.items()}
 
 
 def draw(

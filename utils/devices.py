@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -58,10 +59,14 @@ def keep_freed_memory() -> None:
 
 
 def set_precision(precision: str) -> None:
-    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is left to `Run.autocast`."""
-    multiply = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = multiply
-    torch.backends.cudnn.conv.fp32_precision = multiply
+    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is left to `Run.passes`.
+
+    By the older names of these switches: PyTorch's compiler reads them, which fails if the newer are set.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.9 recommends the newer ones
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def epoch_seed(seed: int, epoch: int, stream: int = 0) -> int:

@@ -3,6 +3,8 @@
 import argparse
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from models import NETWORKS, PoseNetwork
 from utils import ranks
 from utils.caches import Caches
 from utils.checkpoint import file_identity, find_checkpoint, load_checkpoint, load_weights
+from utils.compiling import compile_passes, eager
 from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
 from utils.files import remove_abandoned
@@ -33,7 +36,7 @@ class Run:
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
     device, generator: where it computes, and its one source of draws. network_size: the flags that choose and
-    size the pose network, with their values.
+    size the pose network, with their values. compiled: whether networks run compiled, on full batches.
 
     Raises:
         UserError: the folder, the device or the checkpoint is not available.
@@ -56,6 +59,9 @@ class Run:
         if self.device.type == "cpu":
             keep_freed_memory()
         set_precision(opt.precision)
+        self.compiled = opt.compile and self.device.type == "cuda"
+        if opt.compile and not self.compiled:
+            log.info("--compile true changes nothing on the CPU, where compiled networks are no faster")
         self.generator = seeded_generator(opt.seed)
         flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
         self.network_size = {name: getattr(opt, name) for name in flags}
@@ -138,8 +144,11 @@ class Run:
         return self.place(network(**{name: getattr(self.opt, name) for name in network.sizes}))
 
     def place(self, network: nn.Module) -> nn.Module:
-        """A network on the device, in the memory format in which convolutions are fast."""
-        return network.to(self.device, memory_format=torch.channels_last)
+        """A network on the device, in the memory format of fast convolutions; --compile true: compiled."""
+        network = network.to(self.device, memory_format=torch.channels_last)
+        if self.compiled:
+            compile_passes(network)
+        return network
 
     def load_pose(self, network: PoseNetwork) -> dict:
         """Load the checkpoint of `--load_prefix_pose` into the network, and return it.
@@ -183,9 +192,18 @@ class Run:
         """The people's crops and heatmaps in the run's resolutions; see `data.augment.augment`."""
         return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
 
-    def autocast(self) -> torch.autocast:
-        """The context of networks' forward passes: bf16 with --precision bf16, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
+    @contextmanager
+    def passes(self, crops: int) -> Iterator[None]:
+        """The context of networks' passes: bf16 with --precision bf16; eager where a batch is not full.
+
+        crops: how many pass at once, one for each person of a batch or several.
+        """
+        bs, rank, world = self.opt.bs, ranks.rank(), ranks.world()
+        share = bs * (rank + 1) // world - bs * rank // world  # of this rank, in training
+        smaller = crops % bs > 0 and crops % (share or bs) > 0
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
+        with bf16, eager(self.compiled and smaller):
+            yield
 
     def forward(self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W].
@@ -193,6 +211,6 @@ class Run:
         mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`.
         """
         image = image.contiguous(memory_format=torch.channels_last)
-        with self.autocast():
+        with self.passes(len(image)):
             outputs = network(image) if mask is None else network(image, mask)
-        return [heatmaps.float() for heatmaps in outputs]
+        return [heatmaps.to(torch.float32, copy=self.compiled) for heatmaps in outputs]

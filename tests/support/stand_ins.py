@@ -93,7 +93,8 @@ def plain_run(seed=0, in_res=8):
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),
-        autocast=nullcontext,
+        passes=lambda crops: nullcontext(),
+        compiled=False,
         augment=partial(augment, in_res=in_res, out_res=in_res // 4),
         forward=lambda network, image, mask=None: network(image) if mask is None else network(image, mask),
     )
