@@ -16,9 +16,13 @@ from data.heatmap import predict_points
 from data.loader import PatchLoader
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
+from models.losses import pose_loss
+from models.occlusion import cell_mask
+from utils.agents import agent_logits, agent_loss, build_agent
 from utils.caches import Caches
 from utils.checkpoint import load_checkpoint
-from utils.runs import set_precision
+from utils.devices import set_precision
+from utils.training import Learner
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,10 +58,46 @@ def test_networks_are_the_cpus():
         assert_close(gpu.cpu(), cpu, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_steps_are_the_eager_ones(nasty_run, monkeypatch, precision):
+    """50 steps on full batches and smaller ones, with masks and without; the agent looks in between."""
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(nasty_run, "device", cuda)
+    for name, value in (("bs", 8), ("in_res", 128), ("chan", 32), ("precision", precision)):
+        monkeypatch.setattr(nasty_run.opt, name, value)
+    set_precision(precision)
+    losses, looks = {}, {}
+    for compiled in (False, True):
+        monkeypatch.setattr(nasty_run, "compiled", compiled)
+        torch.manual_seed(0)
+        pose = Learner(nasty_run.pose_network(), 2e-5)
+        agent = Learner(build_agent(nasty_run, pose.network), 2e-5)
+        generator = torch.Generator().manual_seed(0)
+        losses[compiled], looks[compiled] = [], []
+        for step in range(50):
+            crops = 5 if step % 10 == 9 else 8
+            image = torch.rand(crops, 3, 128, 128, generator=generator).to(cuda)
+            heatmap = torch.rand(crops, 16, 32, 32, generator=generator).to(cuda)
+            mask = None if step % 3 else cell_mask(torch.zeros(crops, 1, dtype=torch.int64, device=cuda), 2)
+            outputs = nasty_run.forward(pose.network.train(), image, mask)
+            losses[compiled].append(pose.step(pose_loss(outputs, heatmap)))
+            logits = agent_logits(nasty_run, pose.network, agent.network.train(), image)
+            with torch.no_grad():  # another network's pass before the agent's backward pass
+                nasty_run.forward(pose.network.eval(), image.repeat(2, 1, 1, 1))
+            uniform = {kind: torch.full_like(answer, 1 / answer.shape[1]) for kind, answer in logits.items()}
+            looks[compiled].append(agent.step(agent_loss(logits, uniform)))
+    tolerance = 2e-2 if precision == "bf16" else 5e-3  # RMSprop enlarges rounding
+    for found in (losses, looks):
+        eager, compiled = (torch.stack(found[way]).cpu() for way in (False, True))
+        assert_close(compiled, eager, atol=tolerance, rtol=tolerance)
+    assert losses[True][-1] < losses[True][0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "compiled"])
 def test_the_five_stages(tmp_path, precision):
     place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "tiny")
-    flags = (*place, "--gpu_id", 0, "--nThreads", 2, "--precision", precision)
+    flags = (*place, "--gpu_id", 0, "--nThreads", 2)
+    flags += ("--compile", "true") if precision == "compiled" else ("--precision", precision)
     pose = ("--load_prefix_pose", LAST["stack-hg.py"])
     run_stage("stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 1)
     run_stage(
