@@ -184,7 +184,7 @@ def train_pose(
         sample = run.augment(people, augmentation)
         if turn == OCCLUSION:
             mask = drawn_mask(run, pose, agents[turn], people, sample.image)
-        outputs = run.forward(pose.parallel, sample.image, mask)
+        outputs = run.forward(pose.parallel, sample.image, mask, run.full(people))
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
         means.add(people.count, loss=loss)
         pck[turn].add(outputs[-1].detach(), sample, people.counted)
@@ -215,7 +215,7 @@ def drawn_mask(run: Run, pose: Learner, agent: Learner, people: PersonBatch, ima
         logits = torch.zeros(len(people), side * side, device=run.device)
     else:
         with torch.no_grad():
-            logits = agent_logits(run, pose.network, agent.network, image)[OCCLUSION]
+            logits = agent_logits(run, pose.network, agent.network, image, run.full(people))[OCCLUSION]
     return cell_mask(agent_cells(logits, people, run.generator), side)
 
 
@@ -275,10 +275,10 @@ def train_occlusion(
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, occlusion", run.opt.bs, iters)
     for index, people in enumerate(bar):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        logits = agent_logits(run, pose.network, agent.parallel, sample.image)
+        logits = agent_logits(run, pose.network, agent.parallel, sample.image, run.full(people))
         uniform = agent_cells(torch.zeros_like(logits[OCCLUSION]), people, generator)
         drawn = agent_cells(logits[OCCLUSION], people, generator)
-        pck = masked_pck(run, pose.network, sample, [uniform, drawn])
+        pck = masked_pck(run, pose.network, people, sample, [uniform, drawn])
         predicted = logits[OCCLUSION].detach().softmax(dim=1)
         target = rewarded_distribution(predicted, drawn, *pck)
         loss = agent.step(agent_loss(logits, {OCCLUSION: target}), people.weight)
@@ -294,7 +294,7 @@ TRAINING = {SCALE_ROTATION: train_agent, OCCLUSION: train_occlusion}
 def look(run: Run, network: PoseNetwork, agent: nn.Module, people: PersonBatch) -> dict[str, Tensor]:
     """The agent looks at un-augmented people: its logits [N, bins] by kind."""
     sample = run.augment(people, Augmentation.identity(len(people)))
-    return agent_logits(run, network, agent, sample.image)
+    return agent_logits(run, network, agent, sample.image, run.full(people))
 
 
 if __name__ == "__main__":

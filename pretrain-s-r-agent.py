@@ -176,7 +176,7 @@ def train_epoch(
             augmentation = people.own(Augmentation.mirrored(people.total, run.generator))
             targets = mirrored(targets, augmentation.flip.to(run.device))
         sample = run.augment(people, augmentation)
-        logits = agent_logits(run, network, agent.parallel, sample.image)
+        logits = agent_logits(run, network, agent.parallel, sample.image, run.full(people))
         loss = agent.step(agent_loss(logits, targets), people.weight)
         means.add(people.count, loss=loss)
         hits.add(people.count, logits, targets)
@@ -213,7 +213,7 @@ def validate(
     means, hits = Means("loss"), Hits(*rows)
     for people in progress(loader, "valid", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        logits = agent_logits(run, network, agent, sample.image)
+        logits = agent_logits(run, network, agent, sample.image, run.full(people))
         targets = {kind: row[people.index] for kind, row in rows.items()}
         means.add(len(people), loss=agent_loss(logits, targets))
         hits.add(len(people), logits, targets)

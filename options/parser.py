@@ -208,7 +208,9 @@ class StageParser(OneLineParser):
 
     def _pretraining(self) -> None:
         add = self.add_argument_group("which agent").add_argument
-        which = "true: pretrain the occlusion agent, on where the joints are; false: the scale-rotation agent"
+        which = (
+            "true: the occlusion agent, which learns where the joints are; false: the scale-rotation agent"
+        )
         add("--occlusion", type=boolean, default=False, help=which)
 
     def _overwrite(self) -> None:

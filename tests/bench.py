@@ -7,6 +7,7 @@ on tensors that are ready. On a GPU stages and floors are measured twice, as the
 Networks have initial weights; timings do not depend on them.
 """
 
+import gc
 import importlib
 import logging
 import statistics
@@ -60,31 +61,30 @@ def median_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def main() -> None:
     parser = StageParser(__doc__, "rate", "epochs", "joint", "agent_recipe")
-    batches = "sizes of the batch, instead of --bs"
-    parser.add_argument("--batches", type=whole_number(2), nargs="+", default=[24], help=batches)
+    batches = "sizes of the batch; default: --bs alone"
+    parser.add_argument("--batches", type=whole_number(2), nargs="+", help=batches)
     parser.set_defaults(exp_id="bench", load_prefix_pose=None)
     with tempfile.TemporaryDirectory() as folder:
         opt = parser.parse(["--exp_id", "bench", "--exp_dir", folder, *sys.argv[1:]])
-        opt.limit = opt.limit or 6 * max(opt.batches)
-        opt.bs = opt.batches[0]
+        if opt.compile:
+            parser.error("--compile: on a GPU both ways are measured in any case")
+        sizes = opt.batches or [opt.bs]
+        opt.limit, opt.bs = opt.limit or 6 * max(sizes), sizes[0]
         run = Run(opt, opt.exp_folder)
         where = f"{run.device}, {torch.get_num_threads()} threads, {opt.precision}, {opt.in_res} px"
         say(f"{where}, {len(run.dataset.train)} people, medians of {REPEATS}")
         measure_data(run)
         best = {}
-        for bs in opt.batches:
+        for bs in sizes:
             opt.bs = bs
-            try:
-                speeds = measure_stages(run)
-            except torch.OutOfMemoryError as error:
-                say(f"batch {opt.bs}: {str(error).splitlines()[0]}")
-                break
-            for stage, speed in speeds.items():
-                best[stage] = max(best.get(stage, (0.0, 0)), (speed, opt.bs))
+            for way, speeds in measure_stages(run).items():
+                for stage, speed in speeds.items():
+                    best[stage] = max(best.get(stage, (0.0, 0, "")), (speed, bs, way))
         say("\nbest: images a second, batch")
-        for stage, (speed, bs) in best.items():
-            say(f"  {stage:<30}{speed:>10.1f}{bs:>6}")
-        opt.bs = opt.batches[0]
+        for stage, (speed, bs, way) in best.items():
+            if not stage.endswith(FLOOR):
+                say(f"  {stage:<30}{speed:>10.1f}{bs:>6}, {way}")
+        opt.bs, run.compiled = sizes[0], False
         measure_displays(run, Learner(run.pose_network(), opt.lr))
 
 
@@ -102,26 +102,29 @@ def measure_data(run: Run) -> None:
         say(f"{name:<45}{1000 * median_seconds(work, run.device) / len(rows):>9.2f} ms")
 
 
-def measure_stages(run: Run) -> dict[str, float]:
-    """Print each stage beside its floors, for batches of --bs; the most images a second of each stage."""
-    ways = {"eager": False, "compiled": True} if run.device.type == "cuda" else {"eager": False}
+def measure_stages(run: Run) -> dict[str, dict[str, float]]:
+    """Print each stage beside its floors, for batches of --bs; images a second of both, by way and name."""
     speeds = {}
-    for way, run.compiled in ways.items():
-        began = time.perf_counter()
-        speeds[way] = {name: measured(run, work) for name, work in Work(run).parts().items()}
-        say(f"\nbatch {run.opt.bs}, {way}: measured in {time.perf_counter() - began:.0f} s")
-    say("images a second" + " " * 17 + "".join(f"{way:>10}{'':>18}" for way in ways))
-    for stage in speeds["eager"]:
-        if not stage.endswith(FLOOR):
-            cells = "".join(
-                f"{speeds[way][stage]:>10.1f}"
-                + "".join(f"{speeds[way][stage] / speeds[other][stage + FLOOR]:>9.2f}" for other in ways)
-                for way in ways
-            )
-            say(f"  {stage:<30}{cells}")
-    say("  (behind each: its ratio to the floor of " + ", and of ".join(ways) + " networks)")
-    stages = (stage for stage in speeds["eager"] if not stage.endswith(FLOOR))
-    return {stage: max(of[stage] for of in speeds.values()) for stage in stages}
+    for way in ("eager", "compiled") if run.device.type == "cuda" else ("eager",):
+        began, run.compiled = time.perf_counter(), way == "compiled"
+        try:
+            speeds[way] = {name: measured(run, work) for name, work in Work(run).parts().items()}
+            said = f"measured in {time.perf_counter() - began:.0f} s"
+        except torch.OutOfMemoryError as error:
+            said = str(error).splitlines()[0]
+        say(f"\nbatch {run.opt.bs}, {way}: {said}")
+        torch.compiler.reset()
+        gc.collect()  # networks refer to their compiled passes, and these to them
+        torch.cuda.empty_cache()
+    say("images a second" + " " * 17 + "".join(f"{way:>10}" + " " * 9 * len(speeds) for way in speeds))
+    for stage in dict.fromkeys(name.removesuffix(FLOOR) for of in speeds.values() for name in of):
+        cells = ""
+        for of in speeds.values():
+            ratios = (f"{of[stage] / other[stage + FLOOR]:>9.2f}" for other in speeds.values())
+            cells += f"{of[stage]:>10.1f}" + "".join(ratios)
+        say(f"  {stage:<30}{cells}")
+    say("  (behind each: its ratio to the floor of " + ", and of ".join(speeds) + " networks)")
+    return speeds
 
 
 def measured(run: Run, work: tuple[Callable[[], object], int]) -> float:

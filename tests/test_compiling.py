@@ -1,11 +1,15 @@
 """Compiled networks: the same numbers, full batches only, and copies of what leaves a graph."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from support.stand_ins import some_people
 
 from models.losses import pose_loss
-from utils import compiling, ranks
+from utils import compiling
 from utils.agents import agent_logits, build_agent
+from utils.errors import UserError
 from utils.occlusion import build_occlusion_agent
 from utils.runs import Run
 from utils.training import Learner
@@ -64,15 +68,16 @@ def test_forward_passes_of_full_batches_are_compiled(run, graphs):
     assert list(network.state_dict()) == list(plain.state_dict())
     for crops, mode in ((BS, True), (3, True), (2 * BS, False), (BS, False), (2, False), (BS, True)):
         image, before = torch.rand(crops, 3, 64, 64), len(graphs.runs)
-        found, expected = (run.forward(one.train(mode), image) for one in (network, plain))
+        found, expected = (
+            run.forward(one.train(mode), image, full=crops % BS == 0) for one in (network, plain)
+        )
         assert all(map(torch.equal, found, expected))
         assert graphs.runs[before:] == ([crops] if crops % BS == 0 else [])
     assert graphs.compiled == 3  # training; two numbers of crops in eval mode
     image, mask = torch.rand(BS, 3, 64, 64), torch.zeros(BS, 1, 1, 1)
-    assert all(map(torch.equal, run.forward(network, image, mask), run.forward(plain, image, mask)))
+    found, expected = (run.forward(one, image, mask, full=True) for one in (network, plain))
+    assert all(map(torch.equal, found, expected))
     assert graphs.compiled == 4
-    for tensors in (network.state_dict().values(), plain.state_dict().values()):
-        assert all(tensor.isfinite().all() for tensor in tensors)
     for name, tensor in plain.state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor), name
 
@@ -83,7 +88,7 @@ def test_agents_and_the_half_pass_are_compiled(run, graphs, build):
     plain_agent, agent = pair(run, lambda: build(run, network))
     for crops in (BS, 3):
         image, before = torch.rand(crops, 3, 64, 64), len(graphs.runs)
-        found = agent_logits(run, network, agent.train(), image)
+        found = agent_logits(run, network, agent.train(), image, full=crops == BS)
         run.compiled = False
         expected = agent_logits(run, plain, plain_agent.train(), image)
         run.compiled = True
@@ -98,9 +103,11 @@ def test_what_leaves_a_graph_is_copied(run, graphs):
     image = torch.rand(BS, 3, 64, 64)
     looked_at = []
     agent.register_forward_pre_hook(lambda _, features: looked_at.extend(features[0]))
-    kept = [*run.forward(network, image), *agent_logits(run, network, agent, image).values()]
+    logits = agent_logits(run, network, agent, image, full=True)
+    kept = [*run.forward(network, image, full=True), *logits.values(), *looked_at]
+    assert len(looked_at) == 5
     graph_memory = {tensor.untyped_storage().data_ptr() for tensor in graphs.outputs}
-    assert len(graph_memory) > len(kept)
+    assert len(graph_memory) == len(kept) == 1 + 2 + 5
     assert not graph_memory & {tensor.untyped_storage().data_ptr() for tensor in kept}
 
 
@@ -110,20 +117,44 @@ def test_training_steps_are_the_eager_ones(run, graphs):
     for crops in (BS, BS, 3, BS):
         image = torch.rand(crops, 3, 64, 64, generator=generator)
         for learner in (plain, network):
-            outputs = run.forward(learner.network.train(), image)
+            outputs = run.forward(learner.network.train(), image, full=crops == BS)
             learner.step(pose_loss(outputs, torch.zeros_like(outputs[0])))
     assert graphs.compiled == 1 and graphs.runs == [BS] * 3
     for name, tensor in plain.network.state_dict().items():
         assert torch.equal(network.network.state_dict()[name], tensor), name
 
 
-def test_a_ranks_share_of_a_batch_is_full(run, graphs, monkeypatch):
-    network = run.pose_network()
-    monkeypatch.setattr(ranks, "world", lambda: 2)
-    for crops, compiled in ((2, True), (4, True), (3, False)):
-        before = len(graphs.runs)
-        run.forward(network, torch.rand(crops, 3, 64, 64))
-        assert (len(graphs.runs) > before) == compiled
+def test_an_epochs_last_batch_is_not_full(run):
+    people = run.dataset.train
+    assert len(people) == BS
+    assert [run.full(batch) for batch in run.loader(people, "identity")] == [True]
+    assert [run.full(batch) for batch in run.loader(people[:3], "identity")] == [False]
+    some = some_people(3)
+    assert not run.full(some) and run.full(replace(some, before=1)) and run.full(replace(some, after=1))
+
+
+def test_a_compiler_that_does_not_work_ends_in_one_line(monkeypatch):
+    def broken(module, inputs):
+        raise RuntimeError("no Triton\nand more lines")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiling, "HOW", {"backend": broken})
+    with pytest.raises(UserError, match="--compile true: PyTorch's compiler does not work here") as error:
+        compiling.require_compiler(torch.device("cpu"))
+    assert "no Triton" in str(error.value) and len(str(error.value).splitlines()) == 1
+    monkeypatch.setattr(compiling, "HOW", {"backend": "eager"})
+    compiling.require_compiler(torch.device("cpu"))
+
+
+def test_on_a_gpu_the_compiler_is_tried_first_and_refuses_sync_bn(nasty_run, monkeypatch):
+    tried = []
+    monkeypatch.setattr("utils.runs.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("utils.runs.require_compiler", tried.append)
+    monkeypatch.setattr(nasty_run.opt, "compile", True)
+    assert Run(nasty_run.opt, nasty_run.folder).compiled and tried == [torch.device("cuda")]
+    monkeypatch.setattr(nasty_run.opt, "sync_bn", True, raising=False)
+    with pytest.raises(UserError, match="--sync_bn true with --compile true"):
+        Run(nasty_run.opt, nasty_run.folder)
 
 
 def test_on_the_cpu_nothing_is_compiled_and_the_log_says_so(nasty_run, monkeypatch):

@@ -213,9 +213,10 @@ def test_a_mistaken_call_can_be_corrected(calls, monkeypatch):
     calls.folder.joinpath("experiment.json").unlink()
     with pytest.raises(UserError, match="has results that no experiment has made"):
         calls("--in_res", 192)
-    calls.folder.joinpath("experiment.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read: another --exp_id"):
-        calls("--in_res", 192)
+    for damaged in ("{", "[]", "null", '{"settings": null}', '{"settings": {}}', '{"made_with": []}'):
+        calls.folder.joinpath("experiment.json").write_text(damaged)
+        with pytest.raises(UserError, match="cannot be read: another --exp_id"):
+            calls("--in_res", 192)
 
 
 @pytest.mark.slow

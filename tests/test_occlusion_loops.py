@@ -148,7 +148,7 @@ def test_a_part_of_a_batch_is_masked_as_in_the_whole():
 def share_of_the_cell(monkeypatch, chosen, hard, seed):
     """How likely the agent draws a cell, at first 1 in 16, if masking it loses half of the joints."""
 
-    def masked_pck(run, network, sample, drawn):
+    def masked_pck(run, network, people, sample, drawn):
         lost = torch.stack([(cells == chosen).any(dim=1) for cells in drawn])
         return 1 - 0.5 * lost.float() * hard
 

@@ -36,7 +36,7 @@ class ExperimentRecord:
                 ) from None
             self._write({"settings": self._settings, "made_with": []})
             return
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{self._path} cannot be read: another --exp_id starts anew") from error
         for name, value in self._settings.items():
             before = recorded.get(name, str(self._defaults[name]))  # a flag that is newer than the record
@@ -59,7 +59,11 @@ class ExperimentRecord:
         return self._read()["made_with"]
 
     def _read(self) -> dict:
-        return json.loads(self._path.read_text(encoding="utf-8"))
+        record = json.loads(self._path.read_text(encoding="utf-8"))
+        parts = (record.get("settings"), record.get("made_with")) if isinstance(record, dict) else ()
+        if [type(part) for part in parts] != [dict, list]:
+            raise ValueError("no record of an experiment")
+        return record
 
     def _write(self, record: dict) -> None:
         write_file(self._path, json.dumps(record, indent=1) + "\n")

@@ -47,11 +47,16 @@ def vote_rows(run: Run, people: People) -> Tensor:
 
 
 @torch.no_grad()
-def masked_pck(run: Run, network: nn.Module, sample: Sample, drawn: list[Tensor]) -> Tensor:
-    """PCK f32 [K, N] of N crops under K masks each, of cells int64 [N, M]; the network is in eval mode."""
+def masked_pck(
+    run: Run, network: nn.Module, people: PersonBatch, sample: Sample, drawn: list[Tensor]
+) -> Tensor:
+    """PCK f32 [K, N] of N people's crops under K masks each, of cells int64 [N, M].
+
+    The network is in eval mode.
+    """
     side, crops = grid_side(run), len(drawn)
     image, mask = sample.image.repeat(crops, 1, 1, 1), cell_mask(torch.cat(drawn), side)
-    heatmaps = run.forward(network, image, mask)[-1]
+    heatmaps = run.forward(network, image, mask, run.full(people))[-1]
     pck = [
         person_pckh(
             sample.predict(maps), sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold
@@ -136,9 +141,10 @@ def occlusion_grid(run: Run, network: nn.Module) -> tuple[Tensor, float]:
     masked = [PckCounter(run.dataset.threshold) for _ in range(side * side)]
     for people in progress(run.loader(run.dataset.valid, "identity"), "occlusion", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        plain.add(run.forward(network, sample.image)[-1], sample)
+        full = run.full(people)
+        plain.add(run.forward(network, sample.image, full=full)[-1], sample)
         for cell, counter in enumerate(masked):
             mask = cell_mask(torch.full((len(people), 1), cell, device=run.device), side)
-            counter.add(run.forward(network, sample.image, mask)[-1], sample)
+            counter.add(run.forward(network, sample.image, mask, full)[-1], sample)
     grid = torch.tensor([counter.read() for counter in masked], dtype=torch.float64)
     return grid.view(side, side), plain.read()

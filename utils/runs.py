@@ -21,7 +21,7 @@ from models import NETWORKS, PoseNetwork
 from utils import ranks
 from utils.caches import Caches
 from utils.checkpoint import file_identity, find_checkpoint, load_checkpoint, load_weights
-from utils.compiling import compile_passes, eager
+from utils.compiling import compile_passes, eager, require_compiler
 from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
 from utils.errors import UserError
 from utils.files import remove_abandoned
@@ -60,7 +60,11 @@ class Run:
             keep_freed_memory()
         set_precision(opt.precision)
         self.compiled = opt.compile and self.device.type == "cuda"
-        if opt.compile and not self.compiled:
+        if self.compiled:
+            if getattr(opt, "sync_bn", False):
+                raise UserError("--sync_bn true with --compile true: expected one of them, not both")
+            require_compiler(self.device)
+        elif opt.compile:
             log.info("--compile true changes nothing on the CPU, where compiled networks are no faster")
         self.generator = seeded_generator(opt.seed)
         flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
@@ -192,25 +196,28 @@ class Run:
         """The people's crops and heatmaps in the run's resolutions; see `data.augment.augment`."""
         return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
 
-    @contextmanager
-    def passes(self, crops: int) -> Iterator[None]:
-        """The context of networks' passes: bf16 with --precision bf16; eager where a batch is not full.
+    def full(self, people: PersonBatch) -> bool:
+        """Whether these are of a batch of --bs people, and not of an epoch's last one, if that is smaller.
 
-        crops: how many pass at once, one for each person of a batch or several.
+        Networks run compiled for full batches only, since each number of crops is compiled by itself.
         """
-        bs, rank, world = self.opt.bs, ranks.rank(), ranks.world()
-        share = bs * (rank + 1) // world - bs * rank // world  # of this rank, in training
-        smaller = crops % bs > 0 and crops % (share or bs) > 0
+        return people.total == self.opt.bs
+
+    @contextmanager
+    def passes(self, full: bool) -> Iterator[None]:
+        """The context of networks' passes: bf16 with --precision bf16; as if not compiled unless `full`."""
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
-        with bf16, eager(self.compiled and smaller):
+        with bf16, eager(self.compiled and not full):
             yield
 
-    def forward(self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None, full: bool = False
+    ) -> list[Tensor]:
         """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W].
 
-        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`.
+        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`. full: see `full`.
         """
         image = image.contiguous(memory_format=torch.channels_last)
-        with self.passes(len(image)):
+        with self.passes(full):
             outputs = network(image) if mask is None else network(image, mask)
         return [heatmaps.to(torch.float32, copy=self.compiled) for heatmaps in outputs]

@@ -78,6 +78,11 @@ def some_people(count):
     )
 
 
+def plain_forward(network, image, mask=None, full=False):
+    """A run's `forward` without a device, a memory format and a precision."""
+    return network(image) if mask is None else network(image, mask)
+
+
 def plain_run(seed=0, in_res=8):
     """What loops need of a run, without a data set."""
     return SimpleNamespace(
@@ -93,8 +98,9 @@ def plain_run(seed=0, in_res=8):
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
         generator=torch.Generator().manual_seed(seed),
         device=torch.device("cpu"),
-        passes=lambda crops: nullcontext(),
+        passes=lambda full: nullcontext(),
+        full=lambda people: False,
         compiled=False,
         augment=partial(augment, in_res=in_res, out_res=in_res // 4),
-        forward=lambda network, image, mask=None: network(image) if mask is None else network(image, mask),
+        forward=plain_forward,
     )

@@ -158,7 +158,7 @@ def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict
     """Whom an epoch's tables are of, by name; and the columns, by folder, of tables that every run has."""
     found, people = {folder: read_tables(folder, epoch) for folder in folders}, {}
     for name in TABLES:
-        whose = [{people for table, people in tables if table == name} for tables in found.values()]
+        whose = [{end for table, end in tables if table == name} for tables in found.values()]
         common = sorted(set.intersection(*whose))
         if common:
             people[name] = common[0]
