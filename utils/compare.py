@@ -77,6 +77,7 @@ def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()
         {arm.name: arm.pck[:, :, -1] for arm in comparison.arms},
         reference.name,
         {arm.name: pair_values(reference, arm, lambda one: one.pck[:, :, -1]) for arm in comparison.others},
+        comparison.updates,
     )
     log.info("written: %s", out / "compare.txt, .md, .png")
 

@@ -84,11 +84,12 @@ def plot_arms(
     arms: dict[str, np.ndarray],
     reference: str,
     differences: dict[str, np.ndarray],
+    updates: int | None,
 ) -> None:
     """PCK by epoch of each arm and, below, how it differs from the reference; bands reach over all runs.
 
     arms: shares [runs, epochs] by name. reference: an arm's name. differences: shares [pairs of runs, epochs]
-    by the other arm's name.
+    by the other arm's name. updates: of the pose network in the end; None: not known.
     """
     paired = {name: shares for name, shares in differences.items() if len(shares)}
     figure = Figure(figsize=(7, 7.5 if paired else 4.5), layout="constrained")
@@ -109,6 +110,6 @@ def plot_arms(
     for axes in panels[1:]:
         axes.axhline(0, color="0.3", linewidth=1)
         axes.set_ylabel(f"minus {reference}, runs with the same seed")
-    panels[-1].set_xlabel("epoch")
+    panels[-1].set_xlabel("epoch" if updates is None else f"epoch; the last ends after {updates:,} updates")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
