@@ -1,6 +1,7 @@
 """On a CUDA GPU: crops and networks as on the CPU, every stage from end to end, in every precision."""
 
 import math
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -106,17 +107,16 @@ def test_the_five_stages(tmp_path, precision):
     flags = (*place, "--gpu_id", 0, "--nThreads", 2)
     flags += ("--compile", "true") if precision == "compiled" else ("--precision", precision)
     pose = ("--load_prefix_pose", LAST["stack-hg.py"])
-    run_stage("stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 1)
-    run_stage(
-        "stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 2, "--load_prefix_pose", "lr-0.00025-0"
-    )
-    run_stage("stack-hg.py", *flags, *pose, "--eval_grid", "true")
-    run_stage("collect-scale-distri.py", *flags, *pose)
-    run_stage("collect-rotation-distri.py", *flags, *pose)
-    run_stage("pretrain-s-r-agent.py", *flags, *pose, "--nEpochs", 1)
+    stage = partial(run_stage, timeout=900)  # compiling takes minutes
+    stage("stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 1)
+    stage("stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 2, "--load_prefix_pose", "lr-0.00025-0")
+    stage("stack-hg.py", *flags, *pose, "--eval_grid", "true")
+    stage("collect-scale-distri.py", *flags, *pose)
+    stage("collect-rotation-distri.py", *flags, *pose)
+    stage("pretrain-s-r-agent.py", *flags, *pose, "--nEpochs", 1)
     joint = (*flags, *pose, "--load_prefix_sr", LAST["pretrain-s-r-agent.py"], "--is_train", "true")
-    run_stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 3, "--use_html", "true")
-    run_stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 4, "--load_checkpoint", "true")
+    stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 3, "--use_html", "true")
+    stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 4, "--load_checkpoint", "true")
     folder = tmp_path / "tiny" / f"joint-{LAST['stack-hg.py']}"
     rows = load_checkpoint(folder / "pose-lr-0.00025-3.pth.tar")["train_history"]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
