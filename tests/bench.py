@@ -40,7 +40,6 @@ from utils.runs import Run
 from utils.training import Learner
 
 REPEATS = 3
-FLOOR = ", floor"  # end of the name of what a stage is compared with
 
 stack_hg = importlib.import_module("stack-hg")
 pretrain = importlib.import_module("pretrain-s-r-agent")
@@ -78,12 +77,11 @@ def main() -> None:
         for bs in sizes:
             opt.bs = bs
             for way, speeds in measure_stages(run).items():
-                for stage, speed in speeds.items():
+                for stage, (speed, _) in speeds.items():
                     best[stage] = max(best.get(stage, (0.0, 0, "")), (speed, bs, way))
         say("\nbest: images a second, batch")
         for stage, (speed, bs, way) in best.items():
-            if not stage.endswith(FLOOR):
-                say(f"  {stage:<30}{speed:>10.1f}{bs:>6}, {way}")
+            say(f"  {stage:<30}{speed:>10.1f}{bs:>6}, {way}")
         opt.bs, run.compiled = sizes[0], False
         measure_displays(run, Learner(run.pose_network(), opt.lr))
 
@@ -102,13 +100,17 @@ def measure_data(run: Run) -> None:
         say(f"{name:<45}{1000 * median_seconds(work, run.device) / len(rows):>9.2f} ms")
 
 
-def measure_stages(run: Run) -> dict[str, dict[str, float]]:
-    """Print each stage beside its floors, for batches of --bs; images a second of both, by way and name."""
+def measure_stages(run: Run) -> dict[str, dict[str, tuple[float, float]]]:
+    """Print each stage beside its floors, for batches of --bs.
+
+    Returns:
+        By way and stage: images a second of the stage, and of its floor.
+    """
     speeds = {}
     for way in ("eager", "compiled") if run.device.type == "cuda" else ("eager",):
         began, run.compiled = time.perf_counter(), way == "compiled"
         try:
-            speeds[way] = {name: measured(run, work) for name, work in Work(run).parts().items()}
+            speeds[way] = Work(run).measure()
             said = f"measured in {time.perf_counter() - began:.0f} s"
         except torch.OutOfMemoryError as error:
             said = str(error).splitlines()[0]
@@ -117,19 +119,22 @@ def measure_stages(run: Run) -> dict[str, dict[str, float]]:
         gc.collect()  # networks refer to their compiled passes, and these to them
         torch.cuda.empty_cache()
     say("images a second" + " " * 17 + "".join(f"{way:>10}" + " " * 9 * len(speeds) for way in speeds))
-    for stage in dict.fromkeys(name.removesuffix(FLOOR) for of in speeds.values() for name in of):
+    for stage in dict.fromkeys(stage for of in speeds.values() for stage in of):
         cells = ""
         for of in speeds.values():
-            ratios = (f"{of[stage] / other[stage + FLOOR]:>9.2f}" for other in speeds.values())
-            cells += f"{of[stage]:>10.1f}" + "".join(ratios)
+            speed, floors = of[stage][0], (other[stage][1] for other in speeds.values())
+            cells += f"{speed:>10.1f}" + "".join(f"{speed / floor:>9.2f}" for floor in floors)
         say(f"  {stage:<30}{cells}")
     say("  (behind each: its ratio to the floor of " + ", and of ".join(speeds) + " networks)")
     return speeds
 
 
-def measured(run: Run, work: tuple[Callable[[], object], int]) -> float:
-    """People a second of work on a number of people."""
-    return work[1] / median_seconds(work[0], run.device)
+def uniform_rows(people: int, device: torch.device) -> dict[str, Tensor]:
+    """Uniform distributions [people, bins] by kind."""
+    return {
+        kind.name: torch.full((people, len(kind.means)), 1 / len(kind.means), device=device)
+        for kind in KINDS.values()
+    }
 
 
 class Unread:
@@ -147,33 +152,29 @@ class Work:
         self.run, self.people = run, people
         self.pose = Learner(run.pose_network(), opt.lr)
         self.agent = Learner(build_agent(run, self.pose.network), opt.agent_lr)
-        self.rows = {
-            kind.name: torch.full((len(people), len(kind.means)), 1 / len(kind.means), device=run.device)
-            for kind in KINDS.values()
-        }
+        self.rows = uniform_rows(len(people), run.device)
         self.loaders = {
             name: run.loader(people, name, run.generator) for name in ("random", "identity", "drawn")
         }
 
-    def parts(self) -> dict[str, tuple[Callable[[], object], int]]:
-        """By name: the work, and on how many people."""
-        count = len(self.people)
+    def measure(self) -> dict[str, tuple[float, float]]:
+        """By stage: people a second of its work, and of its floor."""
         batch = next(iter(self.loaders["random"]))
         crops = self.run.augment(batch, Augmentation.random(len(batch), self.run.generator))
-        rounds = -(-count // self.run.opt.bs)
-        floor, ready = (
-            Floor(self.run, self.pose, self.agent, crops.image, crops.heatmap, rounds),
-            rounds * len(batch),
-        )
+        count, rounds = len(self.people), -(-len(self.people) // self.run.opt.bs)
+        floor = Floor(self.run, self.pose, self.agent, crops.image, crops.heatmap, rounds)
+        parts = {
+            "stage 1": (self.stage_1, floor.plain),
+            "collecting a kind": (self.collecting, floor.collect),
+            "pretraining the agent": (self.pretraining, floor.pretrain),
+            "stage 3": (self.stage_3, floor.joint),
+        }
         return {
-            "stage 1": (self.stage_1, count),
-            "stage 1" + FLOOR: (floor.plain, ready),
-            "collecting a kind": (self.collecting, count),
-            "collecting a kind" + FLOOR: (floor.collect, ready),
-            "pretraining the agent": (self.pretraining, count),
-            "pretraining the agent" + FLOOR: (floor.pretrain, ready),
-            "stage 3": (self.stage_3, count),
-            "stage 3" + FLOOR: (floor.joint, ready),
+            stage: (
+                count / median_seconds(work, self.run.device),
+                rounds * len(batch) / median_seconds(passes, self.run.device),
+            )
+            for stage, (work, passes) in parts.items()
         }
 
     def stage_1(self) -> None:
@@ -241,10 +242,7 @@ class Floor:
         self.run, self.pose, self.agent, self.rounds = run, pose, agent, rounds
         self.image = image.contiguous(memory_format=torch.channels_last)
         self.heatmap = heatmap
-        self.uniform = {
-            kind.name: torch.full((len(image), len(kind.means)), 1 / len(kind.means), device=run.device)
-            for kind in KINDS.values()
-        }
+        self.uniform = uniform_rows(len(image), run.device)
 
     def _forward(self, times: int) -> None:
         self.pose.network.eval()
