@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import math
 import time
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -180,7 +179,7 @@ def train_pose(
         augmentation = people.own(Augmentation.random(people.total, run.generator))
         turn, mask = turns[index % len(turns)], None
         if turn == SCALE_ROTATION:
-            augmentation = replace(augmentation, **drawn_fields(run, pose, agents[turn], people))
+            augmentation = augmentation.with_draws(drawn_augmentation(run, pose, agents[turn], people))
         sample = run.augment(people, augmentation)
         if turn == OCCLUSION:
             mask = drawn_mask(run, pose, agents[turn], people, sample.image)
@@ -197,15 +196,14 @@ def train_pose(
     }
 
 
-def drawn_fields(run: Run, pose: Learner, agent: Learner, people: PersonBatch) -> dict[str, Tensor]:
-    """What takes the place of random scales and rotations, [N] by the fields of `Augmentation`."""
+def drawn_augmentation(run: Run, pose: Learner, agent: Learner, people: PersonBatch) -> Augmentation:
+    """The scales and rotations of N people that take the place of random ones."""
     if run.opt.agent_draws == "uniform":
         logits = uniform_logits(people)
     else:
         with torch.no_grad():
             logits = look(run, pose.network, agent.network, people)
-    drawn, _ = draw(logits, people, run.generator)
-    return {kind.field: getattr(drawn, kind.field) for kind in KINDS.values()}
+    return draw(logits, people, run.generator)[0]
 
 
 def drawn_mask(run: Run, pose: Learner, agent: Learner, people: PersonBatch, image: Tensor) -> Tensor:

@@ -108,6 +108,18 @@ class Augmentation:
         names = [one.name for one in fields(Augmentation)]
         return Augmentation(*(torch.cat([getattr(one, name) for one in augmentations]) for name in names))
 
+    def with_draws(self, drawn: "Augmentation") -> "Augmentation":
+        """What an agent draws, of every kind, in place of this augmentation's own values.
+
+        The agent draws for people who are not mirrored. For one whom this augmentation mirrors, a value of an
+        odd kind changes its sign: the crop is then the mirror image of the one that the agent has in mind.
+        """
+        sign = torch.where(self.flip, -1.0, 1.0)
+        values = {
+            kind.field: getattr(drawn, kind.field) * (sign if kind.odd else 1.0) for kind in KINDS.values()
+        }
+        return replace(self, **values)
+
     def only(self, *names: str) -> "Augmentation":
         """The named fields of this augmentation; the others do nothing."""
         identity = Augmentation.identity(len(self))

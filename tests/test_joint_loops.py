@@ -227,7 +227,9 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     assert row["train_loss"] == pytest.approx(expected)
     assert (look.log2_scale == 0).all()
     assert (look.color == 1).all()
-    for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", odd.rotation, 0)):
+    unmirrored = torch.where(odd.flip, -odd.rotation, odd.rotation)  # the agent looks at people as they are
+    assert 0 < odd.flip.sum() < len(odd)
+    for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", unmirrored, 0)):
         assert ((value - KINDS[kind].means[side]).abs() <= 1.001 * KINDS[kind].std).all()
     for random in (even, last):
         assert (random.log2_scale.abs() <= 0.5).all()

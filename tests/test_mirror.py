@@ -42,6 +42,21 @@ def test_a_mirrored_persons_bins_are_the_mirror_images_of_these(kind):
         assert (mirrored.image - wrong).abs().amax(dim=(1, 2, 3)).view(-1, 3)[[0, 6]].min() > 0.1
 
 
+def test_a_mirrored_persons_crop_is_the_mirror_image_of_what_was_drawn():
+    people, random = some_people(4), Augmentation.random(4, torch.Generator().manual_seed(0))
+    drawn = Augmentation.fixed(4, -0.4, 40.0)
+    flip = torch.tensor([True, False, True, False])
+    merged = replace(random, flip=flip).with_draws(drawn)
+    assert merged.rotation.tolist() == [-40, 40, -40, 40]
+    assert torch.equal(merged.log2_scale, drawn.log2_scale) and torch.equal(merged.color, random.color)
+    wanted = augment(people, replace(drawn, color=random.color), RES, RES)
+    found = augment(people, merged, RES, RES)
+    assert_close(found.image, torch.where(flip.view(4, 1, 1, 1), wanted.image.flip(-1), wanted.image))
+    there, points = found.in_crop(found.points, RES), wanted.in_crop(wanted.points, RES)
+    across = torch.stack((RES - points[..., 0], points[..., 1]), dim=-1)[:, MIRROR]
+    assert_close(there, torch.where(flip.view(4, 1, 1), across, points), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.odd], ids=lambda kind: kind.name)
 def test_bins_of_an_odd_kind_are_symmetric(kind):
     assert kind.means == tuple(-mean for mean in reversed(kind.means))
