@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from data.augment import PersonBatch
 from data.augmentation import Augmentation
@@ -29,7 +29,6 @@ from utils.checkpoint import (
     load_weights,
     newest_checkpoint,
 )
-from utils.devices import epoch_seed
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
 from utils.display.occlusion import cells_section, hidden_gallery, occlusion_gallery
@@ -45,8 +44,6 @@ from utils.occlusion import OcclusionRecord, agent_cells, grid_side, masked_pck
 from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
-
-UNIFORM = 1  # stream of draws with which the agent's are compared, so that no other draw depends on them
 
 
 def main() -> None:
@@ -71,7 +68,7 @@ def main() -> None:
 
 def train(run: Run, resumed: Path | None) -> None:
     """Alternate between the pose network and the agents, an epoch each; each epoch is scored and saved."""
-    opt = run.opt
+    opt, streams = run.opt, run.streams
     pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
     checkpoint = None
     if resumed is None:
@@ -84,15 +81,13 @@ def train(run: Run, resumed: Path | None) -> None:
     agents = load_agents(run, pose.network, checkpoint, resumed)
     kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
     train_loader = run.loader(
-        run.dataset.train, "drawn" if SCALE_ROTATION in agents else "random", run.generator
+        run.dataset.train, "drawn" if SCALE_ROTATION in agents else "random", streams.order
     )
-    # The agents' training draws apart, so that the pose network sees the same with and without it.
-    agent_generator = Generator()
     trained = {
-        name: run.loader(run.dataset.train, margin, agent_generator, scored=True)
-        for name, margin, draws in (
-            (SCALE_ROTATION, "drawn", opt.agent_draws),
-            (OCCLUSION, "identity", opt.occ_draws),
+        name: run.loader(run.dataset.train, margin, order, scored=True)
+        for name, margin, draws, order in (
+            (SCALE_ROTATION, "drawn", opt.agent_draws, streams.agent_training),
+            (OCCLUSION, "identity", opt.occ_draws, streams.occlusion_training),
         )
         if name in agents and draws == "learned"
     }
@@ -101,6 +96,7 @@ def train(run: Run, resumed: Path | None) -> None:
     with Report(run, "joint-train-pose-s-r-agent", pose, "pose-training-summary.txt") as report:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
+            streams.start(pose.epoch)
             lr = scheduled_lr(opt.lr, pose.epoch)
             pose.set_lr(lr)
             for agent in agents.values():
@@ -108,10 +104,9 @@ def train(run: Run, resumed: Path | None) -> None:
             pose_row = train_pose(run, pose, agents, train_loader, report)
             pose_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, pose_seconds)
-            agent_generator.manual_seed(epoch_seed(opt.seed, pose.epoch))
             agent_row, hardest = {}, dict.fromkeys(agents, ())
             for name, loader in trained.items():
-                record = TRAINING[name](run, pose, agents[name], loader, report, agent_generator)
+                record = TRAINING[name](run, pose, agents[name], loader, report)
                 agent_row |= record.row(pose.history)
                 hardest[name] = record.hardest()
             train_seconds = time.monotonic() - began
@@ -176,7 +171,7 @@ def train_pose(
 
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = people.own(Augmentation.random(people.total, run.generator))
+        augmentation = people.own(Augmentation.random(people.total, run.streams.random))
         turn, mask = turns[index % len(turns)], None
         if turn == SCALE_ROTATION:
             augmentation = augmentation.with_draws(drawn_augmentation(run, pose, agents[turn], people))
@@ -203,7 +198,7 @@ def drawn_augmentation(run: Run, pose: Learner, agent: Learner, people: PersonBa
     else:
         with torch.no_grad():
             logits = look(run, pose.network, agent.network, people)
-    return draw(logits, people, run.generator)[0]
+    return draw(logits, people, run.streams.agent)[0]
 
 
 def drawn_mask(run: Run, pose: Learner, agent: Learner, people: PersonBatch, image: Tensor) -> Tensor:
@@ -214,12 +209,10 @@ def drawn_mask(run: Run, pose: Learner, agent: Learner, people: PersonBatch, ima
     else:
         with torch.no_grad():
             logits = agent_logits(run, pose.network, agent.network, image, run.full(people))[OCCLUSION]
-    return cell_mask(agent_cells(logits, people, run.generator), side)
+    return cell_mask(agent_cells(logits, people, run.streams.occlusion), side)
 
 
-def train_agent(
-    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report, generator: Generator
-) -> AgentRecord:
+def train_agent(run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report) -> AgentRecord:
     """One pass over people who have PCK, or --agent_iters batches of it; what the agent did and learned.
 
     Each person is seen under a random scale alone, a random rotation alone, the agent's scale alone and the
@@ -228,15 +221,14 @@ def train_agent(
     """
     pose.network.eval()
     agent.network.train()
-    record = AgentRecord()
-    uniform_generator = Generator().manual_seed(epoch_seed(run.opt.seed, pose.epoch, UNIFORM))
+    record, generator = AgentRecord(), run.streams.agent_training
     iters = min(len(loader), run.opt.agent_iters or len(loader))
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, agent", run.opt.bs, iters)
     for index, people in enumerate(bar):
         logits = look(run, pose.network, agent.parallel, people)
         drawn, bins = draw(logits, people, generator)
         random = people.own(Augmentation.random(people.total, generator))
-        uniform, _ = draw(uniform_logits(people), people, uniform_generator)
+        uniform, _ = draw(uniform_logits(people), people, run.streams.uniform)
         pck = tried(run, pose, people, random, drawn)
         # Apart: to the last bit, what a network finds may depend on the number of crops in its batch.
         pck_uniform = tried(run, pose, people, uniform)
@@ -259,7 +251,7 @@ def tried(run: Run, pose: Learner, people: PersonBatch, *draws: Augmentation) ->
 
 
 def train_occlusion(
-    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report, generator: Generator
+    run: Run, pose: Learner, agent: Learner, loader: PatchLoader, report: Report
 ) -> OcclusionRecord:
     """As `train_agent`, for the occlusion agent.
 
@@ -268,7 +260,7 @@ def train_occlusion(
     """
     pose.network.eval()
     agent.network.train()
-    record = OcclusionRecord()
+    record, generator = OcclusionRecord(), run.streams.occlusion_training
     iters = min(len(loader), run.opt.agent_iters or len(loader))
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, occlusion", run.opt.bs, iters)
     for index, people in enumerate(bar):

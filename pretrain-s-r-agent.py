@@ -80,7 +80,7 @@ def train(run: Run, task: Task, prefix: str | None) -> None:
         checkpoint = load_agent(run, agent.network, path)
     kept = fresh_or_resumed(run, agent, checkpoint, path, task.resume_flag)
     train_people, valid_people = run.dataset.train, run.dataset.valid
-    train_loader = run.loader(train_people, "identity", run.generator, scored=True)
+    train_loader = run.loader(train_people, "identity", run.streams.order, scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
     train_rows = task.rows(run, "train", train_people)
     valid_rows = task.rows(run, "val", valid_people)
@@ -88,6 +88,7 @@ def train(run: Run, task: Task, prefix: str | None) -> None:
     with Report(run, "pretrain-s-r-agent", agent) as report:
         while agent.epoch < opt.nEpochs:
             began = time.monotonic()
+            run.streams.start(agent.epoch)
             agent.set_lr(opt.lr)
             trained = train_epoch(run, network, agent, train_loader, train_rows, report)
             train_seconds = time.monotonic() - began
@@ -173,7 +174,7 @@ def train_epoch(
         augmentation = Augmentation.identity(len(people))
         targets = {kind: row[people.index] for kind, row in rows.items()}
         if run.opt.mirror:
-            augmentation = people.own(Augmentation.mirrored(people.total, run.generator))
+            augmentation = people.own(Augmentation.mirrored(people.total, run.streams.random))
             targets = mirrored(targets, augmentation.flip.to(run.device))
         sample = run.augment(people, augmentation)
         logits = agent_logits(run, network, agent.parallel, sample.image, run.full(people))

@@ -54,12 +54,13 @@ def train(run: Run) -> None:
     pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
     checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None
     kept = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
-    train_loader = run.loader(run.dataset.train, "random", run.generator)
+    train_loader = run.loader(run.dataset.train, "random", run.streams.order)
     valid_loader = run.loader(run.dataset.valid, "identity")
 
     with Report(run, "stack-hg", pose) as report:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
+            run.streams.start(pose.epoch)
             lr = scheduled_lr(opt.lr, pose.epoch)
             pose.set_lr(lr)
             trained = train_epoch(run, pose, train_loader, report)
@@ -91,7 +92,7 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
     means, pck = Means("loss"), PckCounter(run.dataset.threshold)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = people.own(Augmentation.random(people.total, run.generator))
+        augmentation = people.own(Augmentation.random(people.total, run.streams.random))
         sample = run.augment(people, augmentation)
         outputs = run.forward(pose.parallel, sample.image, full=run.full(people))
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)

@@ -92,7 +92,7 @@ def measure_data(run: Run) -> None:
     patches = Patches(people, run.dataset.root, run.opt.in_res, MARGINS["random"])
     rows = list(range(min(run.opt.bs, len(people))))
     batch = patches[rows].to(run.device)
-    random = Augmentation.random(len(rows), run.generator)
+    random = Augmentation.random(len(rows), run.streams.random)
     for name, work in (
         (f"load a patch of {patches.res} px, one process", lambda: patches[rows]),
         ("augment a person", lambda: run.augment(batch, random)),
@@ -154,13 +154,13 @@ class Work:
         self.agent = Learner(build_agent(run, self.pose.network), opt.agent_lr)
         self.rows = uniform_rows(len(people), run.device)
         self.loaders = {
-            name: run.loader(people, name, run.generator) for name in ("random", "identity", "drawn")
+            name: run.loader(people, name, run.streams.order) for name in ("random", "identity", "drawn")
         }
 
     def measure(self) -> dict[str, tuple[float, float]]:
         """By stage: people a second of its work, and of its floor."""
         batch = next(iter(self.loaders["random"]))
-        crops = self.run.augment(batch, Augmentation.random(len(batch), self.run.generator))
+        crops = self.run.augment(batch, Augmentation.random(len(batch), self.run.streams.random))
         count, rounds = len(self.people), -(-len(self.people) // self.run.opt.bs)
         floor = Floor(self.run, self.pose, self.agent, crops.image, crops.heatmap, rounds)
         parts = {
@@ -193,7 +193,7 @@ class Work:
     def stage_3(self) -> None:
         loader = self.loaders["drawn"]
         joint.train_pose(self.run, self.pose, {joint.SCALE_ROTATION: self.agent}, loader, Unread())
-        joint.train_agent(self.run, self.pose, self.agent, loader, Unread(), self.run.generator)
+        joint.train_agent(self.run, self.pose, self.agent, loader, Unread())
 
 
 def measure_displays(run: Run, pose: Learner) -> None:
@@ -201,7 +201,7 @@ def measure_displays(run: Run, pose: Learner) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # of the run: its epochs would stand between the lines
     say("\nan epoch of stage 1 with its validation and report")
     loaders = (
-        run.loader(run.dataset.train, "random", run.generator),
+        run.loader(run.dataset.train, "random", run.streams.order),
         run.loader(run.dataset.valid, "identity"),
     )
     seconds = {False: [], True: []}

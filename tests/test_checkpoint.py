@@ -96,7 +96,7 @@ def test_what_is_saved_is_loaded(checkpoint, tmp_path):
         network = pose_network(seed=1)
         load_weights(network, loaded, tmp_path / file, SIZE)
         assert_equal_weights(network, checkpoint["state_dict"])
-        assert loaded["epoch"] == 3 and torch.equal(loaded["generator"], checkpoint["generator"])
+        assert loaded["epoch"] == 3
         assert History.of_checkpoint(loaded).rows == checkpoint["train_history"]
     for file in mats:
         assert (tmp_path / file).read_bytes() == b"predictions"

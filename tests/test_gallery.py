@@ -23,7 +23,8 @@ def test_galleries_leave_training_as_it_was(nasty_run):
     network.bn1.eval()
     state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}
     modes = [module.training for part in (network, agent) for module in part.modules()]
-    draws = nasty_run.generator.get_state(), torch.get_rng_state()
+    generators = [one for one in vars(nasty_run.streams).values() if isinstance(one, torch.Generator)]
+    draws = [one.get_state() for one in (*generators, torch.default_generator)]
     hardest_gallery(
         nasty_run, network, [{"row": 0, "kind": "scale", "value": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
     )
@@ -31,9 +32,8 @@ def test_galleries_leave_training_as_it_was(nasty_run):
     assert modes == [module.training for part in (network, agent) for module in part.modules()]
     for part in (network, agent):
         assert all(torch.equal(state[name], value) for name, value in part.state_dict().items())
-    assert torch.equal(draws[0], nasty_run.generator.get_state()) and torch.equal(
-        draws[1], torch.get_rng_state()
-    )
+    for state, one in zip(draws, (*generators, torch.default_generator), strict=True):
+        assert torch.equal(state, one.get_state())
     assert agent_gallery(nasty_run, network, agent, 3) == first
 
 

@@ -16,6 +16,7 @@ from data.kinds import KINDS
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import HARDEST, AgentRecord, build_agent, draw
+from utils.devices import Streams
 from utils.history import History
 from utils.metrics import SCORED_JOINTS, pck_counts
 from utils.runs import Run
@@ -27,7 +28,7 @@ CHI_SQUARE_999 = 22.46  # 6 degrees of freedom
 
 def drawn_by(scale, rotation, people, run):
     logits = SCRIPT.look(run, Blind(), Stubborn(scale, rotation), people)
-    return *draw(logits, people, run.generator), logits
+    return *draw(logits, people, run.streams.agent), logits
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 0.02)
     pose = SimpleNamespace(network=Blind(), epoch=0, history=SimpleNamespace(rows=[]))
     run = plain_run(seed)
-    record = SCRIPT.train_agent(run, pose, agent, [some_people(24)] * batches, Silent(), run.generator)
+    record = SCRIPT.train_agent(run, pose, agent, [some_people(24)] * batches, Silent())
     row = record.row(History())
     assert (row[f"{kind}_gap"] > 0) == hard
     assert row["rotation_gap" if kind == "scale" else "scale_gap"] == 0
@@ -130,7 +131,7 @@ def test_choosing_is_compared_with_the_agents_own_range(monkeypatch):
     for answer in (sure, unsure):
         seen, run, agent = [], plain_run(), Learner(Stubborn(unsure.clone(), answer.clone()), 1e-9)
         pose = SimpleNamespace(network=Blind(), epoch=0)
-        record = SCRIPT.train_agent(run, pose, agent, [some_people(50)] * 40, Silent(), run.generator)
+        record = SCRIPT.train_agent(run, pose, agent, [some_people(50)] * 40, Silent())
         row = record.row(History())
         uniform = torch.cat([augmentation.rotation[50:] for augmentation in seen[1::2]])
         counts = (uniform / 20).round().long().add(3).bincount(minlength=7).double()
@@ -151,11 +152,11 @@ def test_uniform_draws_change_no_other(monkeypatch):
     )
     run, people, level = plain_run(3), some_people(9), torch.zeros(1, 7)
     pose = SimpleNamespace(network=Blind(), epoch=0)
-    SCRIPT.train_agent(run, pose, Learner(Stubborn(level, level), 1e-9), [people], Silent(), run.generator)
-    alone = torch.Generator().manual_seed(3)
+    SCRIPT.train_agent(run, pose, Learner(Stubborn(level, level), 1e-9), [people], Silent())
+    alone = Streams(3).agent_training
     draw({kind: level.expand(9, 7) for kind in KINDS}, people, alone)
     Augmentation.random(9, alone)
-    assert torch.equal(run.generator.get_state(), alone.get_state())
+    assert torch.equal(run.streams.agent_training.get_state(), alone.get_state())
 
 
 def test_hardest_draws_of_an_epoch_are_kept():
@@ -184,10 +185,10 @@ def learner_state(learner):
 def test_agents_epoch_leaves_the_pose_network_alone(run):
     pose = Learner(run.pose_network(), 1e-3)
     agent = Learner(build_agent(run, pose.network), 1e-3)
-    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    loader = run.loader(run.dataset.train, "drawn", run.streams.order)
     pose.network.train()
     before, agent_before = learner_state(pose), learner_state(agent)
-    record = SCRIPT.train_agent(run, pose, agent, loader, Silent(), run.generator)
+    record = SCRIPT.train_agent(run, pose, agent, loader, Silent())
     assert_close(learner_state(pose), before, atol=0, rtol=0)
     assert all(parameter.grad is None for parameter in pose.network.parameters())
     changed = [
@@ -210,7 +211,7 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
         return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
     monkeypatch.setattr(run, "augment", recorded)
-    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    loader = run.loader(run.dataset.train, "drawn", run.streams.order)
     before, agent_before = learner_state(pose), learner_state(agent)
     losses, step = [], pose.step
     pose.step = lambda *loss: losses.append(step(*loss)) or losses[-1]
@@ -277,13 +278,13 @@ def test_the_network_that_learns_is_in_train_mode_and_the_other_in_eval_mode(run
     pose = Learner(run.pose_network(), 1e-3)
     agent = Learner(build_agent(run, pose.network), 1e-3)
     pose.network.eval()
-    loader = run.loader(run.dataset.train, "drawn", run.generator)
+    loader = run.loader(run.dataset.train, "drawn", run.streams.order)
     agent_before = learner_state(agent)
     SCRIPT.train_pose(run, pose, {"agent": agent}, loader, Silent())
     assert pose.network.training and not agent.network.training
     assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
     report = Silent()
-    record = SCRIPT.train_agent(run, pose, agent, loader, report, run.generator)
+    record = SCRIPT.train_agent(run, pose, agent, loader, report)
     assert [heard[:2] for heard in report.heard] == [(0, k) for k in range(3)]
     assert report.heard[-1][2] == record.means.read()
     assert agent.network.training and not pose.network.training

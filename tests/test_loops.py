@@ -20,6 +20,7 @@ from data.kinds import KINDS
 from models.losses import distribution_loss, pose_loss
 from utils.agents import AgentRecord, agent_logits, constant_loss
 from utils.collect import bin_pck, summary
+from utils.devices import Streams
 from utils.evaluation import crop_pck, evaluate, evaluation_grid, flip_tested_heatmaps
 from utils.history import History
 from utils.metrics import person_pckh
@@ -51,7 +52,7 @@ def watched_run(seed=0):
 def test_stage_1_trains_on_random_augmentation():
     (run, used), loader = watched_run(seed=4), batches([3, 1, 4], [0, 9, 2, 5])
     STAGE1.train_epoch(run, Learner(Filter(), 1e-3), loader, Silent())
-    draws = torch.Generator().manual_seed(4)
+    draws = Streams(4).random
     for augmentation, people in zip(used, loader, strict=True):
         for name, value in vars(Augmentation.random(len(people), draws)).items():
             assert torch.equal(getattr(augmentation, name), value), name
@@ -270,7 +271,7 @@ def test_the_agent_looks_without_changing_the_pose_network(training):
 
 def test_crops_are_scored_augmentation_by_augmentation():
     run, (people,) = plain_run(in_res=RES), batches([1, 2, 3])
-    parts = [Augmentation.random(3, run.generator) for _ in range(4)]
+    parts = [Augmentation.random(3, run.streams.random) for _ in range(4)]
     together = crop_pck(run, Filter(), people, Augmentation.cat(parts))
     assert together.shape == (4, 3)
     assert torch.equal(together, torch.cat([crop_pck(run, Filter(), people, part) for part in parts]))

@@ -156,7 +156,7 @@ def share_of_the_cell(monkeypatch, chosen, hard, seed):
     agent, run = Learner(Heart(SIDE), 0.02), small_run(seed)
     run.augment = lambda people, augmentation: SimpleNamespace(image=torch.zeros(len(people), 3, 4, 4))
     pose = SimpleNamespace(network=Watched(), epoch=0)
-    record = SCRIPT.train_occlusion(run, pose, agent, [some_people(24)] * 120, Silent(), run.generator)
+    record = SCRIPT.train_occlusion(run, pose, agent, [some_people(24)] * 120, Silent())
     row = record.row(History())
     assert (row["occlusion_gap"] > 0) == hard
     assert row["occlusion_gap"] == pytest.approx(record.means.read()["occlusion_gap"], abs=1e-6)

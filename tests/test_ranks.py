@@ -118,7 +118,7 @@ def test_ranks_learn_as_one_process(root):
     printed, errors = finished(process)
     assert process.returncode == 0, printed + errors
     there, here = torch.load(root / "ranks.pt", weights_only=True), train(root / "data")
-    assert torch.equal(there.pop("generator"), here.pop("generator"))
+    assert_close(there.pop("streams"), here.pop("streams"), atol=0, rtol=0)
     assert_close(there, here, atol=1e-5, rtol=1e-4)
     assert here["row"]["train_pck"] > 0
     assert here["agent_row"]["reward_share"] > 0
@@ -154,7 +154,7 @@ def alone(root):
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_make_what_one_process_makes(root, alone, world):
-    """From one checkpoint the same files of predictions, grid and distributions, and the same draws."""
+    """From one checkpoint the same files of predictions, grid and distributions."""
     folder = root / f"ranks-{world}" / "tiny"
     folder.mkdir(parents=True)
     (folder / f"{POSE}.pth.tar").write_bytes((alone / f"{POSE}.pth.tar").read_bytes())
@@ -171,7 +171,6 @@ def test_ranks_make_what_one_process_makes(root, alone, world):
         assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
     for name in (f"{agent}/lr-0.00025-0.pth.tar", f"joint-{POSE}/pose-lr-0.00025-1.pth.tar"):
         there, here = load_checkpoint(folder / name), load_checkpoint(alone / name)
-        assert torch.equal(there["generator"], here["generator"])
         row, expected = there["train_history"][-1], here["train_history"][-1]
         assert row.keys() == expected.keys()
         for field in ("train_loss", "valid_loss"):  # not equal: batch statistics are of a rank's own people
@@ -180,7 +179,7 @@ def test_ranks_make_what_one_process_makes(root, alone, world):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_ranks(root, alone):
+def test_a_run_goes_on_with_another_number_of_ranks(root):
     first = (STAGE_1, *place(root, "more"), "--is_train", "true", "--nEpochs", 1)
     go_on = (*first[:-1], 2, "--load_prefix_pose", POSE)
     run_ranks(2, first)
@@ -188,10 +187,6 @@ def test_a_run_goes_on_with_another_number_of_ranks(root, alone):
     folder = root / "more" / "tiny"
     rows = load_checkpoint(folder / "lr-0.00025-1.pth.tar")["train_history"]
     assert [row["epoch"] for row in rows] == [0, 1]
-    earlier = alone / f"{POSE}.pth.tar"
-    assert torch.equal(
-        load_checkpoint(folder / f"{POSE}.pth.tar")["generator"], load_checkpoint(earlier)["generator"]
-    )
 
 
 def error_lines(errors):

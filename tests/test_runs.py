@@ -17,7 +17,7 @@ from data.demo import ANNOTATIONS
 from data.kinds import KINDS
 from models.hourglass import StackedHourglass
 from utils import files
-from utils.devices import choose_device
+from utils.devices import Streams, choose_device
 from utils.display.evaluation import report_evaluation
 from utils.display.events import read_events
 from utils.display.report import Report
@@ -68,7 +68,7 @@ def test_loaders(nasty_run, monkeypatch):
     with pytest.raises(UserError, match="no people"):
         nasty_run.loader(people[:0], "identity")
     with pytest.raises(UserError, match="at least two"):
-        nasty_run.loader(people[:1], "identity", nasty_run.generator)
+        nasty_run.loader(people[:1], "identity", nasty_run.streams.order)
     people.normalizer[:] = 0
     for some in (people, people[:1]):
         with pytest.raises(UserError, match=f"none of {len(some)} training people has PCK"):
@@ -359,3 +359,17 @@ def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog)
         write_file(tmp_path / "b", "text")
     assert "not locked on this system" in caplog.text
     assert {path.name for path in tmp_path.iterdir()} == {".a.01234567.tmp", "b"}
+
+
+def test_every_stream_draws_anew_in_every_epoch_by_the_seed():
+    def firsts(seed, epoch, before=0):
+        streams = Streams(seed)
+        generators = [one for one in vars(streams).values() if isinstance(one, torch.Generator)]
+        for one in generators[:before]:
+            torch.rand(5, generator=one)  # that one has drawn moves no other and no later epoch
+        streams.start(epoch)
+        return [torch.rand(1, generator=one).item() for one in generators]
+
+    found = [firsts(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({value for values in found for value in values}) == 6 * len(found[0])
+    assert firsts(1, 2, before=2) == found[-1]

@@ -228,7 +228,7 @@ def test_agents_epochs_leave_the_pose_network_alone(experiment):
     before = copied_state(network)
     agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
     rows = script.collected_rows(run, "train", run.dataset.train)
-    loader = run.loader(run.dataset.train, "identity", run.generator)
+    loader = run.loader(run.dataset.train, "identity", run.streams.order)
 
     class Quiet:
         def batch(self, bar, epoch, batch, read):
@@ -251,7 +251,7 @@ def test_resumed_run_equals_the_uninterrupted_one(experiment, changeable):
 
 
 def test_mirroring_and_weight_decay_resume_exactly(changeable):
-    """What an epoch mirrors is drawn from the run's generator; the rate of decay is that of the flag."""
+    """What an epoch mirrors is drawn from the seed and the epoch; the rate of decay is that of the flag."""
     folder, flags = changeable.agent_folder, (*changeable.flags, "--mirror", "true", "--weight_decay", 0.01)
     name = "lr-0.00025-1.pth.tar"
     run_here(PRETRAIN, *flags, "--nEpochs", 2, "--overwrite", "true")

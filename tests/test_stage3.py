@@ -328,8 +328,8 @@ def test_joint_checkpoint_without_its_agent_is_an_error(joint, tmp_path):
     assert "agent-lr-0.00005-3.pth.tar" in refusal(JOINT, *flags)
 
 
-def seen_by(experiment, folder, draws, monkeypatch):
-    """The rows and augmentations that the pose network trains on in two epochs, and the agent's weights."""
+def seen_by(experiment, folder, arm, monkeypatch):
+    """The rows and augmentations that the pose network trains on in three epochs, update by update."""
     made, seen = experiment.copy(folder), []
     plain = Run.augment
 
@@ -338,28 +338,40 @@ def seen_by(experiment, folder, draws, monkeypatch):
             seen.append((people.index.tolist(), augmentation))
         return plain(run, people, augmentation)
 
+    flags = ("--is_train", "true", "--nEpochs", 4, "--use_html", "true")
     with monkeypatch.context() as patched:
         patched.setattr(Run, "augment", recorded)
-        run_here(JOINT, *made.flags, *TRAINING, "--nEpochs", 3, "--agent_draws", draws, "--use_html", "true")
-    return seen, load_checkpoint(made.joint_folder / "agent-lr-0.00005-3.pth.tar")["state_dict"]
+        if arm == "random":
+            run_here("stack-hg.py", *made.flags, *flags)
+        else:
+            run_here(JOINT, *made.flags, *TRAINING, *flags, "--agent_draws", arm)
+    return seen, made
 
 
 def test_arms_differ_in_nothing_but_what_the_agents_batches_are_drawn_from(experiment, tmp_path, monkeypatch):
-    arms = ("learned", "pretrained", "uniform")
-    seen = {draws: seen_by(experiment, tmp_path / draws, draws, monkeypatch) for draws in arms}
-    for draws in arms[1:]:
-        assert len(seen[draws][0]) == len(seen["learned"][0]) == 6
-        for index, (one, other) in enumerate(zip(seen["learned"][0], seen[draws][0], strict=True)):
-            assert one[0] == other[0]
-            assert torch.equal(one[1].flip, other[1].flip) and torch.equal(one[1].color, other[1].color)
-            same = torch.equal(one[1].log2_scale, other[1].log2_scale)
-            assert same if index % 3 != 1 else one[1].log2_scale.shape == other[1].log2_scale.shape
-    odd = [[augmentation.rotation for _, augmentation in seen[draws][0][1::3]] for draws in arms]
-    assert not torch.equal(torch.cat(odd[1]), torch.cat(odd[2]))
-    assert torch.equal(odd[0][0], odd[1][0])  # until it has learned something
-    pretrained = load_checkpoint(experiment.agent_folder / AGENT)["state_dict"]
-    assert differences(seen["pretrained"][1], pretrained) == differences(seen["uniform"][1], pretrained) == []
-    assert differences(seen["learned"][1], pretrained)
+    """With the base's own seed, and three batches an epoch: the same people, in the same order, drawn alike."""
+    arms = ("random", "uniform", "pretrained", "learned")
+    seen, made = {}, {}
+    for arm in arms:
+        seen[arm], made[arm] = seen_by(experiment, tmp_path / arm, arm, monkeypatch)
+    agents = (0, 2, 4, 6, 8)  # the base has made three updates
+    for updates in zip(*seen.values(), strict=True):
+        assert all(rows == updates[0][0] for rows, _ in updates)
+    for arm in arms[1:]:
+        assert len(seen[arm]) == 9
+        for update, ((_, plain), (_, one)) in enumerate(zip(seen["random"], seen[arm], strict=True)):
+            assert torch.equal(one.flip, plain.flip) and torch.equal(one.color, plain.color)
+            for field in ("log2_scale", "rotation"):
+                assert torch.equal(getattr(one, field), getattr(plain, field)) == (update not in agents)
+    orders = [[row for rows, _ in seen["random"][start : start + 3] for row in rows] for start in (0, 3, 6)]
+    assert len({*map(tuple, orders)}) == 3 and all(sorted(order) == [*range(TRAIN)] for order in orders)
+    uniform, pretrained, learned = ([seen[arm][k][1].rotation for k in agents] for arm in arms[1:])
+    assert not torch.equal(torch.cat(uniform), torch.cat(pretrained))
+    assert all(map(torch.equal, pretrained[:2], learned[:2]))  # until it has learned something
+    start = load_checkpoint(experiment.agent_folder / AGENT)["state_dict"]
+    for arm in arms[1:]:
+        state = load_checkpoint(made[arm].joint_folder / "agent-lr-0.00005-4.pth.tar")["state_dict"]
+        assert bool(differences(state, start)) == (arm == "learned")
 
 
 def test_an_arm_that_is_resumed_ends_where_it_would_have_ended(experiment, tmp_path):

@@ -5,13 +5,13 @@ A checkpoint is a dict of
     optimizer       the optimiser's state
     train_history   rows of `utils.history.History`
     epoch           the last finished epoch, from 0
-    generator       state of the run's random generator, u8 [...]
-    seed            what the generator started from
+    seed            --seed, from which, with the epoch, random draws follow
     network         the flags that choose and size the pose network, with their values
     people          data set, and fingerprints of the people it was trained and validated on
 and, of an agent, pose: name and hash of the pose network's file that it learned from; of a pose network in
 joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
-release load too: they lack all but the first three, and their names carry the epoch.
+release load too: they lack all but the first three, and their names carry the epoch. Older files of ours have
+the state of a random generator, which is ignored.
 """
 
 import hashlib

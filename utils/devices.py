@@ -6,11 +6,13 @@ import os
 import re
 import sys
 import warnings
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Generator
 
 from utils import ranks
 from utils.errors import UserError
@@ -69,18 +71,35 @@ def set_precision(precision: str) -> None:
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
-def epoch_seed(seed: int, epoch: int, stream: int = 0) -> int:
-    """A seed for what draws apart from the run's generator in an epoch, such as the agent's training.
+@dataclass(frozen=True)
+class Streams:
+    """What a training draws from: a generator for each purpose, all of them seeded anew for every epoch.
 
-    stream: its number among several of these.
+    So no draw depends on how many others there were before, and resuming needs no state of them.
+
+    order: of the people whom the network trains on. random: their random augmentation. agent, occlusion: what
+    these agents draw for them. agent_training, occlusion_training: all that an agent's own training draws,
+    but for the uniform draws that its draws are compared with, which are from `uniform`.
     """
-    return int(np.random.SeedSequence((seed, epoch, stream)).generate_state(1)[0])
 
+    seed: int
+    order: Generator = field(default_factory=Generator)
+    random: Generator = field(default_factory=Generator)
+    agent: Generator = field(default_factory=Generator)
+    occlusion: Generator = field(default_factory=Generator)
+    agent_training: Generator = field(default_factory=Generator)
+    occlusion_training: Generator = field(default_factory=Generator)
+    uniform: Generator = field(default_factory=Generator)
 
-def seeded_generator(seed: int) -> torch.Generator:
-    """The run's one source of draws; also seeds what initial weights are drawn from."""
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
+    def __post_init__(self) -> None:
+        self.start(0)
+
+    def start(self, epoch: int) -> None:
+        """Begin an epoch: every generator starts from a seed that follows from the seed and the epoch."""
+        generators = [one for one in vars(self).values() if isinstance(one, Generator)]
+        for number, generator in enumerate(generators):
+            words = np.random.SeedSequence((self.seed, epoch, number)).generate_state(1)
+            generator.manual_seed(int(words[0]))
 
 
 def free_memory(device: torch.device) -> int:

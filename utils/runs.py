@@ -22,7 +22,7 @@ from utils import ranks
 from utils.caches import Caches
 from utils.checkpoint import file_identity, find_checkpoint, load_checkpoint, load_weights
 from utils.compiling import compile_passes, eager, require_compiler
-from utils.devices import choose_device, keep_freed_memory, seeded_generator, set_precision
+from utils.devices import Streams, choose_device, keep_freed_memory, set_precision
 from utils.errors import UserError
 from utils.files import remove_abandoned
 from utils.metrics import scorable
@@ -35,8 +35,8 @@ class Run:
     """What every stage starts with. Temporary files that killed ones have left in the folder are removed.
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
-    device, generator: where it computes, and its one source of draws. network_size: the flags that choose and
-    size the pose network, with their values. compiled: whether networks run compiled, on full batches.
+    device, streams: where it computes, and what it draws from. network_size: the flags that choose and size
+    the pose network, with their values. compiled: whether networks run compiled, on full batches.
 
     Raises:
         UserError: the folder, the device or the checkpoint is not available.
@@ -66,7 +66,8 @@ class Run:
             require_compiler(self.device)
         elif opt.compile:
             log.info("--compile true changes nothing on the CPU, where compiled networks are no faster")
-        self.generator = seeded_generator(opt.seed)
+        torch.manual_seed(opt.seed)  # of initial weights
+        self.streams = Streams(opt.seed)
         flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
         self.network_size = {name: getattr(opt, name) for name in flags}
         self.caches = None if opt.cache is None else Caches(self.device if opt.cache == "gpu" else opt.cache)

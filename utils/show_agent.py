@@ -103,8 +103,8 @@ def draw_picture(run: Run, network: nn.Module, agent: nn.Module) -> bytes:
     batch, identity = load(run, people, rows, "drawn"), Augmentation.identity(len(rows))
     with torch.no_grad():
         logits = agent_logits(run, network, agent, run.augment(batch, identity).image)
-    drawn, bins = draw(logits, batch, run.generator)
-    random = Augmentation.random(len(rows), run.generator).only(*(kind.field for kind in KINDS.values()))
+    drawn, bins = draw(logits, batch, run.streams.agent)
+    random = Augmentation.random(len(rows), run.streams.random).only(*(kind.field for kind in KINDS.values()))
     augmentation = Augmentation.cat([identity, random, drawn])
     crops = look(run, network, run.augment(batch, augmentation))
     patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])  # sharper than what the network sees

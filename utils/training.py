@@ -146,7 +146,6 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "train_history": self.history.rows,
             "epoch": self.epoch,
-            "generator": run.generator.get_state(),
             "seed": run.opt.seed,
             "network": run.network_size,
             "people": run.people,
@@ -154,19 +153,15 @@ class Learner:
 
 
 def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
-    """Resume exactly where a checkpoint ended, its random numbers included; its weights are loaded already.
-
-    With another --seed, or from a released file, random draws start again.
+    """Resume exactly where a checkpoint ended; its weights are loaded already.
 
     Raises:
         UserError: its optimiser is not of this network.
     """
     learner.restore(checkpoint, path)
     say_other_people(run, checkpoint, path)
-    if checkpoint.get("seed") == run.opt.seed:
-        run.generator.set_state(checkpoint["generator"])
-    else:
-        log.info("random draws start again from --seed %d", run.opt.seed)
+    if checkpoint.get("seed") != run.opt.seed:
+        log.info("random draws are from --seed %d from here on", run.opt.seed)
 
 
 def fresh_or_resumed(

@@ -35,28 +35,28 @@ class Watching(Filter):
 
 
 def train(data: Path) -> dict:
-    """Weights and rows of both, and where the generator has arrived."""
+    """Weights and rows of both, and where the generators have arrived."""
     dataset = load_dataset("demo", data, None, None, False, False)
     run = plain_run(seed=1, in_res=RES)
     rank, world = ranks.rank(), ranks.world()
 
-    def loader():
+    def loader(order):
         people = dataset.train
         return PatchLoader(
-            people, dataset.root, RES, MARGINS["drawn"], 6, 0, run.device, run.generator, None, rank, world
+            people, dataset.root, RES, MARGINS["drawn"], 6, 0, run.device, order, None, rank, world
         )
 
     stage_1, joint = load_script("stack-hg.py"), load_script("joint-train-pose-s-r-agent.py")
     pose = Learner(Watching(), 1e-3)
-    row = stage_1.train_epoch(run, pose, loader(), Silent())
+    row = stage_1.train_epoch(run, pose, loader(run.streams.order), Silent())
     agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-2)
     beside = SimpleNamespace(network=pose.network, epoch=0)
-    record = joint.train_agent(run, beside, agent, loader(), Silent(), run.generator)
+    record = joint.train_agent(run, beside, agent, loader(run.streams.agent_training), Silent())
     heart = Heart(RES // 64)
     with torch.no_grad():  # where cells are alike, gradients are rounding, which RMSprop would enlarge
         heart.weight += torch.tensor([[0.3, -0.2], [0.1, 0.5]])
     masking = Learner(heart, 1e-2)
-    masks = joint.train_occlusion(run, beside, masking, loader(), Silent(), run.generator)
+    masks = joint.train_occlusion(run, beside, masking, loader(run.streams.occlusion_training), Silent())
     return {
         "pose": pose.network.state_dict(),
         "agent": agent.network.state_dict(),
@@ -65,7 +65,7 @@ def train(data: Path) -> dict:
         "agent_row": record.row(History()),
         "occlusion_row": masks.row(History()),
         "hardest": [one["pck_random"] - one["pck_agent"] for one in record.hardest()],
-        "generator": run.generator.get_state(),
+        "streams": {name: one.get_state() for name, one in vars(run.streams).items() if name != "seed"},
     }
 
 

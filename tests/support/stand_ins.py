@@ -9,6 +9,7 @@ from torch import nn
 
 from data.augment import PersonBatch, augment
 from data.augmentation import MARGINS
+from utils.devices import Streams
 
 
 class Silent:
@@ -96,7 +97,7 @@ def plain_run(seed=0, in_res=8):
             mirror=False,
         ),
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
-        generator=torch.Generator().manual_seed(seed),
+        streams=Streams(seed),
         device=torch.device("cpu"),
         passes=lambda full: nullcontext(),
         full=lambda people: False,
