@@ -237,6 +237,7 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path, caplog):
     caplog.set_level("INFO")
     learner, run = Learner(torch.nn.Linear(1, 1), 1e-2), a_run(tmp_path)
     learner.step(learner.network.weight.sum())
+    assert all(parameter.grad is None for parameter in learner.network.parameters())  # none is held
     learner.epoch = 5
     learner.history.append({"epoch": 5})
     checkpoint = learner.checkpoint(run)

@@ -67,8 +67,7 @@ def draw(
         UserError: the agent has diverged.
     """
     shares = torch.cat([answer.detach().softmax(dim=1) for answer in logits.values()], dim=1).cpu()
-    if not shares.isfinite().all():
-        raise UserError("the agent's outputs are not finite: try a smaller learning rate of the agent")
+    require_finite(shares)
     bins = {}
     for kind, share in zip(
         logits, shares.split([len(KINDS[kind].means) for kind in logits], dim=1), strict=True
@@ -77,6 +76,16 @@ def draw(
         bins[kind] = (share / noise).argmax(dim=1)
     whole = {kind: F.pad(chosen, (people.before, people.after)) for kind, chosen in bins.items()}
     return people.own(Augmentation.drawn(whole, generator)), bins
+
+
+def require_finite(shares: Tensor) -> None:
+    """Check what an agent is about to draw from; a GPU is waited for.
+
+    Raises:
+        UserError: the agent has diverged.
+    """
+    if not shares.isfinite().all():
+        raise UserError("the agent's outputs are not finite: try a smaller learning rate of the agent")
 
 
 def race(people: int, choices: int, generator: Generator) -> Tensor:

@@ -11,7 +11,7 @@ from data.kinds import OCCLUSION
 from models import NETWORKS, PoseNetwork
 from models.agent import OcclusionAgent
 from models.occlusion import cell_mask, draw_cells, joint_votes
-from utils.agents import HARDEST, Record, mean_distribution, race, standard_error
+from utils.agents import HARDEST, Record, mean_distribution, race, require_finite, standard_error
 from utils.history import History
 from utils.metrics import PckCounter, person_pckh
 from utils.process import progress
@@ -33,10 +33,15 @@ def build_occlusion_agent(run: Run, network: PoseNetwork) -> OcclusionAgent:
 def agent_cells(logits: Tensor, people: PersonBatch, generator: Generator) -> Tensor:
     """Two different cells a person, int64 [N, 2], drawn from softmax(logits [N, cells]); zeros are uniform.
 
-    The noise is drawn for the whole batch, on the CPU; nothing waits for a GPU.
+    The noise is drawn for the whole batch, on the CPU.
+
+    Raises:
+        UserError: the agent has diverged.
     """
+    shares = logits.detach().softmax(dim=1)
+    require_finite(shares)
     noise = people.own(race(people.total, logits.shape[1], generator))
-    return draw_cells(logits.detach().softmax(dim=1), noise.to(logits.device, non_blocking=True))
+    return draw_cells(shares, noise.to(logits.device, non_blocking=True))
 
 
 def vote_rows(run: Run, people: People) -> Tensor:

@@ -112,9 +112,9 @@ class Learner:
         self._losses = self._losses + loss.detach()
         if loss.device.type == "cpu":
             self._check(self._losses)
-        self.optimizer.zero_grad()
         (loss * (weight * ranks.world())).backward()
         self.optimizer.step()
+        self.optimizer.zero_grad()  # here, so that gradients take no memory until the next step
         ranks.share_buffers(self.network)
         return loss.detach()
 
