@@ -5,6 +5,7 @@ if __name__ == "__main__":
 
     end_at_once()  # the imports below take seconds
 
+import logging
 import math
 import time
 from functools import partial
@@ -44,6 +45,8 @@ from utils.occlusion import OcclusionRecord, agent_cells, grid_side, masked_pck
 from utils.process import progress, run_stage
 from utils.runs import Run
 from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -157,14 +160,15 @@ def train_pose(
 ) -> dict[str, float]:
     """One pass over the training people, whose batches take turns.
 
-    The first is augmented at random, the next as --agent_draws says, the third at random and masked as
-    --occ_draws says; the turn of an agent that takes no part is left out.
+    One is augmented at random, the next as --agent_draws says, the third at random and masked as --occ_draws
+    says; the turn of an agent that takes no part is left out. Whose turn it is follows from how many updates
+    the network has had, stage 1's included: from epoch to epoch, and after resuming, turns go on.
     """
     pose.network.train()
     for agent in agents.values():
         agent.network.eval()
     means, turns = Means("loss"), ("random", *agents)
-    pck = {turn: PckCounter(run.dataset.threshold) for turn in turns}
+    pck, first = {}, pose.updates
 
     def seen() -> float:
         return sum(pck.values(), PckCounter(run.dataset.threshold)).read()
@@ -172,7 +176,7 @@ def train_pose(
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
         augmentation = people.own(Augmentation.random(people.total, run.streams.random))
-        turn, mask = turns[index % len(turns)], None
+        turn, mask = turns[(first + index) % len(turns)], None
         if turn == SCALE_ROTATION:
             augmentation = augmentation.with_draws(drawn_augmentation(run, pose, agents[turn], people))
         sample = run.augment(people, augmentation)
@@ -181,13 +185,17 @@ def train_pose(
         outputs = run.forward(pose.parallel, sample.image, mask, run.full(people))
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
         means.add(people.count, loss=loss)
-        pck[turn].add(outputs[-1].detach(), sample, people.counted)
+        counter = pck.setdefault(turn, PckCounter(run.dataset.threshold))
+        counter.add(outputs[-1].detach(), sample, people.counted)
         report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": seen()})
     pose.require_finite()
+    if missed := [turn for turn in turns if turn not in pck]:
+        without = "epoch %d had no batch for the turn of %s: turns go on in the next epoch"
+        log.info(without, pose.epoch, " and ".join(missed))
     return {
         "train_loss": means.read()["loss"],
         "train_pck": seen(),
-        **{f"train_pck_{turn}": counter.read() for turn, counter in pck.items()},
+        **{f"train_pck_{turn}": pck[turn].read() for turn in turns if turn in pck},
     }
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from data.kinds import KINDS, OCCLUSION
 from utils.agents import HARDEST
+from utils.errors import UserError
 from utils.history import History
 from utils.occlusion import OcclusionRecord, agent_cells
 from utils.training import Learner
@@ -120,6 +122,36 @@ def test_batches_take_turns():
         ]
         turns = len(names) + 1
         assert far == ([k for k in range(7) if k % turns == 1] if "agent" in names else [])
+
+
+def test_turns_go_on_from_epoch_to_epoch(caplog):
+    """With one batch an epoch the agent has every other one; the epochs between say that it had none."""
+    run, agents = small_run(), {OCCLUSION: Heart(SIDE)}
+    caplog.set_level("INFO")
+    pose, rows = Learner(Watched(), 1e-3), []
+    learners = {name: SimpleNamespace(network=agent) for name, agent in agents.items()}
+    for epoch, batches in enumerate((1, 1, 3, 1)):
+        pose.epoch = epoch
+        rows.append(SCRIPT.train_pose(run, pose, learners, batches * [some_people(6)], Silent()))
+    assert [mask is not None for _, mask in pose.network.seen] == [False, True] * 3
+    turns = [{name.removeprefix("train_pck_") for name in row if "pck_" in name} for row in rows]
+    assert turns == [{"random"}, {OCCLUSION}, {"random", OCCLUSION}, {OCCLUSION}]
+    assert [message.partition(": ")[0] for message in caplog.messages] == [
+        "epoch 0 had no batch for the turn of occlusion",
+        "epoch 1 had no batch for the turn of random",
+        "epoch 3 had no batch for the turn of random",
+    ]
+    again = Learner(Watched(), 1e-3)
+    again.restore({"optimizer": pose.optimizer.state_dict(), "epoch": 3}, Path("resumed"))
+    SCRIPT.train_pose(run, again, learners, [some_people(6)], Silent())
+    assert again.network.seen[0][1] is None
+
+
+def test_an_agent_that_has_diverged_masks_nobody():
+    logits = torch.zeros(3, 16)
+    logits[1, 4] = torch.nan
+    with pytest.raises(UserError, match="the agent's outputs are not finite"):
+        agent_cells(logits, some_people(3), torch.Generator())
 
 
 def test_uniform_masks_ask_nobody():

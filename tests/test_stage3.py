@@ -349,7 +349,7 @@ def seen_by(experiment, folder, arm, monkeypatch):
 
 
 def test_arms_differ_in_nothing_but_what_the_agents_batches_are_drawn_from(experiment, tmp_path, monkeypatch):
-    """With the base's own seed, and three batches an epoch: the same people, in the same order, drawn alike."""
+    """With the base's own seed, and three batches an epoch: same people, order and draws."""
     arms = ("random", "uniform", "pretrained", "learned")
     seen, made = {}, {}
     for arm in arms:
