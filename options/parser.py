@@ -8,6 +8,21 @@ from models import NETWORKS
 from models.occlusion import DRAWN
 from options.values import boolean, cache_place, folder_name, learning_rate, weight_decay, whole_number
 
+RECIPE = (
+    "seed",
+    "bs",
+    "precision",
+    "sync_bn",
+    "lr",
+    "weight_decay",
+    "mirror",
+    "agent_draws",
+    "occ_draws",
+    "agent_lr",
+    "agent_iters",
+)
+"""Flags that decide how a network is trained, beside its people and its size; kept with each epoch."""
+
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults in the help, of flags that have one."""

@@ -14,7 +14,13 @@ import torch
 from support.stages import REPOSITORY
 
 from models.hourglass import StackedHourglass
-from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
+from utils.checkpoint import (
+    checkpoint_identity,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+)
 from utils.epochs import checkpoint_name, save_epoch
 from utils.errors import UserError
 from utils.files import link_file, write_file
@@ -119,6 +125,30 @@ def test_released_files_load_and_go_on(checkpoint, tmp_path, zipped, kind):
         torch.manual_seed(2)
         each.step(each.network(torch.rand(2, 3, 64, 64))[-1].square().mean())
     assert_equal_weights(learner.network, reference.network.state_dict())
+
+
+def test_a_checkpoint_is_told_by_its_weights(checkpoint, tmp_path):
+    def identity(checkpoint):
+        path = tmp_path / "lr-0.001-3.pth.tar"
+        torch.save(checkpoint, path)
+        return checkpoint_identity(path)
+
+    found, state = identity(checkpoint), checkpoint["state_dict"]
+    again = identity(checkpoint | {"train_history": [{"epoch": 3, "train_seconds": 7.0}]})
+    assert found["weights"] == again["weights"] and found["sha256"] != again["sha256"]
+    strided = {
+        name: value.clone(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in reversed(state.items())
+    }
+    assert identity(checkpoint | {"state_dict": strided})["weights"] == found["weights"]
+    first = next(iter(state))
+    for other in (
+        state | {first: state[first] + 1e-3},
+        state | {first: state[first].unsqueeze(0)},
+        state | {first: state[first].view(torch.int32)},
+        {name + "x" * (name == first): value for name, value in state.items()},
+    ):
+        assert identity(checkpoint | {"state_dict": other})["weights"] != found["weights"]
 
 
 def test_a_missing_file_lists_what_is_there(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from support.stages import REPOSITORY, assert_user_error
 
 from utils import compare
-from utils.checkpoint import file_identity
+from utils.checkpoint import checkpoint_identity
 from utils.comparison.arms import pair_values, paired_difference, read_arms
 from utils.comparison.runs import read_run
 from utils.comparison.tables import epoch_table, markdown
@@ -22,8 +22,9 @@ from utils.metrics import TABLE_COLUMNS
 BASE = {"checkpoint": "lr-0.00025-4.pth.tar", "sha256": "1234"}
 
 
-def start(seed, epoch, measure="PCKh@0.5", **more):
-    return {"kind": "start", "epoch": epoch, "measure": measure, "options": {"seed": str(seed)}} | more
+def start(seed, epoch, measure="PCKh@0.5", options=None, **more):
+    options = {"seed": str(seed)} | (options or {})
+    return {"kind": "start", "epoch": epoch, "measure": measure, "options": options} | more
 
 
 def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, **more):
@@ -39,6 +40,13 @@ def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, **
     with (folder / "log.jsonl").open("a") as file:
         file.writelines(json.dumps(event) + "\n" for event in events)
     return folder
+
+
+def write_checkpoint(path, seconds=0.0):
+    """A checkpoint of one weight, whose epoch took so many seconds."""
+    state, history = {"weight": torch.ones(1)}, [{"epoch": 4, "train_seconds": seconds}]
+    torch.save({"state_dict": state, "train_history": history, "epoch": 4}, path)
+    return path
 
 
 def write_grid(folder, epoch, value, people="", prefix=""):
@@ -248,6 +256,34 @@ def test_runs_of_as_many_epochs_but_other_updates_are_not_compared(tmp_path):
     assert read_arms([("x", runs[:1])]).updates == 70
 
 
+def test_an_arm_whose_epochs_were_trained_in_two_ways_is_refused(tmp_path):
+    uniform, learned = (
+        {"options": {"agent_draws": draws, "lr": "0.001"}} for draws in ("uniform", "learned")
+    )
+    mixed = write_run(tmp_path / "mixed", 1, [0.5, 0.6], **uniform)
+    read_arms([("x", [mixed])])
+    write_run(mixed, 1, [], first=7, **learned)  # stopped before its first epoch
+    read_arms([("x", [mixed])])
+    write_run(mixed, 1, [0.7], first=7, **learned)
+    found = "--agent_draws uniform in epoch 6, learned in epoch 7"
+    with pytest.raises(
+        UserError, match=f"{mixed} was trained with {found}: expected one value; --to_epoch 6"
+    ):
+        read_arms([("x", [mixed])])
+    assert read_arms([("x", [mixed])], to_epoch=6).epochs == [5, 6]
+    write_run(mixed, 1, [0.7], first=6)  # by a version that lacked the flag: unknown
+    read_arms([("x", [mixed])])
+    write_run(mixed, 2, [0.7], first=7)
+    with pytest.raises(UserError, match="--seed 1 in epoch 6, 2 in epoch 7"):
+        read_arms([("x", [mixed])])
+    runs = [write_run(tmp_path / str(seed), seed, [0.5], **one) for seed, one in ((3, uniform), (4, learned))]
+    with pytest.raises(
+        UserError, match=f"arm x: {runs[0]} was trained with --agent_draws uniform, {runs[1]}"
+    ):
+        read_arms([("x", runs)])
+    read_arms([("x", runs[:1]), ("y", runs[1:])])
+
+
 def test_runs_on_other_people_are_not_compared(tmp_path):
     def people(train, valid):
         return {"people": {"dataset": "demo", "train": train, "valid": valid}}
@@ -265,16 +301,15 @@ def test_runs_on_other_people_are_not_compared(tmp_path):
 
 
 def test_runs_must_go_on_from_one_checkpoint(tmp_path, caplog):
-    base = tmp_path / "lr-0.00025-4.pth.tar"
-    base.write_bytes(b"base")
-    pose, other = file_identity(base), BASE
+    base = write_checkpoint(tmp_path / "lr-0.00025-4.pth.tar")
+    pose, other = checkpoint_identity(base), BASE
     random, agent, stranger = (
         write_run(tmp_path / name, 1, [0.5], pose=origin)
         for name, origin in (("random", pose), ("agent", pose), ("stranger", other))
     )
     old = write_run(tmp_path / "old", 1, [0.5])
     comparison = read_arms([("random", [random]), ("agent", [agent])])
-    assert f"All runs go on from lr-0.00025-4.pth.tar ({pose['sha256']})." in markdown(comparison)
+    assert f"All runs go on from lr-0.00025-4.pth.tar ({pose['weights']})." in markdown(comparison)
     refused = f"{stranger} started from lr-0.00025-4.pth.tar \\(1234\\), {random} from .*{pose['sha256']}"
     with pytest.raises(UserError, match=refused):
         read_arms([("random", [random]), ("stranger", [stranger])])
@@ -290,22 +325,40 @@ def test_runs_must_go_on_from_one_checkpoint(tmp_path, caplog):
     read_arms([("random", [random]), ("agent", [agent])], from_checkpoint=base)
 
 
+def test_a_base_that_was_trained_again_to_the_same_weights_is_one_base(tmp_path):
+    base = write_checkpoint(tmp_path / "lr-0.00025-4.pth.tar", seconds=1)
+    first = checkpoint_identity(base)
+    again = checkpoint_identity(write_checkpoint(base, seconds=2))
+    assert first["sha256"] != again["sha256"]
+    runs = [write_run(tmp_path / str(seed), seed, [0.5], pose=one) for seed, one in ((1, first), (2, again))]
+    arms = [("x", runs[:1]), ("y", runs[1:])]
+    assert read_arms(arms, from_checkpoint=base).origin == read_arms(arms).origin
+    earlier = {
+        name: value for name, value in again.items() if name != "weights"
+    }  # as versions before wrote it
+    arms += [("z", [write_run(tmp_path / "3", 3, [0.5], pose=earlier)])]
+    assert read_arms(arms[1:], from_checkpoint=base).origin == f"{base.name} ({again['sha256']})"
+    with pytest.raises(UserError, match=f"{tmp_path / '2'} started from .*{again['sha256']}"):
+        read_arms(arms)
+
+
 def test_where_a_run_comes_from(tmp_path):
     """The checkpoints of a run's starts, as far as its epochs are still those of these starts."""
     own, foreign = ({"checkpoint": f"{name}.pth.tar", "sha256": name} for name in ("own", "foreign"))
     folder = tmp_path / "run"
     write_run(folder, 0, [0.1, 0.2], first=5, pose=BASE)
-    assert list(read_run(folder).origins) == ["1234"]
+    assert read_run(folder).origins == [BASE]
     write_run(folder, 0, [], first=7, pose=own)  # stopped before its first epoch
-    assert list(read_run(folder).origins) == ["1234"]
+    assert read_run(folder).origins == [BASE]
     write_run(folder, 0, [0.3], first=7, pose=own)
-    assert list(read_run(folder).origins) == ["1234", "own"]
+    assert read_run(folder).origins == [BASE, own]
     write_run(folder, 0, [0.3], first=20, pose=foreign)  # the epochs up to there are not of this log
-    assert list(read_run(folder).origins) == ["foreign"]
+    assert read_run(folder).origins == [foreign]
     write_run(folder, 0, [0.1], first=0, pose=None)  # with --overwrite true
-    assert read_run(folder).origins == {"": "initial weights"}
+    assert [origin["checkpoint"] for origin in read_run(folder).origins] == ["initial weights"]
+    assert read_arms([("x", [folder])]).origin == "initial weights"
     write_run(folder, 0, [0.1], first=1)  # by an earlier version
-    assert read_run(folder).origins == {}
+    assert read_run(folder).origins == []
 
 
 def test_a_later_start_that_trained_nothing_changes_nothing(tmp_path):
@@ -339,7 +392,9 @@ def test_command_writes_text_markdown_and_plot(tmp_path):
     assert (tmp_path / "out" / "compare.md").read_text().strip() in done.stdout
     assert "+0.00 ± n/a" in done.stdout
     assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
-    assert_user_error(command(*arms, "--from_checkpoint", tmp_path / "a" / "log.jsonl"), runs[0], "1234")
+    other = write_checkpoint(tmp_path / "other.pth.tar")
+    assert_user_error(command(*arms, "--from_checkpoint", other), runs[0], "1234")
+    assert_user_error(command(*arms, "--from_checkpoint", runs[0] / "log.jsonl"), "log.jsonl")
 
 
 def test_without_an_arm_there_is_nothing_to_compare(tmp_path, monkeypatch, capsys):

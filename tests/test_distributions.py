@@ -17,6 +17,7 @@ SOURCE = {
     "people": 5,
     "fingerprint": "fedcba9876543210",
     "checkpoint": "lr-0.00025-3.pth.tar",
+    "weights": "abcdef0123456789",
     "sha256": "0123456789abcdef",
     "in_res": 64,
 }
@@ -149,8 +150,7 @@ def test_bad_row_is_named(path, row):
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("checkpoint", "lr-0.00025-4.pth.tar"),
-        ("sha256", "fedcba9876543210"),
+        ("weights", "fedcba9876543210"),
         ("dataset", "mpii"),
         ("split", "val"),
         ("kind", "rotation"),
@@ -163,6 +163,15 @@ def test_file_of_another_source_is_refused(path, name, other):
     assert name in message
     assert str(other) in message
     assert str(SOURCE[name]) in message
+
+
+def test_a_checkpoint_is_the_same_by_its_weights_and_earlier_files_go_by_its_file(path, tmp_path):
+    again = SOURCE | {"checkpoint": "lr-0.00025-3-model-best.pth.tar", "sha256": "fedcba9876543210"}
+    assert_close(read_distributions(path, again), read_distributions(path, SOURCE))
+    earlier = tmp_path / "val_scales.txt"
+    write_distributions(earlier, some_rows(), {name: SOURCE[name] for name in SOURCE if name != "weights"})
+    read_distributions(earlier, SOURCE)
+    assert "sha256 0123456789abcdef, this run has fedcba9876543210" in refusal(earlier, again)
 
 
 @pytest.mark.parametrize("header", ["# {", "#", "# 5", "# null", "# [1]", '# "text"', "# rows of people"])

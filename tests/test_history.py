@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.history import History, best_epoch, format_value
 from utils.means import Means
 from utils.predictions import encode_predictions, refuse_other_people
-from utils.training import Learner, fresh_or_resumed, say_other_people
+from utils.training import Learner, fresh_or_resumed, resume, say_other_people
 
 
 def test_means_count_people():
@@ -266,6 +266,23 @@ def test_what_cannot_go_on_says_so(tmp_path, caplog):
     say_other_people(a_run(tmp_path), theirs, tmp_path / "a")
     (line,) = caplog.messages
     assert "valid people were those of mpii with the fingerprint w, not v" in line
+
+
+def test_resuming_with_other_flags_is_said_in_one_line(tmp_path, caplog):
+    learner, flags = Learner(torch.nn.Linear(1, 1), 1e-2), {"agent_draws": "uniform", "bs": 6, "lr": 0.001}
+    checkpoint = learner.checkpoint(a_run(tmp_path, **flags))
+    assert checkpoint["recipe"] == flags | {"seed": 4}
+    resume(a_run(tmp_path, **flags, keep=3), learner, checkpoint, tmp_path / "a")
+    resume(a_run(tmp_path), learner, checkpoint, tmp_path / "a")  # a stage without these flags
+    without = {name: value for name, value in checkpoint.items() if name != "recipe"}  # an earlier version's
+    resume(a_run(tmp_path, **flags | {"bs": 7}), learner, without, tmp_path / "a")
+    assert not caplog.text
+    resume(
+        a_run(tmp_path, **flags | {"agent_draws": "learned", "bs": 7}), learner, checkpoint, tmp_path / "a"
+    )
+    (line,) = caplog.messages
+    theirs, ours = "--agent_draws uniform --bs 6", "--agent_draws learned --bs 7"
+    assert line == f"{tmp_path / 'a'} was trained with {theirs}, this run resumes with {ours}"
 
 
 def test_predictions_say_whose_they_are(tmp_path):

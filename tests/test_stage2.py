@@ -194,9 +194,9 @@ def test_file_of_another_checkpoint_is_refused(changeable):
     change_weights(changeable.folder / f"{POSE}.pth.tar")
     path = distribution_path(changeable.agent_folder, "train", "rotation")
     before = path.read_bytes()
-    assert_user_error(run_stage(SCRIPTS["rotation"], *changeable.flags, check=False), path, "sha256")
+    assert_user_error(run_stage(SCRIPTS["rotation"], *changeable.flags, check=False), path, "weights")
     assert path.read_bytes() == before
-    assert "sha256" in refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
+    assert "weights" in refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -363,6 +363,18 @@ def test_agent_of_another_size_is_refused(changeable):
     del checkpoint["network"]  # as in files of the release
     torch.save(checkpoint, path)
     assert "belongs to another network" in refusal(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT)
+
+
+def test_a_pose_network_that_was_trained_again_to_the_same_weights_is_the_same(changeable):
+    path, agent = changeable.folder / f"{POSE}.pth.tar", changeable.agent_folder / AGENT
+    checkpoint, earlier = load_checkpoint(path), load_checkpoint(agent)
+    del earlier["pose"]["weights"]  # as earlier versions recorded it
+    torch.save(earlier, agent)
+    run_here(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT, "--nEpochs", 2)
+    checkpoint["train_history"][0]["train_seconds"] += 1
+    torch.save(checkpoint, path)
+    run_here(PRETRAIN, *changeable.flags, "--load_prefix_sr", "lr-0.00025-1", "--nEpochs", 3)
+    assert earlier["pose"]["sha256"] in refusal(PRETRAIN, *changeable.flags, "--load_prefix_sr", AGENT)
 
 
 def test_agent_of_another_pose_network_is_refused(changeable):

@@ -77,7 +77,7 @@ def test_files_of_two_epochs(experiment, joint):
 
 def test_the_log_says_where_it_began(experiment, joint):
     run = read_run(joint.joint_folder)
-    assert run.origins == {experiment.run().pose_identity["sha256"]: f"{POSE}.pth.tar"}
+    assert run.origins == [experiment.run().pose_identity]
     assert run.updates == {epoch: TRAIN // 4 * (epoch + 1) for epoch in (1, 2)}  # stage 1's are counted, too
 
 

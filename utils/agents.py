@@ -15,7 +15,7 @@ from models import PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.losses import distribution_loss
 from utils import ranks
-from utils.checkpoint import load_checkpoint, load_weights
+from utils.checkpoint import common_hash, load_checkpoint, load_weights
 from utils.errors import UserError
 from utils.evaluation import undisturbed
 from utils.history import History
@@ -125,11 +125,13 @@ def load_agent(run: Run, agent: nn.Module, path: Path) -> dict:
         if name in checkpoint["state_dict"].keys() - agent.state_dict().keys():
             raise UserError(f"{path} is {which}")
     load_weights(agent, checkpoint, path, run.network_size)
-    trained_on, loaded = checkpoint.get("pose"), run.pose_identity
-    if trained_on is not None and trained_on != loaded:
+    loaded = run.pose_identity
+    trained_on = checkpoint.get("pose", loaded)
+    name = common_hash(trained_on, loaded)
+    if trained_on[name] != loaded[name]:
         raise UserError(
-            f"{path} was trained on features of {trained_on['checkpoint']} ({trained_on['sha256']}), "
-            f"this run loads {loaded['checkpoint']} ({loaded['sha256']}): pretrain an agent on that"
+            f"{path} was trained on features of {trained_on['checkpoint']} ({name} {trained_on[name]}), "
+            f"this run loads {loaded['checkpoint']} ({name} {loaded[name]}): pretrain an agent on that"
         )
     log.info("agent: %s", path)
     return checkpoint

@@ -8,10 +8,11 @@ A checkpoint is a dict of
     seed            --seed, from which, with the epoch, random draws follow
     network         the flags that choose and size the pose network, with their values
     people          data set, and fingerprints of the people it was trained and validated on
-and, of an agent, pose: name and hash of the pose network's file that it learned from; of a pose network in
-joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
-release load too: they lack all but the first three, and their names carry the epoch. Older files of ours have
-the state of a random generator, which is ignored.
+    recipe          the flags of `options.parser.RECIPE` that its epoch was trained with, with their values
+and, of an agent, pose: the `checkpoint_identity` of the pose network that it learned from; of a pose network
+in joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
+release load too: they lack all but the first three, and their names carry the epoch. Older files of
+ours have the state of a random generator, which is ignored.
 """
 
 import hashlib
@@ -75,13 +76,25 @@ def best_checkpoint(folder: Path, flag: str) -> Path:
     return max(epochs, key=epochs.get)
 
 
-def file_identity(path: Path) -> dict[str, str]:
-    """Name of a checkpoint's file, and the start of its contents' hash.
+def checkpoint_identity(path: Path) -> dict[str, str]:
+    """What agents, distributions and logs record of a checkpoint: `checkpoint`, its name, and two hashes.
+
+    `weights` is that of its weights: an epoch that was trained again, bit for bit, is the same. `sha256` is
+    that of the file, which is all that earlier versions have recorded.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read. UserError: it is damaged.
     """
-    return {"checkpoint": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
+    file, weights = hashlib.sha256(path.read_bytes()), hashlib.sha256()
+    for name, value in sorted(load_checkpoint(path)["state_dict"].items()):
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        weights.update(value.detach().flatten().view(torch.uint8).numpy())
+    return {"checkpoint": path.name, "weights": weights.hexdigest()[:16], "sha256": file.hexdigest()[:16]}
+
+
+def common_hash(*identities: dict[str, str]) -> str:
+    """The name of the hash by which checkpoints' identities are compared: the best that all of them have."""
+    return "weights" if all("weights" in identity for identity in identities) else "sha256"
 
 
 def load_checkpoint(path: Path) -> dict:

@@ -26,7 +26,7 @@ def main() -> None:
         "A table and a plot of validation PCK by arm, from the log.jsonl of each run, and from what "
         "--eval_grid and --eval_occlusion have found at the last epoch. Runs of the same seed are a pair. "
         "Runs that differ in people, in the checkpoint that they went on from or in the number of updates "
-        "are refused.",
+        "are refused, and arms whose epochs were trained with different options.",
         prog="python -m utils.compare",
     )
     add = parser.add_argument

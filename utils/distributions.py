@@ -13,12 +13,18 @@ import torch
 from torch import Tensor
 
 from data.kinds import KINDS
+from utils.checkpoint import common_hash
 from utils.errors import UserError
 from utils.files import write_file
 
 log = logging.getLogger(__name__)
 
 SUM_TOLERANCE = 0.05  # the release's rows are rounded to two digits
+_HASHED = {
+    "fingerprint": "people with the fingerprint",
+    "weights": "a checkpoint with the hash of weights",
+    "sha256": "a checkpoint with the sha256",
+}
 
 
 def distribution_path(folder: Path, split: str, kind: str) -> Path:
@@ -86,10 +92,12 @@ def _check_source(path: Path, header: str, source: dict) -> None:
             found.get("people"),
         )
         found["fingerprint"] = source["fingerprint"]
-    differing = [name for name in source if found.get(name) != source[name]]
+    compared = common_hash(found, source)
+    others = {"checkpoint", "weights", "sha256"} - {compared}  # the file's name is no part of its identity
+    differing = [name for name in source if name not in others and found.get(name) != source[name]]
     if differing:
         name = differing[0]
-        what = "people with the fingerprint" if name == "fingerprint" else name
+        what = _HASHED.get(name, name)
         raise UserError(
             f"{path} was collected for {what} {found.get(name)}, this run has {source[name]}: "
             "--overwrite true of the collecting script collects again"

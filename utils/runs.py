@@ -20,7 +20,7 @@ from data.loader import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils import ranks
 from utils.caches import Caches
-from utils.checkpoint import file_identity, find_checkpoint, load_checkpoint, load_weights
+from utils.checkpoint import checkpoint_identity, find_checkpoint, load_checkpoint, load_weights
 from utils.compiling import compile_passes, eager, require_compiler
 from utils.devices import Streams, choose_device, keep_freed_memory, set_precision
 from utils.errors import UserError
@@ -168,8 +168,8 @@ class Run:
 
     @cached_property
     def pose_identity(self) -> dict[str, str]:
-        """Name and contents' hash of the file that --load_prefix_pose names."""
-        return file_identity(self.pose_path)
+        """The `checkpoint_identity` of what --load_prefix_pose names."""
+        return checkpoint_identity(self.pose_path)
 
     @cached_property
     def people(self) -> dict[str, str]:
@@ -182,7 +182,7 @@ class Run:
         }
 
     def distribution_source(self, split: str, kind: str, people: People) -> dict:
-        """What a file of collected distributions is of: the people, and the checkpoint to its last bit."""
+        """What a file of collected distributions is of: the people, and the checkpoint's identity."""
         return {
             "kind": kind,
             "split": split,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import RMSprop
 
 from data.loader import PatchLoader
+from options.parser import RECIPE
 from utils import ranks
 from utils.epochs import KeptEpochs, later_best, refuse_to_overwrite
 from utils.errors import UserError
@@ -149,6 +150,7 @@ class Learner:
             "seed": run.opt.seed,
             "network": run.network_size,
             "people": run.people,
+            "recipe": {flag: value for flag, value in vars(run.opt).items() if flag in RECIPE},
         }
 
 
@@ -160,6 +162,7 @@ def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
     """
     learner.restore(checkpoint, path)
     say_other_people(run, checkpoint, path)
+    say_other_recipe(run, checkpoint, path)
     if checkpoint.get("seed") != run.opt.seed:
         log.info("random draws are from --seed %d from here on", run.opt.seed)
 
@@ -199,3 +202,14 @@ def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
                 recorded[split],
                 run.people[split],
             )
+
+
+def say_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
+    """Log a warning if a checkpoint was trained with other values of the flags of `RECIPE`."""
+    recorded = checkpoint.get("recipe", {})
+    differing = [flag for flag in recorded if getattr(run.opt, flag, recorded[flag]) != recorded[flag]]
+    if differing:
+        theirs, ours = (
+            " ".join(f"--{flag} {values[flag]}" for flag in differing) for values in (recorded, vars(run.opt))
+        )
+        log.warning("%s was trained with %s, this run resumes with %s", path, theirs, ours)

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from utils.comparison.checks import check_origins, check_people, check_same, check_updates, common_epochs
+from utils.comparison.checks import (
+    check_origins,
+    check_people,
+    check_recipe,
+    check_same,
+    check_updates,
+    common_epochs,
+)
 from utils.comparison.runs import read_run, read_tables
 from utils.errors import UserError
 from utils.grids import TABLES
@@ -127,6 +134,8 @@ def read_arms(
     check_people(runs)
     epochs = common_epochs(runs, from_epoch, to_epoch)
     check_updates(runs, epochs)
+    for name, folders in named:
+        check_recipe(name, {folder: runs[folder] for folder in folders}, epochs)
     people, tables = common_tables(list(runs), epochs[-1])
     arms = [
         Arm(

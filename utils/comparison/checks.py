@@ -3,9 +3,11 @@
 import logging
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
-from utils.checkpoint import file_identity
+from options.parser import RECIPE
+from utils.checkpoint import checkpoint_identity, common_hash
 from utils.comparison.runs import RunLog
 from utils.errors import UserError
 
@@ -44,21 +46,28 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
     Raises:
         UserError: there is none, or it cannot be read.
     """
+    try:
+        expected = None if checkpoint is None else checkpoint_identity(checkpoint)
+    except OSError as error:
+        raise UserError(f"--from_checkpoint {checkpoint} cannot be read: {error.strerror}") from error
+    everywhere = [pose for run in runs.values() for pose in run.origins]
+    compared = common_hash(*everywhere, *([expected] if expected else []))
+    started = {
+        folder: {pose[compared]: pose["checkpoint"] for pose in run.origins} for folder, run in runs.items()
+    }
 
-    def told(run: RunLog) -> str:
-        return ", ".join(f"{name} ({sha})" if sha else name for sha, name in run.origins.items())
+    def told(folder: Path) -> str:
+        return ", ".join(f"{name} ({value})" if value else name for value, name in started[folder].items())
 
-    if checkpoint is not None:
-        try:
-            sha = file_identity(checkpoint)["sha256"]
-        except OSError as error:
-            raise UserError(f"--from_checkpoint {checkpoint} cannot be read: {error.strerror}") from error
-        for folder, run in runs.items():
-            if sha not in run.origins:
-                found = f"started from {told(run)}" if run.origins else "does not say what it started from"
-                raise UserError(f"{folder} {found}: expected --from_checkpoint {checkpoint} ({sha})")
-        return f"{checkpoint.name} ({sha})"
-    known = {folder: run for folder, run in runs.items() if run.origins}
+    if expected is not None:
+        for folder, hashes in started.items():
+            if expected[compared] not in hashes:
+                found = f"started from {told(folder)}" if hashes else "does not say what it started from"
+                raise UserError(
+                    f"{folder} {found}: expected --from_checkpoint {checkpoint} ({expected[compared]})"
+                )
+        return f"{checkpoint.name} ({expected[compared]})"
+    known = [folder for folder, hashes in started.items() if hashes]
     silent = [folder for folder in runs if folder not in known]
     if silent:
         log.warning(
@@ -67,22 +76,18 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
             len(runs),
             silent[0],
         )
-    common = list(next(iter(known.values())).origins) if known else []
-    for folder, run in known.items():
-        common = [sha for sha in common if sha in run.origins]
+    common = list(started[known[0]]) if known else []
+    for folder in known:
+        common = [value for value in common if value in started[folder]]
         if not common:
-            first, other = next(iter(known.items()))
             raise UserError(
-                f"{folder} started from {told(run)}, {first} from {told(other)}: "
+                f"{folder} started from {told(folder)}, {known[0]} from {told(known[0])}: "
                 "expected one checkpoint for all"
             )
     if not common:
         return None
-    return (
-        f"{next(iter(known.values())).origins[common[-1]]} ({common[-1]})"
-        if common[-1]
-        else "initial weights"
-    )
+    name = started[known[0]][common[-1]]
+    return f"{name} ({common[-1]})" if common[-1] else name
 
 
 def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> list[int]:
@@ -117,3 +122,31 @@ def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
     for epoch in epochs:
         complaint = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: they cannot be compared"
         check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), complaint)
+
+
+def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:
+    """The epochs of an arm's runs were trained with the same flags of `RECIPE`, as far as their logs say it.
+
+    The seed is each run's own.
+
+    Raises:
+        UserError: two epochs were not.
+    """
+    for flag in RECIPE:
+        known = [
+            (folder, epoch, run.options[epoch][flag])
+            for folder, run in runs.items()
+            for epoch in epochs
+            if flag in run.options[epoch]
+        ]
+        for (before, last, old), (folder, epoch, new) in pairwise(known):
+            if old != new and before == folder:
+                raise UserError(
+                    f"{folder} was trained with --{flag} {old} in epoch {last}, {new} in epoch {epoch}: "
+                    f"expected one value; --to_epoch {last} or --from_epoch {epoch} compares a part"
+                )
+            if old != new and flag != "seed":
+                raise UserError(
+                    f"arm {arm}: {before} was trained with --{flag} {old}, {folder} with {new}: expected "
+                    "runs that differ only in their seed"
+                )

@@ -10,22 +10,26 @@ from utils.errors import UserError
 from utils.grids import TABLES, read_summary
 from utils.metrics import TABLE_COLUMNS
 
+INITIAL = {"checkpoint": "initial weights", "weights": "", "sha256": ""}  # where a run was not loaded
+
 
 @dataclass(frozen=True)
 class RunLog:
     """What a run's event log says; people, origins and updates are empty where an earlier version wrote it.
 
-    people: data set and fingerprints. origins: the checkpoints that the run has gone on from, name by hash,
-    the latest last. pck: shares of each epoch, by column of `TABLE_COLUMNS`. updates: of the pose network
-    after each epoch, those before the run's start included.
+    people: data set and fingerprints. origins: the identities of the checkpoints that the run has gone on
+    from, the latest last. pck: shares of each epoch, by column of `TABLE_COLUMNS`. updates: of the pose
+    network after each epoch, those before the run's start included. options: those that each epoch was
+    trained with, as text.
     """
 
     metric_name: str
     seed: str
     people: dict[str, str]
-    origins: dict[str, str]
+    origins: list[dict[str, str]]
     pck: dict[int, list[float]]
     updates: dict[int, int]
+    options: dict[int, dict[str, str]]
 
 
 def read_run(folder: Path) -> RunLog:
@@ -56,16 +60,32 @@ def read_run(folder: Path) -> RunLog:
         raise UserError(f"{path} has no epoch of a pose network")
     last = way[-1]
     return RunLog(
-        last["measure"], last["options"]["seed"], last.get("people", {}), origins(way), pck, updates
+        last["measure"],
+        last["options"]["seed"],
+        last.get("people", {}),
+        origins(way),
+        pck,
+        updates,
+        epoch_options(events),
     )
 
 
-def origins(starts: list[dict]) -> dict[str, str]:
-    """Name by hash of the checkpoints that these starts went on from; empty if one does not say."""
+def origins(starts: list[dict]) -> list[dict[str, str]]:
+    """The identities of the checkpoints that these starts went on from; empty if one does not say."""
     if not all("pose" in start for start in starts):
-        return {}
-    poses = [start["pose"] or {"sha256": "", "checkpoint": "initial weights"} for start in starts]
-    return {pose["sha256"]: pose["checkpoint"] for pose in poses}
+        return []
+    return [start["pose"] or INITIAL for start in starts]
+
+
+def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
+    """The options that each epoch was trained with, of `current_events`; none where no start is told."""
+    options, found = {}, {}
+    for event in events:
+        if event["kind"] == "start":
+            options = event["options"]
+        elif event["kind"] == "epoch":
+            found[event["epoch"]] = options
+    return found
 
 
 def read_tables(folder: Path, epoch: int) -> dict[tuple[str, str], dict[str, float]]:

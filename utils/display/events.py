@@ -2,8 +2,8 @@
 
 `kind` is
 "start": stage, time (s since 1970), measure, epoch (the first one to come), epochs (all in all), people (data
-    set, and fingerprints of the training and validation people), pose (name and hash of the file that
-    --load_prefix_pose names, or null), options (name -> text);
+    set, and fingerprints of the training and validation people), pose (the identity of
+    what --load_prefix_pose names, or null), options (name -> text);
 "batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
 "epoch": a row of the history, updates (the network's so far), and for the pose network pck and auc (column
     -> share);
