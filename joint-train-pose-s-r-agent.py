@@ -22,7 +22,7 @@ from data.loader import PatchLoader
 from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
 from models.occlusion import cell_mask
-from options.parser import StageParser
+from options.parser import STAGE_3, StageParser
 from utils.agents import AgentRecord, agent_logits, agent_loss, draw, uniform_logits
 from utils.checkpoint import (
     SUFFIX,
@@ -50,9 +50,10 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    groups = ("train_or_evaluate", "pose", "resume_agent", "agent_folder", "occlusion_agent", "joint", "rate")
-    opt = StageParser(__doc__, *groups, "epochs", "ranks", "overwrite", "evaluation").parse()
-    resumed = newest_checkpoint(opt.joint_folder, POSE) if opt.load_checkpoint else None
+    opt = StageParser(__doc__, *STAGE_3).parse()
+    resumed = None
+    if opt.load_checkpoint:
+        resumed = newest_checkpoint(opt.joint_folder, POSE, "--load_checkpoint true")
     if opt.is_train and resumed is None and opt.load_prefix_sr is None and opt.load_prefix_occ is None:
         raise UserError(
             "--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar "

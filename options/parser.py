@@ -23,6 +23,21 @@ RECIPE = (
 )
 """Flags that decide how a network is trained, beside its people and its size; kept with each epoch."""
 
+STAGE_3 = (
+    "train_or_evaluate",
+    "pose",
+    "resume_agent",
+    "agent_folder",
+    "occlusion_agent",
+    "joint",
+    "rate",
+    "epochs",
+    "ranks",
+    "overwrite",
+    "evaluation",
+)
+"""The groups of joint training, whose command line `utils.show_agent` takes, too."""
+
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults in the help, of flags that have one."""

@@ -166,8 +166,10 @@ def test_a_missing_file_lists_what_is_there(tmp_path):
 def test_the_newest_is_that_of_the_latest_epoch(tmp_path):
     for name in ("pose-lr-1-9", "pose-lr-1-10", "pose-lr-1-11-model-best", "agent-lr-1-12", "pose-lr-1-x"):
         (tmp_path / f"{name}.pth.tar").touch()
-    assert newest_checkpoint(tmp_path, "pose-").name == "pose-lr-1-10.pth.tar"
-    assert "no run-lr-" in refusal(newest_checkpoint, tmp_path, "run-")
+    assert newest_checkpoint(tmp_path, "pose-", "--load_checkpoint true").name == "pose-lr-1-10.pth.tar"
+    assert (
+        refusal(newest_checkpoint, tmp_path, "run-", "--x y") == f"--x y: {tmp_path} has no run-lr-….pth.tar"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -16,6 +16,7 @@ from data.kinds import KINDS
 from utils import show_agent as show
 from utils.agents import agent_logits, build_agent
 from utils.display.gallery import fixed_rows, load
+from utils.errors import UserError
 from utils.show_agent import draw_picture, hardness, hardness_text
 
 
@@ -28,6 +29,7 @@ def show_agent(experiment, *flags):
 
 @pytest.mark.slow
 def test_numbers_and_a_picture_of_a_joint_training(experiment, tmp_path, monkeypatch):
+    """With the command line of the training, which has flags that are of no use here, and without them."""
     trained = experiment.copy(tmp_path / "checkpoints")
     flags = ("--load_prefix_sr", "lr-0.00025-1", "--is_train", "true", "--nEpochs", 2, "--agent_iters", 1)
     run_here("joint-train-pose-s-r-agent.py", *trained.flags, *flags)
@@ -38,7 +40,7 @@ def test_numbers_and_a_picture_of_a_joint_training(experiment, tmp_path, monkeyp
         return hardness(run, network, agent)
 
     monkeypatch.setattr(show, "hardness", watched)
-    monkeypatch.setattr(sys, "argv", ["show_agent.py", *map(str, (*SMALL, *QUIET, *trained.flags))])
+    monkeypatch.setattr(sys, "argv", ["show_agent.py", *map(str, (*SMALL, *QUIET, *trained.flags, *flags))])
     with kept_logging():
         show.main()
     assert modes == [(False, False)]
@@ -51,12 +53,27 @@ def test_numbers_and_a_picture_of_a_joint_training(experiment, tmp_path, monkeyp
         assert picture.format == "JPEG" and picture.width >= 600
     assert len(jpeg) < 150_000
 
+    (agent,) = trained.joint_folder.glob("agent-lr-*.pth.tar")
+    agent.unlink()
+    with kept_logging(), pytest.raises(UserError, match=r"^the agent of pose-lr-.*, agent-lr-"):
+        show.main()
+
 
 @pytest.mark.slow
 def test_without_a_joint_training_one_line_says_so(experiment):
     done = show_agent(experiment, "--joint_dir", "nowhere")
-    assert_user_error(done, experiment.folder / "nowhere-lr-0.00025-0")
+    assert_user_error(done, "--joint_dir nowhere: ", experiment.folder / "nowhere-lr-0.00025-0")
+    assert "--load_checkpoint" not in done.stderr
     assert not (experiment.folder / "nowhere-lr-0.00025-0").exists()
+
+
+def test_several_processes_are_refused(monkeypatch):
+    """Each would look at its part of the people, and one would write that as the whole."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["show_agent.py", "--exp_id", "x", "--load_prefix_pose", "lr-0.001-0"])
+    with pytest.raises(UserError, match="torchrun"):
+        show.main()
 
 
 @pytest.mark.slow

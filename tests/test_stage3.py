@@ -127,7 +127,7 @@ def test_stopped_run_goes_on_exactly(joint, changeable):
     assert process.returncode == 128 + 15, stderr
     assert re.fullmatch(r"[^\n]*stopped by SIGTERM[^\n]*\n", stderr)
     assert not list(folder.glob(".*"))
-    newest = load_checkpoint(newest_checkpoint(folder, "pose-"))
+    newest = load_checkpoint(newest_checkpoint(folder, "pose-", ""))
     load_checkpoint(folder / f"{newest['agent']}.pth.tar")
 
     for path in folder.glob("*-lr-*"):  # it may have finished more epochs than the first

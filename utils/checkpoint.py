@@ -51,15 +51,15 @@ def saved_epochs(folder: Path, prefix: str = "") -> dict[Path, int]:
     return {path: int(match[1]) for path, match in found.items() if match and not match[2]}
 
 
-def newest_checkpoint(folder: Path, prefix: str) -> Path:
-    """The checkpoint of the latest epoch among `saved_epochs`.
+def newest_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
+    """The checkpoint of the latest epoch among `saved_epochs`, for which `flag` asks.
 
     Raises:
         UserError: there is none.
     """
     epochs = saved_epochs(folder, prefix)
     if not epochs:
-        raise UserError(f"--load_checkpoint true: {folder} has no {prefix}lr-…{SUFFIX} to resume from")
+        raise UserError(f"{flag}: {folder} has no {prefix}lr-…{SUFFIX}")
     return max(epochs, key=epochs.get)
 
 

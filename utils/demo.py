@@ -1,4 +1,4 @@
-"""The demo: all stages and the control arm on the demo set, in six minutes on two CPU cores.
+"""The demo: all stages and the control arm on the demo set, in five minutes on two CPU cores.
 
 `make demo` runs it. Each step is a command line like the README's, printed before it runs.
 """

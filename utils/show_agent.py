@@ -1,7 +1,8 @@
 """What the agent draws for validation people at the end of a joint training, and how hard that is.
 
-`python -m utils.show_agent` takes the flags of the joint training. Into its folder go `agent.txt`, PCK under
-uniform draws and under the agent's, and `agent.jpg`, a few people with their draws.
+`python -m utils.show_agent` takes the command line of the joint training; only those flags that name its
+folder, data and network count. Into the folder go `agent.txt`, PCK under uniform draws and under the agent's, and
+`agent.jpg`, a few people with their draws.
 """
 
 if __name__ == "__main__":
@@ -21,7 +22,8 @@ from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
 from data.kinds import KINDS, Kind
 from data.patches import Patches
-from options.parser import StageParser
+from options.parser import STAGE_3, StageParser
+from utils import ranks
 from utils.agents import agent_logits, build_agent, draw
 from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
 from utils.collect import bin_pck
@@ -29,6 +31,7 @@ from utils.display.drawing import clear_peaks, draw_skeleton
 from utils.display.gallery import fixed_rows, load, look
 from utils.errors import UserError
 from utils.files import write_file
+from utils.joint import POSE, SCALE_ROTATION
 from utils.process import progress, run_stage
 from utils.runs import Run
 
@@ -38,13 +41,15 @@ ROWS = ("not augmented", "random draw", "the agent's draw")
 
 
 def main() -> None:
-    opt = StageParser(__doc__, "pose", "joint").parse()
-    path = newest_checkpoint(opt.joint_folder, "pose-")
+    opt = StageParser(__doc__, *STAGE_3).parse()
+    if ranks.world() > 1:
+        raise UserError("several processes were started by torchrun: expected one, start it without torchrun")
+    path = newest_checkpoint(opt.joint_folder, POSE, f"--joint_dir {opt.joint_dir}")
     run = Run(opt, opt.joint_folder)
     checkpoint = load_checkpoint(path)
-    if "agent" not in checkpoint:
-        raise UserError(f"{path} does not say which agent belongs to it")
-    agent_path = find_checkpoint(run.folder, checkpoint["agent"], "--load_prefix_pose")
+    if SCALE_ROTATION not in checkpoint:
+        raise UserError(f"{path} was trained without a scale-rotation agent: there are no draws to show")
+    agent_path = find_checkpoint(run.folder, checkpoint[SCALE_ROTATION], f"the agent of {path.name},")
     network = run.pose_network()
     agent = build_agent(run, network)
     load_weights(network, checkpoint, path, run.network_size)
