@@ -38,6 +38,9 @@ STAGE_3 = (
 )
 """The groups of joint training, whose command line `utils.show_agent` takes, too."""
 
+PLACE, DISPLAY = "folders and devices", "display"
+"""The titles of groups of flags that change no result."""
+
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults in the help, of flags that have one."""
@@ -70,7 +73,8 @@ class StageParser(OneLineParser):
 
     def __init__(self, description: str, *groups: str) -> None:
         super().__init__(description)
-        self._experiment()
+        self._place()
+        self._arithmetic()
         self._data()
         self._network()
         self._display()
@@ -98,19 +102,46 @@ class StageParser(OneLineParser):
             opt.occlusion_folder = opt.exp_folder / f"{opt.occ_dir}-{prefix}"
         if "joint_dir" in opt:
             opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{prefix}"
-        opt.defaults = {action.dest: action.default for action in self._actions}
+        opt.defaults = self.defaults
         return opt
 
-    def _experiment(self) -> None:
-        add = self.add_argument_group("experiment").add_argument
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The default of each flag, by its name."""
+        actions = (action for action in self._actions if action.default is not argparse.SUPPRESS)
+        return {action.dest: action.default for action in actions}
+
+    def flags(self, *titles: str) -> list[str]:
+        """The names of the flags in the groups of these titles."""
+        groups = (group for group in self._action_groups if group.title in titles)
+        return [action.dest for group in groups for action in group._group_actions]
+
+    def _place(self) -> None:
+        add = self.add_argument_group(PLACE).add_argument
         add("--exp_id", required=True, help="name of the experiment and of its folder")
         add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
+        add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")
+        cache = (
+            "decode each person once: DIR keeps the patches for later epochs, stages and runs; "
+            "gpu in the device's memory, for later epochs"
+        )
+        add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
         add(
             "--gpu_id",
             type=whole_number(-1),
             default=0,
             help="number of the CUDA GPU; -1, or no CUDA: the CPU",
         )
+        add(
+            "--nThreads",
+            type=whole_number(0),
+            default=4,
+            help="processes that load photographs, at most one per CPU; 0: the main one loads",
+        )
+
+    def _arithmetic(self) -> None:
+        add = self.add_argument_group("random draws and arithmetic").add_argument
+        add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random draws")
         add(
             "--precision",
             choices=("fp32", "tf32", "bf16"),
@@ -119,11 +150,9 @@ class StageParser(OneLineParser):
         )
         compiled = "on a GPU, compile the networks and replay them as CUDA graphs; takes minutes at the start"
         add("--compile", type=boolean, default=False, help=compiled)
-        add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random draws")
 
     def _data(self) -> None:
         add = self.add_argument_group("data").add_argument
-        add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")
         add(
             "--dataset",
             choices=DATASETS,
@@ -135,17 +164,6 @@ class StageParser(OneLineParser):
         add("--skip_missing", type=boolean, default=False, help="leave out people without a photograph")
         add("--skip_bad", type=boolean, default=False, help="leave out people with bad annotations")
         add("--bs", type=whole_number(1), default=24, help="batch size")
-        add(
-            "--nThreads",
-            type=whole_number(0),
-            default=4,
-            help="processes that load photographs, at most one per CPU; 0: the main one loads",
-        )
-        cache = (
-            "decode each person once: DIR keeps the patches for later epochs, stages and runs; "
-            "gpu in the device's memory, for later epochs"
-        )
-        add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
 
     def _network(self) -> None:
         add = self.add_argument_group("pose network (the defaults are the paper's)").add_argument
@@ -202,7 +220,7 @@ class StageParser(OneLineParser):
             )
 
     def _display(self) -> None:
-        add = self.add_argument_group("display").add_argument
+        add = self.add_argument_group(DISPLAY).add_argument
         add("--print_freq", type=whole_number(1), default=10, help="batches between lines of the log file")
         add("--use_visdom", type=boolean, default=True, help="draw curves in a visdom server")
         add("--vis_env", help="visdom environment; default: the experiment's id")

@@ -220,6 +220,45 @@ def test_a_mistaken_call_can_be_corrected(calls, monkeypatch):
 
 
 @pytest.mark.slow
+def test_an_experiment_goes_on_from_a_base_and_an_agent_that_were_made_by_hand(calls):
+    """If their logs say the same options; nothing of them is made again."""
+    place = ("--exp_id", "x", "--exp_dir", calls.folder.parent, "--data_dir", calls.data)
+    pose, log = ("--load_prefix_pose", BASE), calls.folder / "log.jsonl"
+    run_here("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 2)
+    for kind in ("scale", "rotation"):
+        run_here(f"collect-{kind}-distri.py", *place, *pose)
+    run_here("pretrain-s-r-agent.py", *place, *pose, "--nEpochs", 1, "--lr", "0.001")
+    agent_log = calls.folder / f"sr-dir-{BASE}" / "log.jsonl"
+    for flags, message in (
+        (("--bs", 5), f"{calls.folder} was trained with --bs 4 in epoch 0, this experiment needs 5"),
+        (("--pretrain_lr", "0.01"), f"{agent_log.parent} was trained with --lr 0.001 in epoch 0, "),
+        (("--seed", 3), "--seed 0 in epoch 0, this experiment needs 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            calls(*flags)
+    told = agent_log.read_text()
+    agent_log.write_text(told.replace('"mirror": "False"', '"mirror": "True"'))
+    with pytest.raises(UserError, match="--mirror True in epoch 0, this experiment needs False"):
+        calls()
+    agent_log.write_text(told)
+    with pytest.raises(SystemExit):
+        calls("--use_visdom", "true", fail=1)
+    assert calls.ran == EVERY_STEP[4:5]
+    calls.folder.joinpath("experiment.json").unlink()
+    log.unlink()
+    with pytest.raises(UserError, match=r"no experiment has made, and its log\.jsonl does not say how"):
+        calls()
+
+
+def test_what_changes_numbers_may_not_change_and_a_new_flag_is_such(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiment.py", "--exp_id", "x"])
+    opt = experiment.parse()
+    free = {"exp_id", "exp_dir", "data_dir", "cache", "gpu_id", "nThreads", "arms", "seeds", "arm_epochs"}
+    free |= {"print_freq", "display_freq", "display_winsize", "use_html", "use_visdom", "vis_env"}
+    assert opt.defaults.keys() - opt.settings.keys() == free | {"vis_server", "vis_port"}
+
+
+@pytest.mark.slow
 def test_a_stage_that_fails_ends_the_experiment_with_its_line_and_code(tmp_path):
     place = ("--exp_id", "x", "--exp_dir", tmp_path, "--data_dir", tmp_path / "nowhere", "--dataset", "lsp")
     done = subprocess.run(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.kinds import KINDS
-from options.parser import StageParser
+from options.parser import DISPLAY, PLACE, RECIPE, StageParser
 from options.values import learning_rate, whole_number
 from utils.checkpoint import SUFFIX, saved_epochs
 from utils.compare import write_comparison
@@ -39,39 +39,7 @@ from utils.steps import run_step
 log = logging.getLogger("experiment")
 
 ARMS = ("random", "uniform", "pretrained", "learned")
-OWN = ("arms", "seeds", "base_epochs", "agent_epochs", "arm_epochs", "pretrain_lr")  # no flags of a stage
-OF_SOME = (
-    "help",
-    "exp_id",
-    "seed",
-    "lr",
-    "agent_lr",
-    "agent_iters",
-    "occlusion",
-)  # not of every stage, or with other values
-DISPLAY = (
-    "print_freq",
-    "use_visdom",
-    "vis_env",
-    "vis_server",
-    "vis_port",
-    "use_html",
-    "display_winsize",
-    "display_freq",
-)
-MAY_CHANGE = (
-    "help",
-    "exp_id",
-    "exp_dir",
-    "data_dir",
-    "gpu_id",
-    "nThreads",
-    "cache",
-    "arms",
-    "seeds",
-    "arm_epochs",
-    *DISPLAY,
-)
+ARM_FLAGS = "arms: later calls may add some"
 ANEW = ("--overwrite", "true")  # a run that was killed amid saving its first epoch has left parts of it
 TRAIN = ("--is_train", "true", "--keep", 1)
 
@@ -96,19 +64,25 @@ OCCLUSION = Agent((), "occ-dir", "--load_prefix_occ", "--occ_draws", ("--occlusi
 
 
 def parse() -> argparse.Namespace:
-    """The options: flags that the stages share, and those of the experiment."""
+    """The options: flags that the stages share, and those of the experiment.
+
+    `settings` has those that no later call may change, as text by name: a new flag is among them.
+    """
     parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training", "pretraining")
-    add = parser.add_argument_group("arms").add_argument
+    add = parser.add_argument_group(ARM_FLAGS).add_argument
     arms = "the arms, the reference first: random augmentation, or how the agent's draws of stage 3 are made"
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help=arms)
     seeds = "seeds of the arms; --seed is that of the base and of the agent's pretraining, which all share"
     add("--seeds", nargs="+", type=whole_number(0), default=[1, 2, 3], help=seeds)
+    add("--arm_epochs", type=whole_number(1), default=60, help="epochs of each arm after the base's")
+    add = parser.add_argument_group("what all arms share").add_argument
     add("--base_epochs", type=whole_number(1), default=15, help="epochs of stage 1 before the arms part")
     add("--agent_epochs", type=whole_number(1), default=3, help="epochs of the agent's pretraining")
-    add("--arm_epochs", type=whole_number(1), default=60, help="epochs of each arm after the base's")
     pretrain_lr = "learning rate of the agent's pretraining; --lr is the pose network's"
     add("--pretrain_lr", type=learning_rate, default=2.5e-4, help=pretrain_lr)
-    return parser.parse()
+    opt, free = parser.parse(), parser.flags(PLACE, DISPLAY, ARM_FLAGS)
+    opt.settings = {name: str(getattr(opt, name)) for name in opt.defaults if name not in free}
+    return opt
 
 
 def main() -> None:
@@ -116,7 +90,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     experiment = Experiment(opt)
     with locked(experiment.out):
-        experiment.record.refuse_other_settings()
+        experiment.record.refuse_other_settings(experiment.shared_stages())
         for number, (title, command) in enumerate(experiment.steps(), 1):
             heading = f"{number} of {experiment.number_of_steps}"
             if command is None:
@@ -131,7 +105,7 @@ class Experiment:
     """The steps of an experiment, and what its folder says of them.
 
     folder: the base's; those of the agent, of the arms and of the comparison (`out`) are in it. last: the
-    epoch with which arms end. settings: the options that no later call may change; record: keeps them.
+    epoch with which arms end. record: keeps the options that no later call may change.
     """
 
     def __init__(self, opt: argparse.Namespace) -> None:
@@ -143,9 +117,17 @@ class Experiment:
         self.arms, self.seeds = dict.fromkeys(opt.arms), dict.fromkeys(opt.seeds)
         self.agent_folder = self.folder / f"{self.agent.folder}-{self.base}"
         self.out = self.folder / "comparison"
-        self.settings = {name: str(getattr(opt, name)) for name in opt.defaults if name not in MAY_CHANGE}
-        self.record = ExperimentRecord(self.folder, self.settings, opt.defaults)
+        self.record = ExperimentRecord(self.folder, opt.settings, opt.defaults)
         self.number_of_steps = 2 + len(self.agent.collected) + 2 * len(self.arms) * len(self.seeds)
+
+    def shared_stages(self) -> dict[Path, tuple[int, dict[str, str]]]:
+        """The folders of the base and of the agent, the number of their epochs and the options of these."""
+        own = StageParser("", "agent_recipe", "ranks").defaults  # an experiment leaves them as they are
+        settings = {name: str(own[name]) for name in RECIPE if name in own} | self.opt.settings
+        return {
+            self.folder: (self.opt.base_epochs, settings),
+            self.agent_folder: (self.opt.agent_epochs, settings | {"lr": settings["pretrain_lr"]}),
+        }
 
     def steps(self) -> Iterator[tuple[str, str | None]]:
         """Each step's title, and its command line as things are when it is asked for; None: it is finished.
@@ -230,7 +212,7 @@ class Experiment:
     def foot(self) -> list[str]:
         """Epochs, options that are not the defaults, and each commit, set of versions and machine in use."""
         opt = self.opt
-        chosen = shlex.join(self.given(*(name for name in self.settings if not name.endswith("_epochs"))))
+        chosen = shlex.join(self.given(*(name for name in opt.settings if not name.endswith("_epochs"))))
         return [
             f"Epochs: {opt.base_epochs} of the base, {opt.agent_epochs} of the agent's pretraining, "
             f"{opt.arm_epochs} of each arm. Options: {chosen or 'the defaults'}.",
@@ -258,7 +240,8 @@ class Experiment:
 
     def stage(self, script: str, exp_id: str, *flags: object) -> str:
         """A stage's command line, with the options that all stages share."""
-        shared = self.given(*(name for name in self.opt.defaults if name not in (*OWN, *OF_SOME)))
+        own = ("exp_id", "seed")  # which each stage has of its own
+        shared = self.given(*(name for name in StageParser("").defaults if name not in own))
         return shlex.join(["python", script, "--exp_id", exp_id, *shared, *map(str, flags)])
 
     def given(self, *names: str) -> list[str]:

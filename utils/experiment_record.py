@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from utils.checkpoint import saved_epochs
+from utils.comparison.runs import epoch_options
+from utils.display.events import EVENTS, current_events, read_events
 from utils.errors import UserError
 from utils.files import write_file
 
@@ -19,8 +21,11 @@ class ExperimentRecord:
         self._folder, self._path = folder, folder / "experiment.json"
         self._settings, self._defaults = settings, defaults
 
-    def refuse_other_settings(self) -> None:
+    def refuse_other_settings(self, stages: dict[Path, tuple[int, dict[str, str]]]) -> None:
         """Finished steps count only for the options that they were run with; the first call writes them.
+
+        stages: the folders of stages that users may have run themselves, before the first call, with the
+        number of their epochs and the options that these must have been trained with.
 
         Raises:
             UserError: this call has others, or the record cannot be read or written.
@@ -30,10 +35,8 @@ class ExperimentRecord:
         try:
             recorded = self._read()["settings"]
         except FileNotFoundError:
-            if saved_epochs(self._folder):
-                raise UserError(
-                    f"{self._folder} has results that no experiment has made: another --exp_id keeps them"
-                ) from None
+            for folder, (epochs, settings) in stages.items():
+                _check_log(folder, epochs, settings)
             self._write({"settings": self._settings, "made_with": []})
             return
         except (OSError, ValueError) as error:
@@ -67,3 +70,30 @@ class ExperimentRecord:
 
     def _write(self, record: dict) -> None:
         write_file(self._path, json.dumps(record, indent=1) + "\n")
+
+
+def _check_log(folder: Path, epochs: int, settings: dict[str, str]) -> None:
+    """The first epochs of those that a folder has saved were trained with these options, as its log says.
+
+    Raises:
+        UserError: they were not, or the log does not say.
+    """
+    reached = max(saved_epochs(folder).values(), default=-1) + 1
+    if not reached:
+        return
+    try:
+        logged = epoch_options(current_events(read_events(folder / EVENTS)))
+    except OSError:
+        logged = {}
+    for epoch in range(min(epochs, reached)):
+        if epoch not in logged:
+            raise UserError(
+                f"{folder} has results that no experiment has made, and its {EVENTS} does not say how epoch "
+                f"{epoch} was trained: another --exp_id keeps them"
+            )
+        for name, found in logged[epoch].items():
+            if settings.get(name, found) != found:
+                raise UserError(
+                    f"{folder} was trained with --{name} {found} in epoch {epoch}, this experiment needs "
+                    f"{settings[name]}: another --exp_id keeps both"
+                )

@@ -1,8 +1,8 @@
 """What the agent draws for validation people at the end of a joint training, and how hard that is.
 
 `python -m utils.show_agent` takes the command line of the joint training; only those flags that name its
-folder, data and network count. Into the folder go `agent.txt`, PCK under uniform draws and under the agent's, and
-`agent.jpg`, a few people with their draws.
+folder, data and network count. Into the folder go `agent.txt`, PCK under uniform draws and under the agent's,
+and `agent.jpg`, a few people with their draws.
 """
 
 if __name__ == "__main__":

@@ -148,9 +148,7 @@ class Report:
             return None
         run, opt = self.run, self.run.opt
         options = {
-            name: (str(getattr(opt, name)), getattr(opt, name) != opt.defaults[name])
-            for name in opt.defaults
-            if hasattr(opt, name)
+            name: (str(getattr(opt, name)), getattr(opt, name) != opt.defaults[name]) for name in opt.defaults
         }
         return Pages(
             run.folder,
