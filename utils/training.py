@@ -163,8 +163,6 @@ def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
     learner.restore(checkpoint, path)
     say_other_people(run, checkpoint, path)
     say_other_recipe(run, checkpoint, path)
-    if checkpoint.get("seed") != run.opt.seed:
-        log.info("random draws are from --seed %d from here on", run.opt.seed)
 
 
 def fresh_or_resumed(
@@ -206,7 +204,7 @@ def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
 
 def say_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
     """Log a warning if a checkpoint was trained with other values of the flags of `RECIPE`."""
-    recorded = checkpoint.get("recipe", {})
+    recorded = {"seed": checkpoint.get("seed", run.opt.seed)} | checkpoint.get("recipe", {})  # older: only that
     differing = [flag for flag in recorded if getattr(run.opt, flag, recorded[flag]) != recorded[flag]]
     if differing:
         theirs, ours = (
