@@ -204,7 +204,7 @@ def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
 
 def say_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
     """Log a warning if a checkpoint was trained with other values of the flags of `RECIPE`."""
-    recorded = {"seed": checkpoint.get("seed", run.opt.seed)} | checkpoint.get("recipe", {})  # older: only that
+    recorded = {"seed": checkpoint.get("seed", run.opt.seed)} | checkpoint.get("recipe", {})
     differing = [flag for flag in recorded if getattr(run.opt, flag, recorded[flag]) != recorded[flag]]
     if differing:
         theirs, ours = (
