@@ -1,10 +1,19 @@
 """Stage 3: train the pose network against agents, which learn to draw what is hard; or evaluate."""
 
+from options.parser import STAGE_3, StageParser
+from utils.signals import end_at_once
+
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    end_at_once()
+    parser = StageParser(__doc__, *STAGE_3)
+    opt = parser.parse()  # before the imports below, which take seconds
+    if opt.is_train and not (opt.load_checkpoint or opt.load_prefix_sr or opt.load_prefix_occ):
+        parser.error(
+            "--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar "
+            "(or --load_prefix_occ, the occlusion agent)"
+        )
 
-    end_at_once()  # the imports below take seconds
-
+import argparse
 import logging
 import math
 import time
@@ -22,7 +31,6 @@ from data.loader import PatchLoader
 from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
 from models.occlusion import cell_mask
-from options.parser import STAGE_3, StageParser
 from utils.agents import AgentRecord, agent_logits, agent_loss, draw, uniform_logits
 from utils.checkpoint import (
     SUFFIX,
@@ -35,7 +43,6 @@ from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
 from utils.display.occlusion import cells_section, hidden_gallery, occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
-from utils.errors import UserError
 from utils.evaluation import Evaluation, crop_pck, evaluate
 from utils.files import locked
 from utils.joint import POSE, SCALE_ROTATION, load_agents, save_networks
@@ -49,16 +56,10 @@ from utils.training import Learner, fresh_or_resumed, say_other_people, schedule
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    opt = StageParser(__doc__, *STAGE_3).parse()
+def main(opt: argparse.Namespace) -> None:
     resumed = None
     if opt.load_checkpoint:
         resumed = newest_checkpoint(opt.joint_folder, POSE, "--load_checkpoint true")
-    if opt.is_train and resumed is None and opt.load_prefix_sr is None and opt.load_prefix_occ is None:
-        raise UserError(
-            "--load_prefix_sr is missing: the pretrained agent, such as lr-0.00025-1.pth.tar "
-            "(or --load_prefix_occ, the occlusion agent)"
-        )
     run = Run(opt, opt.joint_folder if opt.is_train or resumed else opt.exp_folder)
     if opt.is_train:
         with locked(run.folder):
@@ -297,4 +298,4 @@ def look(run: Run, network: PoseNetwork, agent: nn.Module, people: PersonBatch) 
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(lambda: main(opt))

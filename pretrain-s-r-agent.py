@@ -3,11 +3,16 @@
 With --occlusion true, train the occlusion agent instead, to predict in which cells of the crop joints are.
 """
 
+from options.parser import StageParser
+from utils.signals import end_at_once
+
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    end_at_once()
+    groups = ("pose", "agent_folder", "resume_agent", "occlusion_agent", "pretraining", "agent_recipe")
+    parser = StageParser(__doc__, *groups, "rate", "epochs", "ranks", "overwrite")
+    opt = parser.parse()  # before the imports below, which take seconds
 
-    end_at_once()  # the imports below take seconds
-
+import argparse
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +27,6 @@ from data.augmentation import Augmentation
 from data.kinds import KINDS, OCCLUSION
 from data.loader import PatchLoader
 from models import PoseNetwork
-from options.parser import StageParser
 from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.checkpoint import find_checkpoint
 from utils.display.gallery import agent_gallery
@@ -41,9 +45,7 @@ from utils.runs import Run
 from utils.training import Learner, fresh_or_resumed, used_resources
 
 
-def main() -> None:
-    groups = ("pose", "agent_folder", "resume_agent", "occlusion_agent", "pretraining", "agent_recipe")
-    opt = StageParser(__doc__, *groups, "rate", "epochs", "ranks", "overwrite").parse()
+def main(opt: argparse.Namespace) -> None:
     if opt.occlusion:
         task, prefix, folder = OCCLUDING, opt.load_prefix_occ, opt.occlusion_folder
     else:
@@ -222,4 +224,4 @@ def validate(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(lambda: main(opt))

@@ -1,23 +1,27 @@
 """Stage 1: train the pose network with random augmentation, or evaluate it."""
 
+from options.parser import StageParser
+from utils.signals import end_at_once
+
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    end_at_once()
+    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "ranks", "overwrite", "evaluation")
+    parser = StageParser(__doc__, *groups, "image")
+    opt = parser.parse()  # before the imports below, which take seconds
+    if not opt.is_train and opt.load_prefix_pose is None:
+        parser.error("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
 
-    end_at_once()  # the imports below take seconds
-
+import argparse
 import time
 from functools import partial
 
 from data.augmentation import Augmentation
 from data.loader import PatchLoader
 from models.losses import pose_loss
-from options.parser import StageParser
-from utils.checkpoint import SUFFIX
 from utils.display.evaluation import report_evaluation
 from utils.display.gallery import pose_gallery
 from utils.display.report import Report
 from utils.epochs import checkpoint_name, save_epoch
-from utils.errors import UserError
 from utils.evaluation import evaluate
 from utils.files import locked
 from utils.means import Means
@@ -29,11 +33,7 @@ from utils.single import report_photograph
 from utils.training import Learner, fresh_or_resumed, scheduled_lr, used_resources
 
 
-def main() -> None:
-    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "ranks", "overwrite", "evaluation")
-    opt = StageParser(__doc__, *groups, "image").parse()
-    if not opt.is_train and opt.load_prefix_pose is None:
-        raise UserError("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
+def main(opt: argparse.Namespace) -> None:
     run = Run(opt, opt.exp_folder)
     if opt.is_train:
         with locked(run.folder):
@@ -44,8 +44,7 @@ def main() -> None:
         if opt.image is not None:
             report_photograph(run, network)
         else:
-            stem = run.folder / opt.load_prefix_pose.removesuffix(SUFFIX)
-            report_evaluation(run, network, checkpoint, stem)
+            report_evaluation(run, network, checkpoint, run.folder / opt.load_prefix_pose)
 
 
 def train(run: Run) -> None:
@@ -104,4 +103,4 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(lambda: main(opt))

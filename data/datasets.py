@@ -89,7 +89,8 @@ class Dataset:
     """A data set's people, and the metric that its literature reports.
 
     Photographs are at `root / people.image[i]`. A joint counts as correct within `threshold` times
-    the person's normalizer: `metric` "PCKh" is relative to the head (MPII), "PCK" to the torso.
+    the person's normalizer: `metric` "PCKh" is relative to the head (MPII), "PCK" to the torso. `limited`:
+    whether a limit has left validation people out.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Dataset:
     people: People
     metric: str
     threshold: float
+    limited: bool = False
 
     @property
     def metric_name(self) -> str:
@@ -150,7 +152,8 @@ def load_dataset(
         except OSError as error:
             if not (data_dir / name).exists():  # else another run has just drawn it
                 raise DataError(f"{data_dir / name} cannot be written: {error.strerror}") from error
-    path = _find_annotations(name, data_dir / name) if annotations is None else Path(annotations)
+    path = Path(annotations) if annotations is not None else find_annotations(name, data_dir)
+    log.info("annotations: %s", path)
     people = _read(name, path, skip_bad)
     if source.extension is not None and annotations is None:
         folder, read = source.extension
@@ -159,17 +162,27 @@ def load_dataset(
             people = People.concatenate([people, extension])
     if not len(people):
         raise DataError(f"{path} has no people of data set {name}")
-    people = _with_photographs(people, data_dir, limit, skip_missing)
-    return Dataset(name, data_dir, people, source.metric, source.threshold)
+    people, limited = _with_photographs(people, data_dir, limit, skip_missing)
+    return Dataset(name, data_dir, people, source.metric, source.threshold, limited)
 
 
-def _find_annotations(name: str, folder: Path) -> Path:
-    for files in DATASETS[name].files:
+def find_annotations(name: str, data_dir: Path) -> Path:
+    """The annotation file of a data set, as `load_dataset` chooses it; that of one to be drawn may not exist.
+
+    Raises:
+        DataError: there is none; the message says where to get one.
+    """
+    source, folder = DATASETS[name], data_dir / name
+    if source.draw is not None and not folder.exists():
+        return folder / source.files[0][0]
+    for files in source.files:
         if all((folder / file).is_file() for file in files):
-            log.info("annotations: %s", folder / files[0])
             return folder / files[0]
-    expected = ", ".join(" with ".join(files) for files in DATASETS[name].files)
-    raise DataError(f"no annotations of data set {name} in {folder}: looked for {expected}")
+    other = " or another of its files" if len(source.files) > 1 else ""
+    raise DataError(
+        f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}; "
+        'README.md says under "Data" where to get them, and --dataset demo needs no download'
+    )
 
 
 def _read(name: str, path: Path, skip_bad: bool) -> People:
@@ -180,8 +193,14 @@ def _read(name: str, path: Path, skip_bad: bool) -> People:
     return reader(path, f"{name}/images", skip_bad)
 
 
-def _with_photographs(people: People, root: Path, limit: int | None, skip_missing: bool) -> People:
-    """The first `limit` people of each split; absent photographs are left out or an error."""
+def _with_photographs(
+    people: People, root: Path, limit: int | None, skip_missing: bool
+) -> tuple[People, bool]:
+    """The first `limit` people of each split, and whether others are in the validation split.
+
+    Absent photographs are left out or an error.
+    """
+    limited = False
     present = _photograph_exists(root, people.image)
     if skip_missing and not present.all():
         log.warning("%d of %d people have a photograph in %s", present.sum(), len(people), root)
@@ -190,13 +209,16 @@ def _with_photographs(people: People, root: Path, limit: int | None, skip_missin
             raise DataError(f"no photograph of any annotated person is in {root}")
     if limit is not None:
         chosen = _first_of_each_split(people.valid, limit)
+        limited = np.count_nonzero(people.valid) > limit
+        if len(chosen) == len(people):
+            log.warning("--limit %d leaves nobody out of %d people", limit, len(people))
         people, present = people[chosen], present[chosen]
     if not present.all():
         missing = np.unique(people.image[~present])
         first = root / people.image[~present][0]
         count = f"{len(missing)} of {len(np.unique(people.image))}"
         raise DataError(f"{count} photographs are missing, the first is {first}")
-    return people
+    return people, limited
 
 
 def _photograph_exists(root: Path, image: np.ndarray) -> np.ndarray:

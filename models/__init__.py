@@ -1,30 +1,27 @@
-"""The networks and their losses: tensors in, tensors out. `NETWORKS` has every pose network by its name."""
+"""The networks and their losses: tensors in, tensors out. `NETWORKS` has every pose network by its name.
 
-from typing import ClassVar, Protocol, runtime_checkable
+This module imports no torch: the command line is read first, and needs no more than this.
+"""
 
-from torch import Tensor
+from __future__ import annotations
 
-from models.hourglass import StackedHourglass
-from models.layers import Features
-from models.simple_baseline import SimpleBaseline
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.layers import Features
 
 
 @runtime_checkable
 class PoseNetwork(Protocol):
     """What an `nn.Module` offers to be a pose network of the stages.
 
-    stride: the input's sides are multiples of it, px; the last of the features is so many times smaller.
-    heatmap_stride: the heatmaps are so many times smaller than the input.
-    sizes: names of the constructor's arguments that are flags of the command line too.
-    maskable: whether `forward` takes a mask of the last feature's size, too: f32 [N, 1, h, w], 0 where it is
-    occluded.
     feature_channels: channels of the five features.
     """
 
-    stride: ClassVar[int]
-    heatmap_stride: ClassVar[int]
-    sizes: ClassVar[tuple[str, ...]]
-    maskable: ClassVar[bool]
     feature_channels: tuple[int, ...]
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -40,7 +37,44 @@ class PoseNetwork(Protocol):
         """
 
 
-NETWORKS: dict[str, type[PoseNetwork]] = {
-    "hourglass": StackedHourglass,
-    "simple_baseline": SimpleBaseline,
+@dataclass(frozen=True)
+class NetworkType:
+    """What is known of a pose network before it is built.
+
+    path: module and name of its class, a `PoseNetwork`.
+    stride: the input's sides are multiples of it, px; the last of the features is so many times smaller.
+    heatmap_stride: the heatmaps are so many times smaller than the input.
+    sizes: names of the constructor's arguments that are flags of the command line too.
+    maskable: whether `forward` takes a mask of the last feature's size, too: f32 [N, 1, h, w], 0 where it is
+    occluded.
+    """
+
+    path: str
+    stride: int
+    heatmap_stride: int
+    sizes: tuple[str, ...] = ()
+    maskable: bool = False
+
+    def build(self, **sizes: int) -> PoseNetwork:
+        """The network with initial weights; sizes by their names, the constructor's defaults for others."""
+        module, _, name = self.path.rpartition(".")
+        return getattr(import_module(module), name)(**sizes)
+
+
+NETWORKS: dict[str, NetworkType] = {
+    "hourglass": NetworkType(
+        "models.hourglass.StackedHourglass",
+        stride=64,  # 4 in the stem, 16 in the hourglass
+        heatmap_stride=4,
+        sizes=("num_stacks", "num_modules", "chan"),
+        maskable=True,
+    ),
+    "simple_baseline": NetworkType(
+        "models.simple_baseline.SimpleBaseline",
+        stride=64,  # the ResNet's 32, and 2 of the pooling that makes the agent's neck
+        heatmap_stride=4,
+    ),
 }
+
+MASKED_CELLS = 2
+"""Cells of a person that the occlusion agent masks."""

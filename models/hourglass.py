@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import NETWORKS
 from models.layers import Features, Residual, check_sides, initialize, pool, residuals, upsample
 
 
@@ -83,10 +84,7 @@ class StackedHourglass(nn.Module):
     arXiv:1805.09707.
     """
 
-    stride: ClassVar[int] = 64  # 4 in the stem, 16 in the hourglass
-    heatmap_stride: ClassVar[int] = 4
-    sizes: ClassVar[tuple[str, ...]] = ("num_stacks", "num_modules", "chan")
-    maskable: ClassVar[bool] = True
+    stride: ClassVar[int] = NETWORKS["hourglass"].stride
 
     def __init__(self, num_stacks: int = 2, num_modules: int = 1, num_classes: int = 16, chan: int = 256):
         super().__init__()

@@ -7,23 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DRAWN = 2  # cells of a person that are masked
+from models import MASKED_CELLS
 
 
 def draw_cells(shares: Tensor, noise: Tensor) -> Tensor:
-    """`DRAWN` different cells a person, one after the other without putting back, first drawn first.
+    """`MASKED_CELLS` different cells a person, one after the other without putting back, first drawn first.
 
     A race of exponential clocks, whose rates are the shares: the draws are those of `torch.multinomial`
     on the CPU, but of any device and of any part of a batch.
 
     Args:
-        shares: [N, cells] float, rows are distributions, of more than `DRAWN` cells.
+        shares: [N, cells] float, rows are distributions, of more than `MASKED_CELLS` cells.
         noise: [N, cells] float, times drawn from the exponential distribution, on the same device.
 
     Returns:
-        int64 [N, DRAWN].
+        int64 [N, MASKED_CELLS].
     """
-    return (shares / noise).topk(DRAWN, dim=1).indices
+    return (shares / noise).topk(MASKED_CELLS, dim=1).indices
 
 
 def cell_mask(cells: Tensor, side: int) -> Tensor:

@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import NETWORKS
 from models.layers import Features, check_sides, pool
 
 CHAN = 256  # of the deconvolutions
@@ -25,10 +26,7 @@ class SimpleBaseline(nn.Module):
     Source: Xiao, Wu and Wei, ECCV 2018, arXiv:1804.06208.
     """
 
-    stride: ClassVar[int] = 64  # the ResNet's 32, and 2 of the pooling that makes the agent's neck
-    heatmap_stride: ClassVar[int] = 4
-    sizes: ClassVar[tuple[str, ...]] = ()
-    maskable: ClassVar[bool] = False
+    stride: ClassVar[int] = NETWORKS["simple_baseline"].stride
 
     def __init__(self, depth: int = 50, num_classes: int = 16):
         super().__init__()

@@ -4,9 +4,18 @@ import argparse
 from pathlib import Path
 
 from data.datasets import DATASETS
-from models import NETWORKS
-from models.occlusion import DRAWN
-from options.values import boolean, cache_place, folder_name, learning_rate, weight_decay, whole_number
+from models import MASKED_CELLS, NETWORKS
+from options.conditions import CONDITIONS
+from options.values import (
+    boolean,
+    cache_place,
+    checkpoint_prefix,
+    folder_name,
+    gpu_number,
+    learning_rate,
+    weight_decay,
+    whole_number,
+)
 
 RECIPE = (
     "seed",
@@ -80,29 +89,23 @@ class StageParser(OneLineParser):
         self._display()
         for group in groups:
             getattr(self, f"_{group}")()
+        flags = {action.dest: action for action in self._actions}
+        for name, conditions in CONDITIONS.items():
+            words = [condition.words for condition in conditions if condition.flag in flags]
+            if name in flags and words:
+                flags[name].help += f"; only {' and '.join(words)}"
 
     def parse(self, arguments: list[str] | None = None) -> argparse.Namespace:
-        """The options, with `defaults` (name -> default); a wrong one ends the process with code 2."""
-        opt = self.parse_args(arguments)
-        folder = (opt.exp_dir / opt.exp_id).resolve()
-        if opt.exp_dir.resolve() not in folder.parents:
-            self.error(f"--exp_id {opt.exp_id}: expected the name of a folder inside {opt.exp_dir}")
-        self._check_network(opt)
-        self._check_occlusion(opt)
-        if getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has no --is_train
-            self._check_training(opt)
-        opt.exp_folder = opt.exp_dir / opt.exp_id
+        """The options; a wrong one ends the process with code 2.
+
+        Beside the flags there are `defaults` (name -> default), `given` (names of the flags on the command
+        line), `out_res`, and the folders of the experiment and of its agents and its joint training.
+        """
+        opt = self._parse(arguments)
+        self._check_applies(opt)
+        self._check_sizes(opt)
         opt.out_res = opt.in_res // NETWORKS[opt.network].heatmap_stride
-        prefix = (getattr(opt, "load_prefix_pose", None) or "").removesuffix(".pth.tar")
-        if "image" in opt:
-            self._check_image(opt)
-        if "sr_dir" in opt:
-            opt.agent_folder = opt.exp_folder / f"{opt.sr_dir}-{prefix}"
-        if "occ_dir" in opt:
-            opt.occlusion_folder = opt.exp_folder / f"{opt.occ_dir}-{prefix}"
-        if "joint_dir" in opt:
-            opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{prefix}"
-        opt.defaults = self.defaults
+        self._find_folders(opt)
         return opt
 
     @property
@@ -116,6 +119,61 @@ class StageParser(OneLineParser):
         groups = (group for group in self._action_groups if group.title in titles)
         return [action.dest for group in groups for action in group._group_actions]
 
+    def _parse(self, arguments: list[str] | None) -> argparse.Namespace:
+        unset = object()
+        opt = self.parse_args(arguments, argparse.Namespace(**dict.fromkeys(self.defaults, unset)))
+        opt.given = frozenset(name for name in self.defaults if getattr(opt, name) is not unset)
+        for name in self.defaults.keys() - opt.given:
+            setattr(opt, name, self.defaults[name])
+        opt.defaults = self.defaults
+        return opt
+
+    def _check_applies(self, opt: argparse.Namespace) -> None:
+        for name, conditions in CONDITIONS.items():
+            if name not in opt.given or getattr(opt, name) is False:  # a switch that is off does what it says
+                continue
+            for condition in conditions:
+                if condition.flag in opt and not condition.holds(opt):
+                    self.error(f"--{name} applies only {condition.words}: leave it out")
+
+    def _check_sizes(self, opt: argparse.Namespace) -> None:
+        stride = NETWORKS[opt.network].stride
+        side = opt.in_res // stride
+        if opt.in_res % stride:
+            self.error(f"--in_res {opt.in_res}: expected a multiple of {stride}")
+        if opt.bs == 1 and side == 1 and getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has none
+            self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
+        for name in ("occlusion", "load_prefix_occ", "eval_occlusion"):
+            if getattr(opt, name, None) and side**2 <= MASKED_CELLS:
+                self.error(
+                    f"--{name}: at --in_res {opt.in_res} there are {side} x {side} cells to mask: "
+                    f"expected --in_res {2 * stride} or more"
+                )
+
+    def _find_folders(self, opt: argparse.Namespace) -> None:
+        """Where a run's files are; checkpoints are named by their bare prefixes from here on."""
+        name = Path(opt.exp_id)
+        if not name.parts or name.anchor or ".." in name.parts:
+            self.error(f"--exp_id {opt.exp_id}: expected the name of a folder inside {opt.exp_dir}")
+        opt.exp_folder = opt.exp_dir / name
+        self._find_checkpoint(opt, "load_prefix_pose", opt.exp_folder)
+        pose = getattr(opt, "load_prefix_pose", None) or ""
+        if "sr_dir" in opt:
+            opt.agent_folder = opt.exp_folder / f"{opt.sr_dir}-{pose}"
+            self._find_checkpoint(opt, "load_prefix_sr", opt.agent_folder)
+        if "occ_dir" in opt:
+            opt.occlusion_folder = opt.exp_folder / f"{opt.occ_dir}-{pose}"
+            self._find_checkpoint(opt, "load_prefix_occ", opt.occlusion_folder)
+        if "joint_dir" in opt:
+            opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{pose}"
+
+    def _find_checkpoint(self, opt: argparse.Namespace, name: str, folder: Path) -> None:
+        if getattr(opt, name, None) is not None:
+            try:
+                setattr(opt, name, checkpoint_prefix(getattr(opt, name), folder))
+            except ValueError as error:
+                self.error(f"--{name} {error}")
+
     def _place(self) -> None:
         add = self.add_argument_group(PLACE).add_argument
         add("--exp_id", required=True, help="name of the experiment and of its folder")
@@ -128,7 +186,7 @@ class StageParser(OneLineParser):
         add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
         add(
             "--gpu_id",
-            type=whole_number(-1),
+            type=gpu_number,
             default=0,
             help="number of the CUDA GPU; -1, or no CUDA: the CPU",
         )
@@ -183,41 +241,6 @@ class StageParser(OneLineParser):
         add("--chan", type=whole_number(2, multiple_of=2), default=256, help="channels of an hourglass")
         in_res = "side of the crops in px, a multiple of 64; heatmaps are a quarter of it"
         add("--in_res", type=whole_number(1), default=256, help=in_res)
-
-    def _check_network(self, opt: argparse.Namespace) -> None:
-        network = NETWORKS[opt.network]
-        for name in dict.fromkeys(name for other in NETWORKS.values() for name in other.sizes):
-            if name not in network.sizes and getattr(opt, name) != self.get_default(name):
-                self.error(f"--{name} does not apply to --network {opt.network}: leave it out")
-        if opt.in_res % network.stride:
-            self.error(f"--in_res {opt.in_res}: expected a multiple of {network.stride}")
-
-    def _check_training(self, opt: argparse.Namespace) -> None:
-        if opt.bs == 1 and opt.in_res == NETWORKS[opt.network].stride:
-            self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
-        for name in ("eval_grid", "eval_occlusion"):
-            if getattr(opt, name, False):
-                self.error(f"--{name} is for evaluation: leave it out with --is_train true")
-
-    def _check_occlusion(self, opt: argparse.Namespace) -> None:
-        if "occlusion" in opt:
-            wrong = "load_prefix_sr" if opt.occlusion else "load_prefix_occ"
-            if getattr(opt, wrong, None) is not None:
-                pretrained = "occlusion" if opt.occlusion else "scale-rotation"
-                self.error(f"--{wrong}: this run pretrains the {pretrained} agent (--occlusion chooses)")
-        asked = ("occlusion", "load_prefix_occ", "eval_occlusion")
-        flag = next((name for name in asked if getattr(opt, name, None)), None)
-        network = NETWORKS[opt.network]
-        if flag is None:
-            return
-        if not network.maskable:
-            self.error(f"--{flag}: --network {opt.network} takes no masks: expected --network hourglass")
-        side = opt.in_res // network.stride
-        if side**2 <= DRAWN:
-            self.error(
-                f"--{flag}: at --in_res {opt.in_res} there are {side} x {side} cells to mask: "
-                f"expected --in_res {2 * network.stride} or more"
-            )
 
     def _display(self) -> None:
         add = self.add_argument_group(DISPLAY).add_argument
@@ -319,12 +342,6 @@ class StageParser(OneLineParser):
             type=learning_rate,
             help="side of that square / 200 px; default: the whole photograph's",
         )
-
-    def _check_image(self, opt: argparse.Namespace) -> None:
-        if opt.image is None and (opt.center is not None or opt.scale is not None):
-            self.error("--center and --scale need --image")
-        if opt.image is not None and opt.is_train:
-            self.error("--image predicts with --load_prefix_pose: leave it out with --is_train true")
 
     def _joint(self) -> None:
         add = self.add_argument_group("joint training").add_argument

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,31 @@ def _finite(text: str) -> float:
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan
+
+
+def gpu_number(text: str) -> int:
+    """The number of a GPU, or -1 for the CPU."""
+    if re.fullmatch(r"\d+(,\d+)+", text):
+        count = text.count(",") + 1
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected one number; CUDA_VISIBLE_DEVICES={text} torchrun --nproc_per_node {count} "
+            "starts the script on these GPUs"
+        )
+    return whole_number(-1)(text)
+
+
+def checkpoint_prefix(text: str, folder: Path) -> str:
+    """The bare prefix of a checkpoint in a folder, such as lr-0.00025-10.
+
+    text: the prefix, or a path to the file from here or from the root; with or without .pth.tar.
+
+    Raises:
+        ValueError: it is a path into another folder.
+    """
+    path = Path(text.removesuffix(".pth.tar"))
+    if str(path) != path.name and path.parent.resolve() != folder.resolve():
+        raise ValueError(f"{text} is of {path.parent}: expected a checkpoint of {folder}")
+    return path.name
 
 
 def folder_name(text: str) -> str:

@@ -131,12 +131,17 @@ def test_bad_rows_are_an_error_or_skipped(tmp_path):
     assert numbers(load_dataset("mpii", tmp_path, skip_bad=True).people) == [0]
 
 
-def test_absent_data_set_says_what_was_looked_for(tmp_path):
+def test_absent_data_set_says_what_is_missing_and_where_to_get_it(tmp_path):
     with pytest.raises(DataError) as caught:
         load_dataset("mpii", tmp_path / "nowhere")
-    for part in (str(tmp_path / "nowhere" / "mpii"), "train.h5", "mpii_annotations.json", ".mat"):
+    for part in (
+        str(tmp_path / "nowhere" / "mpii"),
+        "normalizer.json or another",
+        "README",
+        "--dataset demo",
+    ):
         assert part in str(caught.value)
-    with pytest.raises(DataError, match=r"lsp: looked for joints\.mat$"):
+    with pytest.raises(DataError, match=r"lsp: expected joints\.mat; "):
         load_dataset("lsp", tmp_path)
     with pytest.raises(DataError, match="'coco'; there are mpii, lsp, demo"):
         load_dataset("coco", tmp_path)
@@ -150,7 +155,7 @@ def test_preference_among_mpii_files(tmp_path):
 
     folder.mkdir()
     train_alone = write_h5(folder, "train", 1, imgname=[b"0.jpg"])
-    with pytest.raises(DataError, match=r"looked for .*, valid\.h5 with train\.h5, .*, valid\.h5$"):
+    with pytest.raises(DataError, match="no annotations of data set mpii"):
         load_dataset("mpii", tmp_path)  # no stage can use it
     train_alone.unlink()
     write_h5(folder, "valid", 1, imgname=[b"0.jpg"], normalize=[78.0])
@@ -246,3 +251,12 @@ def test_real_data_sets(real_data):
     assert len(load_dataset("mpii", real_data, sample).people) == 18
     lsp = load_dataset("lsp", real_data)
     assert (len(lsp.train), len(lsp.valid)) == (1093, 1000)
+
+
+def test_a_limit_that_leaves_nobody_out_is_said(tmp_path, caplog):
+    write_set(tmp_path, "mpii", rows("ttvvv"))
+    for limit, limited, told in ((2, True, False), (3, False, True), (24, False, True)):
+        caplog.clear()
+        assert load_dataset("mpii", tmp_path, limit=limit).limited == limited
+        assert ("leaves nobody out of 5 people" in caplog.text) == told
+    assert not load_dataset("mpii", tmp_path).limited

@@ -24,7 +24,8 @@ def network(request):
     """Each of the table's networks, small, in eval mode."""
     torch.manual_seed(0)
     network = SMALL[request.param]().eval()
-    assert isinstance(network, NETWORKS[request.param])
+    assert isinstance(network, type(NETWORKS[request.param].build()))
+    network.type = NETWORKS[request.param]
     return network
 
 
@@ -36,9 +37,9 @@ def image():
 @torch.no_grad()
 def test_a_network_offers_what_the_stages_use(network, image):
     assert isinstance(network, PoseNetwork)
-    height, width = 128 // network.heatmap_stride, 192 // network.heatmap_stride
+    height, width = 128 // network.type.heatmap_stride, 192 // network.type.heatmap_stride
     assert all(tuple(heatmaps.shape) == (2, 16, height, width) for heatmaps in network(image))
-    features, strides = network.features(image), (4, 8, 16, 32, network.stride)
+    features, strides = network.features(image), (4, 8, 16, 32, network.type.stride)
     for feature, chan, stride in zip(features, network.feature_channels, strides, strict=True):
         assert tuple(feature.shape) == (2, chan, 128 // stride, 192 // stride)
 

@@ -1,14 +1,14 @@
 """Command lines of the five stages: what they mean, and one line for what they cannot."""
 
-import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.experiment import parsed
 from support.stages import REPOSITORY
 
-from options.parser import StageParser
 from utils.devices import Streams
 
 PREFIX = ("--load_prefix_pose", "lr-0.00025-10.pth.tar")
@@ -17,37 +17,13 @@ COLLECT = ("collect-scale-distri.py", "collect-rotation-distri.py")
 PRETRAIN = "pretrain-s-r-agent.py"
 
 
-class _Parsed(Exception):  # noqa: N818
-    """Ends a stage once its options are known."""
-
-
 @pytest.fixture
-def parse(monkeypatch):
-    """`parse(script, *flags)` -> the options that the stage would run with."""
-    original = StageParser.parse
-
-    def parse_and_stop(parser):
-        raise _Parsed(original(parser))
-
-    def run(script, *flags):
-        monkeypatch.setattr(StageParser, "parse", parse_and_stop)
-        monkeypatch.setattr("utils.process.run_stage", lambda stage: stage())
-        monkeypatch.setattr("utils.signals.end_at_once", lambda: None)
-        monkeypatch.setattr(sys, "argv", [script, *flags])
-        with pytest.raises(_Parsed) as stopped:
-            runpy.run_path(str(REPOSITORY / script), run_name="__main__")
-        return stopped.value.args[0]
-
-    return run
-
-
-@pytest.fixture
-def refusal(parse, capsys):
+def refusal(capsys):
     """`refusal(*flags)` -> the one line with which stage 1 ends."""
 
     def run(*flags):
         with pytest.raises(SystemExit) as end:
-            parse(STAGE1, *flags)
+            parsed(STAGE1, *flags)
         assert end.value.code == 2
         out, line = capsys.readouterr()
         assert out == "" and line.startswith("stack-hg.py: error: ") and line.count("\n") == 1
@@ -63,7 +39,7 @@ def _assert_options(opt, **expected):
 @pytest.mark.parametrize(
     ("script", "bs"), [(STAGE1, 24), (PRETRAIN, 24), (STAGE3, 24), *[(s, 10) for s in COLLECT]]
 )
-def test_published_command_lines(parse, script, bs):
+def test_published_command_lines(script, bs):
     own = {
         STAGE1: ("--vis_env", "stack-2-hgs", "--is_train", "true"),
         PRETRAIN: PREFIX,
@@ -73,18 +49,19 @@ def test_published_command_lines(parse, script, bs):
             *("--vis_env", "stack-2-hgs-joint", "--is_train", "true"),
         ),
     }
-    opt = parse(script, "--gpu_id", "0", "--exp_id", "stack-2-hgs", *own.get(script, PREFIX), "--bs", str(bs))
+    flags = ("--gpu_id", "0", "--exp_id", "stack-2-hgs", *own.get(script, PREFIX), "--bs", str(bs))
+    opt = parsed(script, *flags)
     folder = Path("checkpoints/stack-2-hgs")
     _assert_options(opt, bs=bs, gpu_id=0, exp_folder=folder, data_dir=Path("dataset"), dataset="mpii")
     if script == STAGE3:
         assert opt.joint_folder == folder / "joint-lr-0.00025-10"
-        _assert_options(opt, load_prefix_sr="lr-0.00025-1.pth.tar", agent_lr=5e-5, load_checkpoint=False)
+        _assert_options(opt, load_prefix_sr="lr-0.00025-1", agent_lr=5e-5, load_checkpoint=False)
     if script not in (STAGE1, STAGE3):
         assert opt.agent_folder == folder / "sr-dir-lr-0.00025-10"
 
 
-def test_defaults(parse):
-    opt = parse(STAGE1, "--exp_id", "a")
+def test_defaults():
+    opt = parsed(STAGE1, "--exp_id", "a")
     _assert_options(opt, is_train=False, lr=2.5e-4, nEpochs=100, bs=24, nThreads=4, load_prefix_pose=None)
     _assert_options(opt, skip_missing=False, skip_bad=False, overwrite=False, eval_grid=False, limit=None)
     _assert_options(opt, num_stacks=2, num_modules=1, chan=256, in_res=256, out_res=64, precision="fp32")
@@ -109,16 +86,17 @@ def test_defaults(parse):
         ("--limit", 1),
     ],
 )
-def test_the_least_number_is_taken_and_nothing_below(parse, refusal, flag, least):
+def test_the_least_number_is_taken_and_nothing_below(refusal, flag, least):
     name = flag.removeprefix("--")
-    assert getattr(parse(STAGE1, "--exp_id", "a", flag, str(least)), name) == least
-    line = refusal("--exp_id", "a", flag, str(least - 1))
+    train = ("--exp_id", "a", "--is_train", "true")
+    assert getattr(parsed(STAGE1, *train, flag, str(least)), name) == least
+    line = refusal(*train, flag, str(least - 1))
     assert flag in line and (flag == "--in_res" or f"at least {least}" in line)
     assert ("multiple" in line) == (flag in ("--chan", "--in_res"))
 
 
-def test_where_visdom_is(parse):
-    _assert_options(parse(STAGE1, "--exp_id", "a"), vis_server="http://localhost", vis_port=8097)
+def test_where_visdom_is():
+    _assert_options(parsed(STAGE1, "--exp_id", "a"), vis_server="http://localhost", vis_port=8097)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +107,8 @@ def test_what_is_of_one_photograph_is_refused_elsewhere(refusal, flags):
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "false", "FALSE", "0", "no"])
-def test_booleans(parse, text):
-    assert parse(STAGE1, "--exp_id", "a", "--is_train", text).is_train is (
+def test_booleans(text):
+    assert parsed(STAGE1, "--exp_id", "a", "--is_train", text).is_train is (
         text.lower() in ("true", "1", "yes")
     )
 
@@ -138,18 +116,18 @@ def test_booleans(parse, text):
 @pytest.mark.parametrize(
     ("text", "place"), [("gpu", "gpu"), ("a/gpu", Path("a/gpu")), ("./gpu", Path("gpu"))]
 )
-def test_a_cache_is_a_folder_or_the_gpu(parse, text, place):
-    assert parse(STAGE1, "--exp_id", "a", "--cache", text).cache == place
-    assert parse(STAGE1, "--exp_id", "a").cache is None
+def test_a_cache_is_a_folder_or_the_gpu(text, place):
+    assert parsed(STAGE1, "--exp_id", "a", "--cache", text).cache == place
+    assert parsed(STAGE1, "--exp_id", "a").cache is None
 
 
-def test_simple_baseline_needs_no_size(parse):
-    opt = parse(STAGE1, "--exp_id", "a", "--network", "simple_baseline", "--chan", "256")  # its default
+def test_simple_baseline_needs_no_size():
+    opt = parsed(STAGE1, "--exp_id", "a", "--network", "simple_baseline")
     _assert_options(opt, network="simple_baseline", in_res=256, out_res=64)
 
 
-def test_a_folder_below_a_folder_is_an_experiment(parse):
-    assert parse(STAGE1, "--exp_id", "a/b", "--exp_dir", "e").exp_folder == Path("e/a/b")
+def test_a_folder_below_a_folder_is_an_experiment():
+    assert parsed(STAGE1, "--exp_id", "a/b", "--exp_dir", "e").exp_folder == Path("e/a/b")
 
 
 @pytest.mark.parametrize(
@@ -188,18 +166,18 @@ def test_a_wrong_flag_or_value_is_named(refusal, flags):
     assert flags[0] in refusal("--exp_id", "a", *flags)
 
 
-def test_one_person_a_batch_where_no_statistics_are_learned(parse, capsys):
+def test_one_person_a_batch_where_no_statistics_are_learned(capsys):
     one = ("--exp_id", "a", "--bs", "1", "--in_res", "64")
     for script, *flags in ((STAGE1,), (STAGE3, *PREFIX), *((script, *PREFIX) for script in COLLECT)):
-        assert parse(script, *one, *flags).bs == 1
+        assert parsed(script, *one, *flags).bs == 1
     for script, *flags in ((STAGE3, *PREFIX, "--is_train", "true"), (PRETRAIN, *PREFIX)):
         with pytest.raises(SystemExit):
-            parse(script, *one, *flags)
+            parsed(script, *one, *flags)
         assert "--bs 1" in capsys.readouterr().err
 
 
-def test_the_largest_seed_seeds(parse):
-    opt = parse(STAGE1, "--exp_id", "a", "--seed", str(2**63 - 1))
+def test_the_largest_seed_seeds():
+    opt = parsed(STAGE1, "--exp_id", "a", "--seed", str(2**63 - 1))
     torch.manual_seed(opt.seed)  # as a run does, for initial weights
     assert Streams(opt.seed).order.initial_seed() != Streams(opt.seed - 1).order.initial_seed()
 
@@ -215,11 +193,139 @@ def test_an_experiment_needs_a_name(refusal):
 
 
 @pytest.mark.parametrize("value", ["-0.1", "nan", "inf", "much"])
-def test_a_weight_decay_below_0_or_none_is_named(parse, capsys, value):
+def test_a_weight_decay_below_0_or_none_is_named(capsys, value):
     with pytest.raises(SystemExit) as end:
-        parse(PRETRAIN, "--exp_id", "a", *PREFIX, f"--weight_decay={value}")
+        parsed(PRETRAIN, "--exp_id", "a", *PREFIX, f"--weight_decay={value}")
     assert end.value.code == 2 and "--weight_decay" in capsys.readouterr().err
 
 
-def test_pretraining_is_the_papers_unless_asked(parse):
-    _assert_options(parse(PRETRAIN, "--exp_id", "a", *PREFIX), mirror=False, weight_decay=0.0)
+def test_pretraining_is_the_papers_unless_asked():
+    _assert_options(parsed(PRETRAIN, "--exp_id", "a", *PREFIX), mirror=False, weight_decay=0.0)
+
+
+TRAIN = ("--is_train", "true")
+SR, OCC = ("--load_prefix_sr", "lr-0.001-1"), ("--load_prefix_occ", "lr-0.001-1")
+RESUMED = (*PREFIX, *TRAIN, "--load_checkpoint", "true")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "idle"),
+    [
+        *((STAGE1, PREFIX, flag) for flag in ("--lr 1", "--nEpochs 3", "--keep 1", "--sync_bn true")),
+        (STAGE1, (*PREFIX, *TRAIN), "--sync_bn true"),  # without torchrun
+        *((STAGE1, (*PREFIX, *TRAIN), flag) for flag in ("--eval_grid true", "--image a.jpg")),
+        *((STAGE1, PREFIX, flag) for flag in ("--center 1 2", "--scale 1")),
+        *(
+            (STAGE1, (*PREFIX, "--image", "a.jpg"), flag)
+            for flag in ("--eval_grid true", "--eval_occlusion true", "--keep 1", "--overwrite true")
+        ),
+        (STAGE1, (*PREFIX, "--network", "simple_baseline"), "--chan 256"),  # though it is the default
+        (PRETRAIN, PREFIX, " ".join(OCC)),
+        (PRETRAIN, PREFIX, "--occ_dir a"),
+        *((PRETRAIN, (*PREFIX, "--occlusion", "true"), flag) for flag in (" ".join(SR), "--sr_dir a")),
+        *(
+            (STAGE3, PREFIX, flag)
+            for flag in (" ".join(SR), "--agent_lr 1", "--agent_draws uniform", "--joint_dir a")
+        ),
+        *((STAGE3, (*PREFIX, *TRAIN, *SR), flag) for flag in ("--occ_draws learned", "--occ_dir a")),
+        *((STAGE3, (*PREFIX, *TRAIN, *OCC), flag) for flag in ("--agent_draws learned", "--sr_dir a")),
+        *(
+            (STAGE3, (*PREFIX, *TRAIN, *SR, "--agent_draws", draws), "--agent_iters 3")
+            for draws in ("uniform", "pretrained")
+        ),
+        *((STAGE3, RESUMED, flag) for flag in (" ".join(SR), " ".join(OCC))),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(capsys, script, flags, idle):
+    parsed(script, "--exp_id", "a", *flags)
+    with pytest.raises(SystemExit) as end:
+        parsed(script, "--exp_id", "a", *flags, *idle.split())
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1
+    assert line.startswith(f"{script}: error: {idle.split()[0]} applies only with")
+
+
+def test_flags_apply_where_they_do_something(monkeypatch):
+    both = ("--agent_draws", "uniform", "--occ_draws", "learned", "--agent_iters", "3")
+    _assert_options(parsed(STAGE3, "--exp_id", "a", *PREFIX, *TRAIN, *SR, *OCC, *both), agent_iters=3)
+    _assert_options(parsed(STAGE3, "--exp_id", "a", *RESUMED, *both), agent_iters=3)
+    parsed(STAGE3, "--exp_id", "a", *PREFIX, "--joint_dir", "b", "--load_checkpoint", "true")
+    parsed(STAGE1, "--exp_id", "a", *TRAIN, "--eval_grid", "false", "--sync_bn", "false")  # as they say
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert parsed(STAGE1, "--exp_id", "a", *TRAIN, "--sync_bn", "true").sync_bn
+
+
+def test_the_help_says_when_a_flag_applies(capsys):
+    with pytest.raises(SystemExit):
+        parsed(STAGE1, "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "default: of all; only with --is_train true" in told
+    assert "only with --network hourglass" in told and "torchrun" in told
+    with pytest.raises(SystemExit):
+        parsed(PRETRAIN, "--help")
+    assert "--is_train" not in capsys.readouterr().out  # which pretraining has not
+
+
+@pytest.mark.parametrize("suffix", ["", ".pth.tar"])
+@pytest.mark.parametrize("way", ["{name}", "./{name}", "{folder}/{name}", "{here}/{folder}/{name}"])
+def test_every_way_to_name_a_checkpoint_means_the_same(monkeypatch, tmp_path, way, suffix):
+    monkeypatch.chdir(tmp_path)
+    folders = {
+        "load_prefix_pose": "checkpoints/a",
+        "load_prefix_sr": "checkpoints/a/sr-dir-lr-0.001-1",
+        "load_prefix_occ": "checkpoints/a/occ-dir-lr-0.001-1",
+    }
+    flags = []
+    for name, folder in folders.items():
+        flags += [f"--{name}", way.format(name="lr-0.001-1", folder=folder, here=tmp_path) + suffix]
+    opt = parsed(STAGE3, "--exp_id", "a", *TRAIN, *flags)
+    _assert_options(opt, **dict.fromkeys(folders, "lr-0.001-1"))
+    assert opt.agent_folder == Path(folders["load_prefix_sr"])
+    assert opt.occlusion_folder == Path(folders["load_prefix_occ"])
+    assert opt.joint_folder == Path("checkpoints/a/joint-lr-0.001-1")
+
+
+def test_a_checkpoint_of_another_experiment_is_said_to_be_one(refusal):
+    for path in (
+        "checkpoints/b/lr-1-0.pth.tar",
+        "/elsewhere/lr-1-0",
+        "checkpoints/a/joint-lr-1-0/pose-lr-1-1",
+    ):
+        line = refusal("--exp_id", "a", "--load_prefix_pose", path)
+        assert f"--load_prefix_pose {path} is of {Path(path).parent}: " in line
+        assert "expected a checkpoint of checkpoints/a" in line
+
+
+def test_an_experiments_folder_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "a").symlink_to(tmp_path / "disk")
+    place = ("--exp_dir", str(tmp_path / "checkpoints"), "--exp_id", "a")
+    opt = parsed(STAGE1, *place, "--load_prefix_pose", str(tmp_path / "disk" / "lr-1-0.pth.tar"))
+    _assert_options(opt, exp_folder=tmp_path / "checkpoints" / "a", load_prefix_pose="lr-1-0")
+
+
+def test_several_gpus_are_torchruns(refusal):
+    line = refusal("--exp_id", "a", "--gpu_id", "0,3")
+    assert "CUDA_VISIBLE_DEVICES=0,3 torchrun --nproc_per_node 2" in line
+
+
+@pytest.mark.parametrize("script", [STAGE1, *COLLECT, PRETRAIN, STAGE3])
+def test_the_command_line_comes_before_torch(script):
+    """Help and mistakes do not wait for imports that take seconds."""
+    mistakes = [[], ["--exp_id", "a", *PREFIX, "--chan", "3"]]
+    mistakes += {STAGE1: [["--exp_id", "a"]], STAGE3: [["--exp_id", "a", *PREFIX, *TRAIN]]}.get(script, [])
+    lines = ["import runpy, sys"]
+    for flags, code in ((["--help"], 0), *((flags, 2) for flags in mistakes)):
+        lines += [
+            f"sys.argv = {[script, *flags]}",
+            f"try: runpy.run_path({str(REPOSITORY / script)!r}, run_name='__main__')",
+            f"except SystemExit as end: assert end.code == {code}",
+            "assert 'torch' not in sys.modules",
+        ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == len(mistakes) and all(line.startswith(f"{script}: error: ") for line in said)

@@ -4,6 +4,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import warnings
 
 import pytest
 import torch
-from support.experiment import kept_logging, load_script, tiny_experiment
+from support.experiment import kept_logging, tiny_experiment
 from support.stages import REPOSITORY, command, demo_data, environment
 
 from data.errors import DataError
@@ -113,7 +114,7 @@ def refusal(tmp_path, monkeypatch, caplog, capsys, kept_signals):
     def run(script, *flags):
         monkeypatch.setattr(sys, "argv", command(script, *experiment.flags, *flags)[1:])
         with kept_logging(), pytest.raises(SystemExit) as end:
-            process.run_stage(load_script(script).main)
+            runpy.run_path(sys.argv[0], run_name="__main__")
         assert end.value.code == 2
         (line,) = [*capsys.readouterr().err.splitlines(), *caplog.messages[-1:]]
         return line
@@ -197,6 +198,24 @@ def test_a_stage_ends_in_one_line(stage, code, line, monkeypatch, caplog, kept_s
     assert end.value.code == code and told.startswith(line)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # a second one does not disturb
     assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path, monkeypatch, kept_signals):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "more").mkdir()
+
+    def stage(folder, content=()):
+        process.start_log(folder)
+        logging.getLogger().info("options")
+        for name in content:
+            (folder / name).touch()
+        raise UserError("what it was")
+
+    for folder, *content in (("a/b",), ("there",), ("more/c", "lr-1-0.pth.tar")):
+        with kept_logging(), pytest.raises(SystemExit):
+            process.run_stage(lambda folder=folder, content=content: stage(tmp_path / folder, content))
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert names == {"there", "there/log.txt", "more", "more/c", "more/c/log.txt", "more/c/lr-1-0.pth.tar"}
 
 
 @pytest.mark.parametrize(

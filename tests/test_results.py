@@ -5,14 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.io
-from support.experiment import POSE, kept_logging, load_script, refusal, run_here
+from support.experiment import POSE, kept_logging, load_script, parsed, refusal, run_here
 from support.stages import VALID, command, environment
 
 from data.demo import ANNOTATIONS
@@ -116,9 +115,8 @@ def test_the_last_epoch_has_its_page(three_epochs):
 def test_an_epoch_tells_what_it_took(changeable, monkeypatch, script, flags, clock, told):
     module, ticks = load_script(script), iter(clock)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
-    monkeypatch.setattr(sys, "argv", command(script, *changeable.flags, *flags)[1:])
     with kept_logging():
-        module.main()
+        module.main(parsed(script, *command(script, *changeable.flags, *flags)[2:]))
     folder = {STAGE_1: changeable.folder, PRETRAIN: changeable.agent_folder, JOINT: changeable.joint_folder}
     *_, row = (event for event in read_events(folder[script] / "log.jsonl") if event["kind"] == "epoch")
     assert {name: row[name] for name in told} == told

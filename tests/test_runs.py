@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
 from data.demo import ANNOTATIONS
+from data.errors import DataError
 from data.kinds import KINDS
 from models.hourglass import StackedHourglass
 from utils import files
@@ -56,6 +57,14 @@ def test_every_stage_removes_the_temporary_files_of_killed_ones(nasty_run):
         path.write_text("half")
     Run(nasty_run.opt, nasty_run.folder)
     assert not any(path.exists() for path in half)
+
+
+def test_missing_data_is_said_before_all_else(quiet_run, tmp_path, caplog):
+    for options in ({"dataset": "mpii"}, {"dataset": "lsp"}):
+        with pytest.raises(DataError, match="--dataset demo"):
+            quiet_run(**options)
+    assert not caplog.messages and not list(tmp_path.iterdir())
+    quiet_run(dataset="mpii", image=tmp_path / "a.jpg")  # one photograph needs no data set
 
 
 def test_loaders(nasty_run, monkeypatch):
@@ -294,6 +303,9 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
     run, checkpoint = quiet_run(limit=2, overwrite=False, eval_grid=False), {"people": {"dataset": "mpii"}}
     report_evaluation(run, network, checkpoint, tmp_path / "lr-1-3")
     assert (tmp_path / "lr-1-3-preds-demo-first-2.mat").exists()
+    everybody = quiet_run(limit=6, overwrite=False, eval_grid=False, use_html=False)
+    report_evaluation(everybody, network, checkpoint, tmp_path / "lr-1-3")
+    assert (tmp_path / "lr-1-3-preds-demo.mat").exists() and not list(tmp_path.glob("*first-6*"))
     assert not list(tmp_path.glob("*grid-demo*")) and not list(tmp_path.glob("web/*first-2*"))
 
 

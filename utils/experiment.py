@@ -185,7 +185,7 @@ class Experiment:
             return None
         flags = (
             *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", self.agent.draws, arm),
-            *(*self.arm_flags(seed), *self.given("agent_lr", "agent_iters")),
+            *(*self.arm_flags(seed), *self.given("agent_lr", *(["agent_iters"] if arm == "learned" else []))),
             *(
                 ("--load_checkpoint", "true")
                 if saved_epochs(folder, "pose-")
@@ -197,8 +197,8 @@ class Experiment:
     def evaluation_step(self, arm: str, seed: int) -> str | None:
         folder, evaluation = self.arm_folder(arm, seed), self.agent.evaluation
         checkpoint = ("" if arm == "random" else "pose-") + checkpoint_name(self.opt.lr, self.last)
-        people = f"-first-{self.opt.limit}" if self.opt.limit else ""
-        if (folder / f"{checkpoint}-{evaluation}{people}.txt").exists():
+        some = f"-first-{self.opt.limit}"  # where the limit leaves people out
+        if any((folder / f"{checkpoint}-{evaluation}{people}.txt").exists() for people in ("", some)):
             return None
         flags = ("--load_prefix_pose", checkpoint, f"--eval_{evaluation}", "true")
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)

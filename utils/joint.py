@@ -1,5 +1,6 @@
 """The networks of joint training: which agents take part, and the files of them all in its folder."""
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -40,17 +41,25 @@ def load_agents(
         (OCCLUSION, build_occlusion_agent, opt.occlusion_folder, opt.load_prefix_occ, "--load_prefix_occ"),
     ):
         if checkpoint is not None:
-            if prefix is not None and name not in checkpoint:
-                raise UserError(
-                    f"{flag}: {resumed} was trained without this agent: leave it out, or start again in "
-                    "another --joint_dir"
-                )
             folder, prefix, flag = run.folder, checkpoint.get(name), "--load_checkpoint true"
         if prefix is not None:
             path = find_pretrained(folder, prefix, flag)
             agents[name] = Learner(build(run, network), opt.agent_lr, opt.sync_bn)
             agents[name].restore(load_agent(run, agents[name].network, path), path)
+    if checkpoint is not None:
+        _refuse_idle_flags(opt, agents, resumed)
     return agents
+
+
+def _refuse_idle_flags(opt: argparse.Namespace, agents: dict[str, Learner], resumed: Path) -> None:
+    """Only the resumed epoch tells which agents there are, and so which of their flags do anything."""
+    draws = {SCALE_ROTATION: "agent_draws", OCCLUSION: "occ_draws"}
+    idle = [flag for name, flag in draws.items() if name not in agents]
+    if not any(getattr(opt, draws[name]) == "learned" for name in agents):
+        idle.append("agent_iters")
+    for flag in idle:
+        if flag in opt.given:
+            raise UserError(f"--{flag}: {resumed} has no agent that it applies to: leave it out")
 
 
 def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:

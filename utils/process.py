@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 batch_log = logging.getLogger("batches")
 """For lines about single batches: they go to the file alone, a terminal has the progress bar."""
 
+_made: list[Path] = []  # folders that `start_log` has made, the innermost first
+LOG = "log.txt"
 GRACE = 10  # s that another rank waits for rank 0's line before it says its own
 PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
 
@@ -84,6 +87,11 @@ def _fail(line: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(GRACE)
     log.error("%s", line)
+    for folder in _made:  # a run that is refused leaves no folder behind
+        with suppress(OSError):  # there is more than its log
+            if [path.name for path in folder.iterdir()] == [LOG]:
+                (folder / LOG).unlink()
+            folder.rmdir()
     sys.exit(2)
 
 
@@ -128,8 +136,9 @@ def start_log(folder: Path) -> None:
         logging.basicConfig(level=logging.ERROR, handlers=[terminal], format="%(message)s", force=True)
         return
     try:
+        _made[:] = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        file = logging.FileHandler(folder / LOG, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from data.annotations import People
 from data.augment import PersonBatch, Sample, augment
 from data.augmentation import MARGINS, Augmentation
-from data.datasets import Dataset, load_dataset
+from data.datasets import Dataset, find_annotations, load_dataset
 from data.loader import PatchLoader
 from models import NETWORKS, PoseNetwork
 from utils import ranks
@@ -39,7 +39,7 @@ class Run:
     the pose network, with their values. compiled: whether networks run compiled, on full batches.
 
     Raises:
-        UserError: the folder, the device or the checkpoint is not available.
+        UserError: the folder, the device or the checkpoint is not available. DataError: so is the data set.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
@@ -48,6 +48,8 @@ class Run:
         if opt.load_prefix_pose is not None:
             flag = "--load_prefix_pose"
             self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
+        if opt.annotations is None and getattr(opt, "image", None) is None:
+            find_annotations(opt.dataset, opt.data_dir)  # before anything else is said
         start_log(folder)
         if ranks.rank() == 0:
             remove_abandoned(folder)
@@ -146,7 +148,7 @@ class Run:
     def pose_network(self) -> PoseNetwork:
         """The pose network of --network in the size asked for, with initial weights, on the device."""
         network = NETWORKS[self.opt.network]
-        return self.place(network(**{name: getattr(self.opt, name) for name in network.sizes}))
+        return self.place(network.build(**{name: getattr(self.opt, name) for name in network.sizes}))
 
     def place(self, network: nn.Module) -> nn.Module:
         """A network on the device, in the memory format of fast convolutions; --compile true: compiled."""

@@ -1,5 +1,6 @@
 """A tiny experiment that tests of the later stages share, and stages run in the tests' own process."""
 
+import argparse
 import functools
 import importlib.util
 import io
@@ -144,12 +145,34 @@ def load_script(name: str):
     return module
 
 
+class _Parsed(Exception):  # noqa: N818
+    """Ends a stage once its options are known."""
+
+
+def parsed(script: str, *flags) -> argparse.Namespace:
+    """The options that a stage would run with."""
+    parse, arguments = StageParser.parse, [str(flag) for flag in flags]
+
+    def parse_and_stop(parser: StageParser) -> None:
+        raise _Parsed(parse(parser))
+
+    with (
+        mock.patch.object(sys, "argv", [script, *arguments]),
+        mock.patch.object(StageParser, "parse", parse_and_stop),
+        mock.patch("utils.signals.end_at_once"),
+        pytest.raises(_Parsed) as stopped,
+    ):
+        runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    return stopped.value.args[0]
+
+
 def run_here(script: str, *flags) -> str:
     """What a stage prints, run in this process, which is quicker than `run_stage`; its errors are raised."""
     printed, argv = io.StringIO(), command(script, *flags)[1:]
     with (
         mock.patch.object(sys, "argv", argv),
         mock.patch("utils.process.run_stage", lambda stage: stage()),
+        mock.patch("utils.signals.end_at_once"),
         redirect_stdout(printed),
         kept_logging(),
     ):

@@ -25,14 +25,14 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
 
     With --eval_grid true also `<stem>-grid.txt` and `.png`, with --eval_occlusion true
     `<stem>-occlusion.txt` and `.png`; with --use_html true a page in `web/`. Names end in the data set if the
-    checkpoint is of another one, and in `-first-N` with --limit N.
+    checkpoint is of another one, and in `-first-N` where --limit N leaves validation people out.
 
     Raises:
         UserError: a file cannot be written, or the predictions there are of other people.
     """
     trained_on = checkpoint.get("people", {}).get("dataset", run.dataset.name)
     whose = "" if trained_on == run.dataset.name else f"-{run.dataset.name}"
-    if run.opt.limit:
+    if run.dataset.limited:
         whose += f"-first-{run.opt.limit}"
     path = stem.with_name(f"{stem.name}-preds{whose}.mat")
     refuse_other_people(path, run.dataset.valid, run.opt.overwrite)
