@@ -114,9 +114,10 @@ def test_the_last_epoch_has_its_page(three_epochs):
 )
 def test_an_epoch_tells_what_it_took(changeable, monkeypatch, script, flags, clock, told):
     module, ticks = load_script(script), iter(clock)
+    opt = parsed(script, *command(script, *changeable.flags, *flags)[2:])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     with kept_logging():
-        module.main(parsed(script, *command(script, *changeable.flags, *flags)[2:]))
+        module.main(opt)
     folder = {STAGE_1: changeable.folder, PRETRAIN: changeable.agent_folder, JOINT: changeable.joint_folder}
     *_, row = (event for event in read_events(folder[script] / "log.jsonl") if event["kind"] == "epoch")
     assert {name: row[name] for name in told} == told

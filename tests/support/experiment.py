@@ -11,7 +11,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -182,9 +182,10 @@ def run_here(script: str, *flags) -> str:
 
 def refusal(script: str, *flags) -> str:
     """The one-line error that ends a stage, run in this process."""
-    with pytest.raises((UserError, DataError)) as error:
+    said = io.StringIO()
+    with redirect_stderr(said), pytest.raises((UserError, DataError, SystemExit)) as error:
         run_here(script, *flags)
-    message = str(error.value)
+    message = said.getvalue() if error.type is SystemExit else str(error.value)
     assert len(message.splitlines()) == 1
     return message
 
