@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data.datasets import DATASETS
+from data import DATASETS
 from models import MASKED_CELLS, NETWORKS
 from options.conditions import CONDITIONS
 from options.values import (

@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 from support.annotation_files import write_h5
 
-from data import datasets
+from data import DATASETS, datasets
 from data.datasets import load_dataset
 from data.errors import DataError
 
@@ -260,3 +260,7 @@ def test_a_limit_that_leaves_nobody_out_is_said(tmp_path, caplog):
         assert load_dataset("mpii", tmp_path, limit=limit).limited == limited
         assert ("leaves nobody out of 5 people" in caplog.text) == told
     assert not load_dataset("mpii", tmp_path).limited
+
+
+def test_each_data_set_has_its_name_on_the_command_line():
+    assert tuple(datasets.DATASETS) == DATASETS

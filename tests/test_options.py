@@ -242,7 +242,7 @@ def test_a_flag_that_would_do_nothing_is_refused(capsys, script, flags, idle):
         parsed(script, "--exp_id", "a", *flags, *idle.split())
     line = capsys.readouterr().err
     assert end.value.code == 2 and line.count("\n") == 1
-    assert line.startswith(f"{script}: error: {idle.split()[0]} applies only with")
+    assert line.startswith(f"{script}: error: {idle.split()[0]} applies only ")
 
 
 def test_flags_apply_where_they_do_something(monkeypatch):
@@ -321,7 +321,7 @@ def test_the_command_line_comes_before_torch(script):
             f"sys.argv = {[script, *flags]}",
             f"try: runpy.run_path({str(REPOSITORY / script)!r}, run_name='__main__')",
             f"except SystemExit as end: assert end.code == {code}",
-            "assert 'torch' not in sys.modules",
+            "assert not {'torch', 'numpy'} & sys.modules.keys()",
         ]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], cwd=REPOSITORY, capture_output=True, text=True, check=False
