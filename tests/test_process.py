@@ -53,7 +53,9 @@ def run(*arguments, **variables):
 def test_a_signal_amid_the_imports_is_one_line(tmp_path, script, number):
     for package in ("numpy", "torch"):  # either takes for ever
         (tmp_path / f"{package}.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
-    started = [REPOSITORY / script] if script.endswith(".py") else ["-m", script]
+    started = ["-m", script]
+    if script.endswith(".py"):  # it reads its command line first
+        started = [REPOSITORY / script, "--exp_id", "a", "--load_prefix_pose", "lr-1-0"]
     child = subprocess.Popen(
         [sys.executable, *map(str, started)],
         cwd=REPOSITORY,
