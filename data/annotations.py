@@ -277,17 +277,34 @@ def _inside(name: object) -> bool:
 
 
 def _shorten(value: object, length: int = 60) -> str:
-    """One line that shows `value`; of many numbers, the first that is not finite, if any."""
+    """One line that shows `value`; of a list or an array, the first part that is no finite number, if any."""
     numbers = _as_floats(value)
+    if numbers is None and isinstance(value, list | tuple):
+        index, value = _odd_part(value)
+        return f"{_shorten(value, length)} at {index}"
     if numbers is not None and numbers.ndim:
         odd = np.argwhere(~finite(numbers))
-        if len(odd):
-            index = tuple(int(i) for i in odd[0])
-            return f"{numbers[index]} at {list(index)}"
-        return f"{' x '.join(map(str, numbers.shape))} numbers"
-    if numbers is None and isinstance(value, list | tuple):
-        for item in value:
-            if _as_floats(item) is None:
-                return _shorten(item)
+        if not len(odd):
+            return f"{' x '.join(map(str, numbers.shape))} numbers"
+        index = odd[0].tolist()
+        for i in index:
+            value = value[i]
+        return f"{_shorten(value, length)} at {index}"
     text = " ".join((str(value) if isinstance(value, np.generic) else repr(value)).split())
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _odd_part(value: list | tuple) -> tuple[list[int], object]:
+    """Index and value of what keeps a nested list from being an array of numbers.
+
+    That is the first part that is no number or, where all are, the first whose shape is not the most common.
+    """
+    parts = [_as_floats(part) for part in value]
+    shapes = [None if part is None else part.shape for part in parts]
+    common = max((shape for shape in shapes if shape is not None), key=shapes.count, default=())
+    wanted = None if None in shapes else next((shape for shape in shapes if shape != common), common)
+    row = shapes.index(wanted)
+    if wanted is None and isinstance(value[row], list | tuple):
+        index, part = _odd_part(value[row])
+        return [row, *index], part
+    return [row], value[row]

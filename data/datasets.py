@@ -162,6 +162,10 @@ def load_dataset(
             people = People.concatenate([people, extension])
     if not len(people):
         raise DataError(f"{path} has no people of data set {name}")
+    shared = np.intersect1d(people.image[people.valid], people.image[~people.valid])
+    if len(shared):
+        count = f"{len(shared)} of {len(np.unique(people.image))}"
+        log.warning("%s: %s photographs have people of both splits; first: %s", path, count, shared[0])
     people, limited = _with_photographs(people, data_dir, limit, skip_missing)
     return Dataset(name, data_dir, people, source.metric, source.threshold, limited)
 

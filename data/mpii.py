@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 VALID_IMAGES = "valid_images.txt"
 _POINT = "finite x and y"
 _JOINTS = "finite coordinates of 16 joints"
-_SCALE = "a finite number > 0"
+_LARGEST_SCALE = 100  # a box of 20,000 px, three times the largest of MPII; as px, 100 would be a small box
+_SCALE = f"a number > 0 and <= {_LARGEST_SCALE}, the side of the person's box in px / 200"
 _LENGTH = "a finite number >= 0"
 _SPLIT = "true or false"
 _JSON_NAMES = {"mpii": ("MPI", "MPII"), "lsp": ("LEEDS",)}
@@ -53,6 +54,10 @@ def person_box(position: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.
     a quarter, so that feet and hands are inside.
     """
     return position + np.stack([np.zeros_like(scale), 15 * scale], axis=1), 1.25 * scale
+
+
+def _is_scale(values: np.ndarray) -> np.ndarray:
+    return positive(values) & (values <= _LARGEST_SCALE)
 
 
 def read_json(path: Path, images: str, dataset: str = "mpii", skip_bad: bool = False) -> People:
@@ -84,7 +89,7 @@ def read_json(path: Path, images: str, dataset: str = "mpii", skip_bad: bool = F
     checks.reject("dataset", names, unknown, " or ".join(own + tuple(foreign)))
     image = checks.names("img_paths", column("img_paths"), images)
     position = checks.numbers("objpos", column("objpos"), (2,), _POINT)
-    scale = checks.numbers("scale_provided", column("scale_provided"), (), _SCALE, positive)
+    scale = checks.numbers("scale_provided", column("scale_provided"), (), _SCALE, _is_scale)
     joints = checks.numbers("joint_self", column("joint_self"), (16, 3), _JOINTS)
     valid = checks.numbers(
         "isValidation", column("isValidation"), (), _SPLIT, lambda flags: np.isin(flags, (0, 1))
@@ -147,7 +152,7 @@ def _read_h5_split(path: Path, images: str, valid: bool, skip_bad: bool) -> Peop
     checks = RowChecks(path, range(len(center)), skip_bad)
     image = checks.names("imgname", names, images)
     center = checks.numbers("center", center, (2,), _POINT)
-    scale = checks.numbers("scale", scale, (), _SCALE, positive)
+    scale = checks.numbers("scale", scale, (), _SCALE, _is_scale)
     points = checks.numbers("part", part, (16, 2), _JOINTS)
     if normalize is None:
         normalizer = head_size(points, np.zeros(len(points)))
@@ -164,8 +169,10 @@ def _decode_names(stored: np.ndarray) -> list[str]:
 
 
 def _read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without the blanks around them and a byte-order mark."""
     with parsing(path, "text"):
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
@@ -177,9 +184,10 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
     the text file every tenth photograph that has people, with a logged warning. In messages a
     row is the photograph's place in `annolist`.
 
-    Raises DataError for an unreadable file or a bad row; `skip_bad` leaves bad rows out.
+    Raises DataError for an unreadable file, a bad row, or a `valid_images.txt` that is empty or names a
+    photograph that `annolist` does not have; `skip_bad` leaves bad rows out.
     """
-    photographs = _annotated_photographs(path)
+    photographs = _photographs(path)
     people = [(row, name, person) for row, name, persons in photographs for person in persons]
     checks = RowChecks(path, [row for row, _, _ in people], skip_bad)
 
@@ -188,28 +196,26 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
 
     image = checks.names("image.name", [name for _, name, _ in people], images)
     position = checks.numbers("objpos", column(_position), (2,), _POINT)
-    scale = checks.numbers("scale", column(_present, "scale"), (), _SCALE, positive)
+    scale = checks.numbers("scale", column(_present, "scale"), (), _SCALE, _is_scale)
     points = checks.numbers("annopoints", column(_joints), (16, 2), "finite x, y of ids 0 to 15")
     box = checks.numbers(", ".join(_HEAD_BOX), column(_head_box), (4,), "four finite numbers")
     diagonal = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
-    listed = _validation_names(path, [name for _, name, _ in photographs])
+    listed = _validation_names(path, photographs)
     valid = np.isin(image, [f"{images}/{name}" for name in listed])
     return checks.people(image, *person_box(position, scale), points, head_size(points, diagonal), valid)
 
 
-def _annotated_photographs(path: Path) -> list[tuple[int, str, list]]:
-    """Place in the file, name and annotated people of each training photograph that has any."""
+def _photographs(path: Path) -> list[tuple[int, str, list]]:
+    """Place in the file, name and annotated people of each photograph; test photographs have none."""
     release = read_matlab(path, struct_as_record=False, squeeze_me=True).get("RELEASE")
     annolist, img_train = (np.atleast_1d(getattr(release, field, ())) for field in ("annolist", "img_train"))
     if not len(annolist) or len(annolist) != len(img_train):
         raise DataError(f"{path}: expected RELEASE with annolist and as many img_train")
     photographs = []
-    for row in np.flatnonzero(img_train == 1):
-        persons = np.atleast_1d(getattr(annolist[row], "annorect", ()))
-        persons = [person for person in persons if _is_annotated(person)]
-        if persons:
-            name = _present(getattr(annolist[row], "image", None), "name")
-            photographs.append((int(row), name, persons))
+    for row, (photograph, train) in enumerate(zip(annolist, img_train, strict=True)):
+        persons = np.atleast_1d(getattr(photograph, "annorect", ())) if train == 1 else ()
+        name = _present(getattr(photograph, "image", None), "name")
+        photographs.append((row, name, [person for person in persons if _is_annotated(person)]))
     return photographs
 
 
@@ -248,13 +254,23 @@ def _joints(person: object) -> np.ndarray | list:
     return joints
 
 
-def _validation_names(path: Path, photographs: list[str]) -> list[str]:
+def _validation_names(path: Path, photographs: list[tuple[int, str, list]]) -> list[str]:
     listed = path.with_name(VALID_IMAGES)
-    if listed.exists():
-        return _read_lines(listed)
-    log.warning(
-        "%s is not there: every tenth photograph is the validation split, "
-        "and the numbers will not be comparable with published ones",
-        listed,
-    )
-    return photographs[9::10]
+    if not listed.exists():
+        log.warning(
+            "%s is not there: every tenth photograph is the validation split, "
+            "and the numbers will not be comparable with published ones",
+            listed,
+        )
+        return [name for _, name, persons in photographs if persons][9::10]
+    names = _read_lines(listed)
+    known = {name for _, name, _ in photographs if isinstance(name, str)}
+    if not names:
+        raise DataError(f"{listed} is empty: expected the names of the validation photographs, one per line")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise DataError(
+            f"{listed}: {len(unknown)} of {len(names)} names match no photograph of {path.name}; "
+            f"first: {unknown[0]!r}, expected names as they are there, such as {min(known, default='')!r}"
+        )
+    return names

@@ -122,6 +122,15 @@ def test_a_split_may_be_empty(tmp_path):
     assert (len(dataset.train), len(dataset.valid)) == (0, 2)
 
 
+def test_photographs_of_both_splits_are_warned_of(tmp_path, caplog):
+    people = rows("tvtvv")
+    people[1]["img_paths"] = people[3]["img_paths"] = "2.jpg"
+    write_set(tmp_path, "mpii", people)
+    assert len(load_dataset("mpii", tmp_path).people) == 5
+    assert "1 of 3 photographs have people of both splits" in caplog.text
+    assert caplog.text.rstrip().endswith("first: mpii/images/2.jpg")
+
+
 def test_bad_rows_are_an_error_or_skipped(tmp_path):
     people = rows("tv")
     people[1]["scale_provided"] = 0

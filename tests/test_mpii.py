@@ -63,6 +63,7 @@ def test_h5_without_head_sizes_estimates_them(tmp_path):
     ("field", "values", "said"),
     [
         ("scale", np.array([1.0, 0.0]), "row 1 .* field scale: found 0.0"),
+        ("scale", np.array([1.0, 180.0]), "row 1 .* field scale: found 180.0, expected .* px / 200"),
         ("center", np.array([[1.0, np.nan], [1, 1]]), r"row 0 .* field center: found nan at \[1\]"),
         ("part", np.zeros((2, 15, 2)), "row 0 .* field part: found 15 x 2 numbers"),
         ("part", None, "cannot be read as HDF5 .*part"),
@@ -105,8 +106,8 @@ def test_official_file(tmp_path):
 
 
 def test_official_file_agrees_with_json(tmp_path):
-    (tmp_path / "valid_images.txt").write_text("")
-    official = read_official(write_official(tmp_path, [person()]), IMAGES)
+    (tmp_path / "valid_images.txt").write_text("1.jpg")
+    official = read_official(write_official(tmp_path, [person()], None), IMAGES)
     json_people = read_json(write_json(tmp_path, entry(img_paths="0.jpg")), IMAGES)
     assert_same_people(official, json_people, rtol=0)
 
@@ -118,13 +119,41 @@ def test_official_file_without_a_split_takes_every_tenth_photograph(tmp_path, ca
     assert "not be comparable" in caplog.text
 
 
+def test_a_list_of_names_may_have_a_byte_order_mark_blanks_and_empty_lines(tmp_path):
+    """What editors add without showing it; a name that is not recognised makes a validation person train."""
+    path = write_official(tmp_path, [person()], [person()], [person()])
+    (tmp_path / "valid_images.txt").write_bytes(b"\xef\xbb\xbf0.jpg \t\r\n\r\n 2.jpg\r\n\n")
+    assert read_official(path, IMAGES).valid.tolist() == [True, False, True]
+    stored = write_h5(tmp_path, "valid", imgname=None)
+    assert read_h5(stored, IMAGES).image.tolist() == [f"{IMAGES}/0.jpg", f"{IMAGES}/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("0.jpg\nimages/1.jpg\n", "1 of 2 names match no photograph of mpii_.*; first: 'images/1.jpg'"),
+        ("0\n1\n", "2 of 2 names match no photograph of mpii_.*; first: '0', expected .*, such as '0.jpg'$"),
+        ("0.JPG\n", "1 of 1 names match no photograph"),
+        ("\n \n", "is empty: expected the names"),
+        ("", "is empty: expected the names"),
+    ],
+)
+def test_a_list_of_names_that_are_no_photographs_is_an_error(tmp_path, content, said):
+    path = write_official(tmp_path, [person()], [person()])
+    (tmp_path / "valid_images.txt").write_text(content)
+    for skip_bad in (False, True):
+        with pytest.raises(DataError, match=rf"valid_images\.txt:? {said}"):
+            read_official(path, IMAGES, skip_bad)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"ids": [0, 16]}, "field annopoints: found 2 x 3 numbers, expected .* ids 0 to 15"),
         ({"scale": np.nan}, "field scale: found nan"),
         ({"scale": -1.0}, "field scale: found -1"),
-        ({"objpos": structs({"x": 5.0})}, r"field objpos: found nan at \[1\]"),
+        ({"scale": 180.0}, "field scale: found 180.0, expected .* side of the person's box in px / 200"),
+        ({"objpos": structs({"x": 5.0})}, r"field objpos: found None at \[1\]"),
         ({"x1": np.inf}, r"field x1, y1, x2, y2: found inf at \[0\]"),
     ],
 )

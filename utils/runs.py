@@ -117,7 +117,11 @@ class Run:
             DataError: a photograph does not decode, or the cache's file is damaged.
         """
         if not len(people):
-            raise UserError(f"--dataset {self.opt.dataset} has no people in a split that this stage needs")
+            lacking = "validation" if len(self.dataset.train) else "training"  # one of the two has people
+            raise UserError(
+                f"--dataset {self.opt.dataset} has no {lacking} people, and this stage needs some: add them, "
+                "or name a file that has them with --annotations"
+            )
         rows = self._scored_rows(people) if scored else None
         if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
             raise UserError(
