@@ -1,8 +1,6 @@
 """A data set by its name: where its files are, whose people it has, how it is measured."""
 
-import errno
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from data.demo import write_demo
 from data.errors import DataError
 from data.lsp import read_lsp, read_lspet
 from data.mpii import VALID_IMAGES, read_h5, read_json, read_official
+from data.presence import with_photographs
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +135,12 @@ def load_dataset(
     annotations: another file instead, its kind told by its suffix (.json, .gz, .h5, .mat); it then
         names everyone, so nobody is added from LSPET.
     limit: keep the first so many people of each split.
-    skip_missing: leave out people whose photograph is absent, with a logged count.
+    skip_missing: leave out people whose photograph is missing or incomplete, with a logged warning.
     skip_bad: leave out bad rows of the annotation file, with a logged warning.
 
     Either split may come out empty; callers check the one that they need. Raises DataError where
-    the data set, its annotation file or a photograph is absent, for a bad annotation file, and when
-    no people are left.
+    the data set, its annotation file or a photograph is missing, for a photograph that is incomplete, for
+    a bad annotation file, and when no people are left.
     """
     if name not in DATASETS:
         raise DataError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
@@ -166,7 +165,10 @@ def load_dataset(
     if len(shared):
         count = f"{len(shared)} of {len(np.unique(people.image))}"
         log.warning("%s: %s photographs have people of both splits; first: %s", path, count, shared[0])
-    people, limited = _with_photographs(people, data_dir, limit, skip_missing)
+    everyone, people = people, with_photographs(people, data_dir, limit, skip_missing)
+    if limit is not None and len(people) == len(everyone):
+        log.warning("--limit %d leaves nobody out of %d people", limit, len(people))
+    limited = np.count_nonzero(people.valid) == limit and np.count_nonzero(everyone.valid) > limit
     return Dataset(name, data_dir, people, source.metric, source.threshold, limited)
 
 
@@ -195,57 +197,3 @@ def _read(name: str, path: Path, skip_bad: bool) -> People:
     if reader is None:
         raise DataError(f"{path}: annotations of data set {name} are {', '.join(readers)} files")
     return reader(path, f"{name}/images", skip_bad)
-
-
-def _with_photographs(
-    people: People, root: Path, limit: int | None, skip_missing: bool
-) -> tuple[People, bool]:
-    """The first `limit` people of each split, and whether others are in the validation split.
-
-    Absent photographs are left out or an error.
-    """
-    limited = False
-    present = _photograph_exists(root, people.image)
-    if skip_missing and not present.all():
-        log.warning("%d of %d people have a photograph in %s", present.sum(), len(people), root)
-        people, present = people[present], present[present]
-        if not len(people):
-            raise DataError(f"no photograph of any annotated person is in {root}")
-    if limit is not None:
-        chosen = _first_of_each_split(people.valid, limit)
-        limited = np.count_nonzero(people.valid) > limit
-        if len(chosen) == len(people):
-            log.warning("--limit %d leaves nobody out of %d people", limit, len(people))
-        people, present = people[chosen], present[chosen]
-    if not present.all():
-        missing = np.unique(people.image[~present])
-        first = root / people.image[~present][0]
-        count = f"{len(missing)} of {len(np.unique(people.image))}"
-        raise DataError(f"{count} photographs are missing, the first is {first}")
-    return people, limited
-
-
-def _photograph_exists(root: Path, image: np.ndarray) -> np.ndarray:
-    # Listing each folder once is far quicker than asking for 25,204 files on a network disk.
-    there = set()
-    for folder in {path.rpartition("/")[0] for path in image.tolist()}:
-        there.update(f"{folder}/{name}" for name in _names_in(root / folder))
-    return np.array([path in there for path in image.tolist()], dtype=bool)
-
-
-def _names_in(folder: Path) -> list[str]:
-    """Names of what is in a folder; empty where there is no such folder, or can be none."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
-    except ValueError:  # a character that no path can have
-        return []
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return []
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
-
-
-def _first_of_each_split(valid: np.ndarray, limit: int) -> np.ndarray:
-    """Row numbers, ascending, of the first `limit` people of either split."""
-    return np.sort(np.concatenate([np.flatnonzero(split)[:limit] for split in (valid, ~valid)]))

@@ -219,7 +219,8 @@ class StageParser(OneLineParser):
         )
         add("--annotations", type=Path, help="annotation file, instead of the one found by its name")
         add("--limit", type=whole_number(1), help="use only the first LIMIT people of each split")
-        add("--skip_missing", type=boolean, default=False, help="leave out people without a photograph")
+        missing = "leave out people whose photograph is missing or incomplete (empty, cut off)"
+        add("--skip_missing", type=boolean, default=False, help=missing)
         add("--skip_bad", type=boolean, default=False, help="leave out people with bad annotations")
         add("--bs", type=whole_number(1), default=24, help="batch size")
 

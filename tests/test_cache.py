@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.stages import command, demo_data, environment
+from support.stages import REPOSITORY, command, demo_data, environment
 
 from data.augmentation import MARGINS
 from data.cache import PatchFile, PatchMemory
@@ -285,19 +285,32 @@ def test_the_first_rank_of_a_machine_makes_what_rank_0_made_elsewhere(data, fold
     assert Caches(folder).get(NAME, loader(data)).path.exists()
 
 
+HANGING = f"""
+import runpy, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+from data import patches
+read = patches.read_patch
+def read_patch(path, *box):
+    if path.name == "train-0011.jpg":
+        time.sleep(600)
+    return read(path, *box)
+patches.read_patch = read_patch
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""A program that runs a stage; the last training person is never decoded."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
     """What SIGKILL leaves has a temporary name, and the next build removes it; other files stay."""
     place = ("--data_dir", tmp_path / "data", "--exp_dir", tmp_path, "--exp_id", "a", "--cache", folder)
     flags = (*place, "--is_train", "true", "--nEpochs", 1)
-    images = demo_data(tmp_path / "data") / "demo" / "images"
-    last = images / "train-0011.jpg"
-    content = last.read_bytes()
-    last.unlink()
-    os.mkfifo(last)  # decoding waits for it
+    demo_data(tmp_path / "data")
+    program, *arguments = command("stack-hg.py", *flags)
     process = subprocess.Popen(
-        command("stack-hg.py", *flags),
+        [program, "-c", HANGING, *arguments],
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -319,8 +332,6 @@ def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
     else:
         (name,) = left
         assert name.startswith(f".{NAME}-") and name.endswith(".tmp")
-    last.unlink()
-    last.write_bytes(content)
     (folder / ".foreign.tmp").touch()
     data = load_dataset("demo", tmp_path / "data")
     cache = Caches(folder).get(NAME, loader(data))

@@ -3,7 +3,6 @@
 import errno
 import gzip
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 from support.annotation_files import write_h5
 
 from data import DATASETS, datasets
@@ -34,11 +34,16 @@ def rows(splits, dataset="MPII", **changes):
     ]
 
 
+def add_photograph(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+
+
 def write_set(root, name, people, file="mpii-hr-lsp-normalizer.json"):
     images = root / name / "images"
     images.mkdir(parents=True, exist_ok=True)
     for row in people:
-        (images / row["img_paths"]).touch()
+        add_photograph(images / row["img_paths"])
     (root / name / file).write_text(json.dumps(people))
 
 
@@ -67,11 +72,11 @@ def test_missing_photographs(tmp_path, caplog):
     write_set(tmp_path, "mpii", rows("tttvv"))
     for gone in (1, 3):
         (tmp_path / "mpii" / "images" / f"{gone}.jpg").unlink()
-    with pytest.raises(DataError, match=r"^2 of 5 photographs are missing.*/mpii/images/1\.jpg$"):
+    with pytest.raises(DataError, match=r"^2 of 5 photographs are missing .*/mpii/images/1\.jpg \(missing; "):
         load_dataset("mpii", tmp_path)
     dataset = load_dataset("mpii", tmp_path, skip_missing=True)
     assert numbers(dataset.people) == [0, 2, 4]
-    assert "3 of 5 people have a photograph" in caplog.text
+    assert "left out 2 of 5 people: 2 of 5 photographs are missing" in caplog.text
     assert numbers(load_dataset("mpii", tmp_path, limit=2, skip_missing=True).people) == [0, 2, 4]
 
     shutil.rmtree(tmp_path / "mpii" / "images")
@@ -93,15 +98,124 @@ def test_a_photograph_that_no_file_system_can_hold_is_missing(tmp_path, name):
     assert numbers(load_dataset("mpii", tmp_path, skip_missing=True).people) == [0]
 
 
-def test_an_unreadable_images_folder_is_named(tmp_path, monkeypatch):
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("<html>Not found</html>")
+
+
+def a_dangling_link(path):
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere.jpg")
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_off, "does not decode: "),
+        (empty, "empty"),
+        (text, "does not decode: cannot identify"),
+        (a_dangling_link, "missing: a folder, or a link that leads nowhere"),
+        (a_folder, "missing: a folder, or a link that leads nowhere"),
+    ],
+)
+def test_incomplete_photographs_are_found_at_the_start(tmp_path, caplog, suffix, damage, said):
+    people = rows("ttvv")
+    for row in people:
+        row["img_paths"] = row["img_paths"].replace(".jpg", suffix)
+    write_set(tmp_path, "mpii", people)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    damaged = tmp_path / "mpii" / "images" / f"1{suffix}"
+    Image.fromarray(noise).save(damaged)
+    assert len(load_dataset("mpii", tmp_path).people) == 4
+    damage(damaged)
+    with pytest.raises(DataError, match=r"^1 of 4 photographs are missing or incomplete; first: ") as error:
+        load_dataset("mpii", tmp_path)
+    assert f"{damaged} ({said}" in str(error.value) and "\n" not in str(error.value)
+    people = load_dataset("mpii", tmp_path, skip_missing=True).people
+    assert people.image.tolist() == [f"mpii/images/{k}{suffix}" for k in (0, 2, 3)]
+    assert len(load_dataset("mpii", tmp_path, limit=1).people) == 2  # of whom nobody lacks anything
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "left out 1 of 4 people" in record.message and said in record.message
+
+
+def test_complete_photographs_need_not_be_decoded(tmp_path, monkeypatch):
+    """Whatever some cameras write after the end of a JPEG."""
+    write_set(tmp_path, "mpii", rows("tv"))
+    with (tmp_path / "mpii" / "images" / "0.jpg").open("ab") as file:
+        file.write(bytes(900))
+
+    def decode(path):
+        raise AssertionError("a photograph was decoded")
+
+    monkeypatch.setattr("data.presence.open_lazily", decode)
+    assert len(load_dataset("mpii", tmp_path).people) == 2
+
+
+@pytest.mark.parametrize(
+    ("annotated", "stored"),
+    [
+        ("m\N{LATIN SMALL LETTER U WITH DIAERESIS}.jpg", "mu\N{COMBINING DIAERESIS}.jpg"),
+        ("mu\N{COMBINING DIAERESIS}/a.jpg", "m\N{LATIN SMALL LETTER U WITH DIAERESIS}/a.jpg"),
+        ("a.jpg", "A.JPG"),
+    ],
+)
+def test_a_name_that_is_nearly_the_same_is_shown(tmp_path, annotated, stored):
+    write_set(tmp_path, "mpii", [*rows("t"), *rows("v", img_paths=annotated)])
+    images = tmp_path / "mpii" / "images"
+    add_photograph(images / stored)
+    (images / annotated).unlink()
+    if (images / annotated).parent != images:
+        (images / annotated).parent.rmdir()
+    if not (images / stored).exists():
+        pytest.skip("this file system takes both names for one")
+    with pytest.raises(DataError, match=r"^1 of 2 .*\(missing; .*; nearly the same, ") as error:
+        load_dataset("mpii", tmp_path)
+    assert ascii(f"mpii/images/{stored}") in str(error.value)
+
+
+def test_photographs_under_another_usual_name(tmp_path):
+    """Leeds Sports Pose's in the folder of its archive, its extension's as PNG; two are one too many."""
+    names = ["lsp_dataset/images/im0001.jpg", "im0002.jpg", "lsp_dataset/images/im0003.jpg"]
+    people = [row | {"img_paths": name} for row, name in zip(rows("ttv", "LEEDS"), names, strict=True)]
+    images = tmp_path / "lsp" / "images"
+    for name in ("im0001.jpg", "im0002.png", "im0003.png"):
+        add_photograph(images / name)
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps(people))
+    found = load_dataset("lsp", tmp_path, path).people.image.tolist()
+    assert found == [f"lsp/images/{name}" for name in ("im0001.jpg", "im0002.png", "im0003.png")]
+    add_photograph(images / "im0003.jpg")
+    looked = r"im0003\.jpg \(missing; looked for lsp/images/im0003\.jpg, .*\.png, too, and found {} of them"
+    with pytest.raises(DataError, match=looked.format(2)):
+        load_dataset("lsp", tmp_path, path)
+    for name in ("im0003.jpg", "im0003.png"):
+        (images / name).unlink()
+    with pytest.raises(DataError, match=looked.format(0)):
+        load_dataset("lsp", tmp_path, path)
+
+
+def test_a_photograph_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     write_set(tmp_path, "mpii", rows("tv"))
 
-    def refuse(folder):
-        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr("data.presence.read_end", refuse)
     for skip in (False, True):
-        with pytest.raises(DataError, match=r"/mpii/images cannot be read: Permission denied$"):
+        with pytest.raises(DataError, match=r"/mpii/images/0\.jpg cannot be read: Permission denied$"):
             load_dataset("mpii", tmp_path, skip_missing=skip)
 
 
@@ -169,7 +283,7 @@ def test_preference_among_mpii_files(tmp_path):
     train_alone.unlink()
     write_h5(folder, "valid", 1, imgname=[b"0.jpg"], normalize=[78.0])
     (folder / "images").mkdir()
-    (folder / "images" / "0.jpg").touch()
+    add_photograph(folder / "images" / "0.jpg")
     assert head_sizes() == [78]
     write_set(tmp_path, "mpii", rows("t", normalizer=100.0), "mpii_annotations.json")
     assert head_sizes() == [60]
@@ -210,7 +324,7 @@ def test_lsp_extended_joins_the_training_people(tmp_path):
     ):
         (tmp_path / name / "images").mkdir(parents=True)
         for i in (1, 2):
-            (tmp_path / name / "images" / image.format(i)).touch()
+            add_photograph(tmp_path / name / "images" / image.format(i))
         stored = stored.transpose(1, 0, 2) if name == "lspet" else stored
         scipy.io.savemat(tmp_path / name / "joints.mat", {"joints": stored})
     dataset = load_dataset("lsp", tmp_path)

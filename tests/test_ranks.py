@@ -202,7 +202,7 @@ def test_a_mistake_is_one_line_whichever_rank_meets_it(root, tmp_path):
     assert "error: --load_prefix_pose" in line
     shutil.copytree(root / "data", tmp_path / "data")
     last = load_dataset("demo", tmp_path / "data", None, None, False, False).valid.image[-1]
-    (tmp_path / "data" / last).write_bytes(b"no photograph")
+    (tmp_path / "data" / last).write_bytes(b"no photograph, but it ends like one\xff\xd9")
     flags = (*place(tmp_path, "bad"), "--bs", 4, "--is_train", "true", "--nEpochs", 1)
     _, errors = finished(torchrun(2, *command(STAGE_1, *flags)[1:]))
     assert any(f"{last}: the photograph of person 4 does not decode" in line for line in error_lines(errors))
