@@ -6,7 +6,6 @@ anti-aliasing, to a fixed size.
 
 import hashlib
 import math
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,12 @@ from data.augment import PersonBatch
 from data.cache import PatchFile, PatchMemory
 from data.errors import DataError
 from data.geometry import PIXELS_PER_SCALE
-from data.photographs import UNREADABLE, open_lazily, to_rgb
+from data.photographs import UNREADABLE, map_files, open_lazily, read_end, to_rgb
 
 DENSITY = 1.25  # patch px per px of the un-augmented crop: what zooming in can still resolve
 RIM = 1  # px of a patch on every side beyond the farthest crops: what bilinear sampling sees there
 FILTER_REACH = 4  # px of the decoded photograph that the resampling filter sees beyond the patch, at most
-VERSION = 1  # of a patch's pixels: raise it with each change of them, or caches hand out the old ones
+VERSION = 2  # of a patch's pixels and of the cache's files: raise it with each change of them
 
 
 def patch_res(in_res: int, margin: float) -> int:
@@ -96,6 +95,14 @@ def _fade_cut_pixels(photo: Image.Image, width: float, height: float) -> Image.I
     return Image.fromarray(pixels)
 
 
+def _state(path: Path) -> bytes:
+    try:
+        size, modified, end = read_end(path)
+    except OSError:  # where it cannot be read it does not decode either, which says so
+        return b""
+    return f" {size} {modified} ".encode() + end
+
+
 class Patches(Dataset):
     """The patches of a table of people, a whole batch at an index.
 
@@ -127,14 +134,14 @@ class Patches(Dataset):
     def fingerprint(self) -> str:
         """8 hexadecimal digits that say what the pixels follow from: people, photographs, sides and decoder.
 
-        A photograph counts by its path below the root, its size and the time of its last change.
+        A photograph counts by its path below the root, its size, its modification time and its last KB, since
+        another one can have the same size and time.
         """
         what = (VERSION, PIL.__version__, self.people.fingerprint, self.res, self.margin, self.upright)
         digest = hashlib.sha256(repr(what).encode())
-        for image in dict.fromkeys(self.people.image.tolist()):
-            with suppress(OSError):  # where it cannot be found it does not decode either, which says so
-                found = (self.root / image).stat()
-                digest.update(f" {found.st_size} {found.st_mtime_ns}".encode())
+        images = dict.fromkeys(self.people.image.tolist())
+        for state in map_files(lambda image: _state(self.root / image), images):
+            digest.update(state)
         return digest.hexdigest()[:8]
 
     def __getitem__(self, rows: list[int]) -> PersonBatch | DataError:

@@ -116,13 +116,17 @@ def test_the_name_follows_what_decides_the_pixels(data, monkeypatch):
     assert found == [loader(data).patches.fingerprint]
     os.utime(path, ns=(0, 1))
     found.append(loader(data).patches.fingerprint)
-    path.write_bytes(path.read_bytes() + b"\0")
+    content = path.read_bytes()
+    path.write_bytes(content + b"\0")
     os.utime(path, ns=(0, 1))
+    found.append(loader(data).patches.fingerprint)
+    path.write_bytes(content + b"\1")
+    os.utime(path, ns=(0, 1))  # another file of the same size and modification time
     found.append(loader(data).patches.fingerprint)
     found.append(loader(data, margin=MARGINS["drawn"]).patches.fingerprint)
     found.append(loader(data, in_res=128).patches.fingerprint)
     found.append(loader(SimpleNamespace(train=data.train[:5], root=data.root)).patches.fingerprint)
-    monkeypatch.setattr("data.patches.VERSION", 2)
+    monkeypatch.setattr("data.patches.VERSION", 3)
     found.append(loader(data).patches.fingerprint)
     assert len(set(found)) == len(found)
 
@@ -153,7 +157,7 @@ def test_a_photograph_that_does_not_decode_is_named_as_ever(data, folder, worker
 
 
 def cut_off(path):
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(path.read_bytes()[:-101])
 
 
 def too_long(path):
@@ -168,6 +172,10 @@ def of_other_widths(path):
     path.write_bytes(path.read_bytes().replace(b"'<f4'", b"'<i4'", 1))
 
 
+def of_other_checksums(path):
+    path.write_bytes(path.read_bytes().replace(b"'<u4'", b"'<i4'", 1))
+
+
 def empty(path):
     path.write_bytes(b"")
 
@@ -177,7 +185,9 @@ def a_folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [cut_off, too_long, of_another_type, of_other_widths, empty, a_folder])
+@pytest.mark.parametrize(
+    "damage", [cut_off, too_long, of_another_type, of_other_widths, of_other_checksums, empty, a_folder]
+)
 def test_a_damaged_file_is_refused(data, folder, damage):
     path = Caches(folder).get(NAME, loader(data)).path
     damage(path)
@@ -186,6 +196,22 @@ def test_a_damaged_file_is_refused(data, folder, damage):
     line = str(error.value)
     assert line.startswith(str(path)) and "\n" not in line
     assert "Is a directory" in line if damage is a_folder else "delete it" in line
+
+
+@pytest.mark.parametrize("part", ["patch", "width", "checksum"])
+def test_bytes_that_have_changed_are_found_when_they_are_read(data, folder, part):
+    cache = Caches(folder).get(NAME, loader(data))
+    content, people, side = cache.path.read_bytes(), len(data.train), loader(data).patches.res
+    ends = {"patch": len(content) - 8 * people - 2 * 128, "checksum": len(content)}
+    ends["width"] = ends["checksum"] - 4 * people - 128  # a head of 128 bytes precedes each array
+    before = 3 * side * side * 3 // 2 if part == "patch" else 8  # in the middle of the last person but one
+    first = ends[part] - before
+    count = 4000 if part == "patch" else 4
+    cache.path.write_bytes(content[:first] + bytes(count) + content[first + count :])
+    damaged = Caches(folder).get(NAME, loader(data))
+    damaged.read([*range(people - 2), people - 1])
+    with pytest.raises(DataError, match=rf"\.npy is damaged .* person {people - 2}\): delete it$"):
+        list(loader(data, cache=damaged))
 
 
 def test_a_file_that_goes_away_in_use_is_named(data, folder):
@@ -210,6 +236,46 @@ def test_no_room_is_said_before_anything_is_decoded(data, folder, monkeypatch):
     monkeypatch.setattr("utils.caches.free_memory", lambda device: 1000)
     with pytest.raises(UserError, match=r"--cache gpu: .* GB of memory, cpu has 1e-06 GB free"):
         Caches(CPU).get(NAME, loader(data))
+
+
+def test_a_file_system_that_cannot_reserve_room_will_do(data, folder, monkeypatch):
+    def refuse(file, offset, size):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    number = errno.ENOSPC
+    with pytest.raises(UserError, match="No space left on device"):
+        Caches(folder).get(NAME, loader(data))
+    number = errno.EOPNOTSUPP
+    assert Caches(folder).get(NAME, loader(data)).path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+def test_of_two_builds_only_one_gets_room_for_one(data, folder, monkeypatch):
+    """Another run's begins before the first has written anything."""
+    decoder = loader(data)
+    sizes = len(data.train), decoder.patches.res
+    caches = [PatchFile(folder / f"{name}.npy", *sizes) for name in ("a", "b")]
+    room = caches[0].size * 3 // 2
+
+    def usage(path):
+        return SimpleNamespace(free=room - sum(512 * file.stat().st_blocks for file in folder.iterdir()))
+
+    class Late:
+        patches, batch_size = decoder.patches, decoder.batch_size
+
+        def __iter__(self):
+            with pytest.raises(UserError, match=r"b\.npy needs .*: make room"):
+                build_file(caches[1], "b", loader(data))
+            yield from decoder
+
+        def __len__(self):
+            return len(decoder)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    build_file(caches[0], "a", Late())
+    assert list(folder.iterdir()) == [caches[0].path]
+    caches[0].open()
 
 
 def test_free_memory_is_less_than_there_is():

@@ -1,9 +1,12 @@
 """Where a run keeps the patches that it has decoded: in a folder, for later runs too, or in memory."""
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -73,7 +76,21 @@ def build_file(cache: PatchFile, name: str, decoder: PatchLoader) -> None:
         )
     log.info("cache: writing %s (%s)", cache.path, size)
     with new_file(cache.path) as file:
+        _reserve(file, cache.size)
         cache.write(file, _decoded(name, decoder))
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take room for a file before it is written, where that is possible: no other build counts on it then.
+
+    Raises OSError where there is none.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise  # else the file system cannot
 
 
 def build_memory(device: torch.device, name: str, decoder: PatchLoader) -> PatchMemory:
