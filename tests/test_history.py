@@ -246,7 +246,7 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path, caplog):
     assert again.epoch == 6 and again.history.rows == [{"epoch": 5}] and not caplog.text
     assert again.optimizer.param_groups[0]["lr"] == 1e-2 and again.optimizer.state_dict()["state"]
     fresh_or_resumed(a_run(tmp_path, seed=5), again, checkpoint, tmp_path / "a", "")
-    assert "from --seed 5" in caplog.text
+    assert "resumes with --seed 5" in caplog.text
 
 
 def test_what_cannot_go_on_says_so(tmp_path, caplog):
