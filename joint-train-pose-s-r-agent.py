@@ -1,7 +1,7 @@
 """Stage 3: train the pose network against agents, which learn to draw what is hard; or evaluate."""
 
 from options.parser import STAGE_3, StageParser
-from utils.signals import end_at_once
+from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -24,33 +24,28 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data.augment import PersonBatch
 from data.augmentation import Augmentation
+from data.crops import PersonBatch
 from data.kinds import KINDS, OCCLUSION
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
 from models import PoseNetwork
 from models.losses import pose_loss, rewarded_distribution
-from models.occlusion import cell_mask
-from utils.agents import AgentRecord, agent_logits, agent_loss, draw, uniform_logits
-from utils.checkpoint import (
-    SUFFIX,
-    load_checkpoint,
-    load_weights,
-    newest_checkpoint,
-)
-from utils.display.evaluation import report_evaluation
+from models.masks import cell_mask
+from utils.agents.joint import POSE, SCALE_ROTATION, load_agents, save_networks
+from utils.agents.occlusion import OcclusionRecord, agent_cells, grid_side, masked_pck
+from utils.agents.scale_rotation import AgentRecord, agent_logits, agent_loss, draw, uniform_logits
+from utils.display.evaluation_report import report_evaluation
 from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
-from utils.display.occlusion import cells_section, hidden_gallery, occlusion_gallery
+from utils.display.masks import cells_section, hidden_gallery, occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
-from utils.evaluation import Evaluation, crop_pck, evaluate
-from utils.files import locked
-from utils.joint import POSE, SCALE_ROTATION, load_agents, save_networks
-from utils.means import Means
-from utils.metrics import PckCounter
-from utils.occlusion import OcclusionRecord, agent_cells, grid_side, masked_pck
-from utils.process import progress, run_stage
-from utils.runs import Run
+from utils.evaluation.evaluate import Evaluation, crop_pck, evaluate
+from utils.evaluation.meters import Means
+from utils.evaluation.metrics import PckCounter
+from utils.records.checkpoint import SUFFIX, load_checkpoint, load_weights, newest_checkpoint
+from utils.run import Run
+from utils.system.files import locked
+from utils.system.process import progress, run_stage
 from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
 
 log = logging.getLogger(__name__)

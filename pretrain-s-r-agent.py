@@ -4,7 +4,7 @@ With --occlusion true, train the occlusion agent instead, to predict in which ce
 """
 
 from options.parser import StageParser
-from utils.signals import end_at_once
+from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -22,26 +22,26 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from data.annotations import People
 from data.augmentation import Augmentation
 from data.kinds import KINDS, OCCLUSION
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
+from data.people import People
 from models import PoseNetwork
-from utils.agents import agent_logits, agent_loss, build_agent, constant_loss, load_agent
-from utils.checkpoint import find_checkpoint
+from utils.agents.hits import Hits, best_constant_hits, constant_hits
+from utils.agents.occlusion import build_occlusion_agent, vote_rows
+from utils.agents.scale_rotation import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.display.gallery import agent_gallery
-from utils.display.occlusion import occlusion_gallery
+from utils.display.masks import occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
-from utils.distributions import distribution_path, read_distributions
-from utils.epochs import checkpoint_name, save_epoch
-from utils.files import locked
-from utils.hits import Hits, best_constant_hits, constant_hits
-from utils.means import Means
-from utils.metrics import scorable
-from utils.occlusion import build_occlusion_agent, vote_rows
-from utils.process import progress, run_stage
-from utils.runs import Run
+from utils.evaluation.meters import Means
+from utils.evaluation.metrics import scorable
+from utils.records.checkpoint import find_checkpoint
+from utils.records.distributions import distribution_path, read_distributions
+from utils.records.epochs import checkpoint_name, save_epoch
+from utils.run import Run
+from utils.system.files import locked
+from utils.system.process import progress, run_stage
 from utils.training import Learner, fresh_or_resumed, used_resources
 
 
@@ -167,7 +167,7 @@ def train_epoch(
     """One pass over the training people, un-augmented or, with --mirror true, half of them mirrored.
 
     Returns:
-        The mean loss, and `<kind>_hit` of `utils.hits`.
+        The mean loss, and `<kind>_hit` of `utils.agents.hits`.
     """
     agent.network.train()
     means, hits = Means("loss"), Hits(*rows)

@@ -1,7 +1,7 @@
 """Stage 1: train the pose network with random augmentation, or evaluate it."""
 
 from options.parser import StageParser
-from utils.signals import end_at_once
+from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -16,20 +16,20 @@ import time
 from functools import partial
 
 from data.augmentation import Augmentation
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
 from models.losses import pose_loss
-from utils.display.evaluation import report_evaluation
+from utils.display.evaluation_report import report_evaluation
 from utils.display.gallery import pose_gallery
+from utils.display.photograph import report_photograph
 from utils.display.report import Report
-from utils.epochs import checkpoint_name, save_epoch
-from utils.evaluation import evaluate
-from utils.files import locked
-from utils.means import Means
-from utils.metrics import PckCounter
-from utils.predictions import encode_predictions
-from utils.process import progress, run_stage
-from utils.runs import Run
-from utils.single import report_photograph
+from utils.evaluation.evaluate import evaluate
+from utils.evaluation.meters import Means
+from utils.evaluation.metrics import PckCounter
+from utils.records.epochs import checkpoint_name, save_epoch
+from utils.records.predictions import encode_predictions
+from utils.run import Run
+from utils.system.files import locked
+from utils.system.process import progress, run_stage
 from utils.training import Learner, fresh_or_resumed, scheduled_lr, used_resources
 
 

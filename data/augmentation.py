@@ -2,7 +2,7 @@
 
 The constructors of `Augmentation` make every stage: random in training, the identity in validation, fixed
 bins when collecting, the agent's draws in joint training. A new augmentation is a field of it and a line of
-`data.augment.augment`, or of `deformation` where it is an affine warp; an entry of `KINDS` lets the agent
+`data.crops.augment`, or of `deformation` where it is an affine warp; an entry of `KINDS` lets the agent
 choose it.
 Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that came with it).
 """

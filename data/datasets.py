@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.annotations import People
+from data import DataError
 from data.demo import write_demo
-from data.errors import DataError
-from data.lsp import read_lsp, read_lspet
-from data.mpii import VALID_IMAGES, read_h5, read_json, read_official
-from data.presence import with_photographs
+from data.loading.presence import with_photographs
+from data.people import People
+from data.readers.lsp import read_lsp, read_lspet
+from data.readers.mpii import VALID_IMAGES, read_h5, read_json, read_official
 
 log = logging.getLogger(__name__)
 

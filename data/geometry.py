@@ -10,7 +10,7 @@ and of the stacked-hourglass training code that introduced the 200 px unit (Newe
 import torch
 from torch import Tensor
 
-from data.annotations import MIRROR
+from data.skeleton import MIRROR
 
 PIXELS_PER_SCALE = 200.0
 

@@ -8,8 +8,8 @@ Decoding keeps the arithmetic with which published hourglass numbers were measur
 import torch
 from torch import Tensor
 
-from data.annotations import MIRROR
 from data.geometry import transform_points
+from data.skeleton import MIRROR
 
 PATCH_RADIUS = 3
 PEAK_WIDTH = 9.0  # the target is exp(-d^2 / PEAK_WIDTH), d in cells

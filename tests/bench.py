@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.augmentation import MARGINS, Augmentation
 from data.kinds import KINDS
-from data.loader import PatchLoader
-from data.patches import Patches
+from data.loading.loader import PatchLoader
+from data.loading.patches import Patches
 from models.losses import pose_loss
 from options.parser import StageParser
 from options.values import whole_number
-from utils.agents import agent_logits, agent_loss, build_agent
-from utils.collect import collect_rows
+from utils.agents.collect import collect_rows
+from utils.agents.scale_rotation import agent_logits, agent_loss, build_agent
 from utils.display.gallery import pose_gallery
 from utils.display.report import Report
-from utils.evaluation import evaluate
-from utils.runs import Run
+from utils.evaluation.evaluate import evaluate
+from utils.run import Run
 from utils.training import Learner
 
 REPEATS = 3

@@ -25,14 +25,14 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.annotations import People
-from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
+from data.crops import augment
 from data.geometry import PIXELS_PER_SCALE
-from data.lsp import read_lsp
-from data.mpii import read_json
-from data.patches import Patches
-from utils.devices import keep_freed_memory
+from data.loading.patches import Patches
+from data.people import People
+from data.readers.lsp import read_lsp
+from data.readers.mpii import read_json
+from utils.system.devices import keep_freed_memory
 
 try:
     import cv2

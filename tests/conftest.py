@@ -16,8 +16,8 @@ from support.real_data import FOLDER
 
 from data.demo import write_demo
 from options.parser import StageParser
-from utils.process import Terminal
-from utils.runs import Run
+from utils.run import Run
+from utils.system.process import Terminal
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 

@@ -18,10 +18,11 @@ from support.annotation_files import (
     write_official,
 )
 
-from data.annotations import JOINT_NAMES, MIRROR, People
-from data.errors import DataError
-from data.lsp import read_lsp, read_lspet
-from data.mpii import read_h5, read_json, read_official
+from data import DataError
+from data.people import People
+from data.readers.lsp import read_lsp, read_lspet
+from data.readers.mpii import read_h5, read_json, read_official
+from data.skeleton import JOINT_NAMES, MIRROR
 
 IMAGES = "mpii/images"
 

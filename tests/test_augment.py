@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from data.annotations import annotated
-from data.augment import PersonBatch, augment
 from data.augmentation import MARGINS, Augmentation
+from data.crops import PersonBatch, augment
 from data.geometry import mirror_points, transform_points
 from data.kinds import KINDS
-from data.lsp import read_lsp
-from data.patches import patch_res, read_patch
+from data.loading.patches import patch_res, read_patch
+from data.people import annotated
+from data.readers.lsp import read_lsp
 
 RES = 64
 BINS = 7
@@ -195,7 +195,7 @@ def test_people_are_sampled_together_or_not(few, monkeypatch):
     both = Augmentation.cat([geometric(3, seed) for seed in (5, 6)])
     images = []
     for at_once in (1, 2, 3):
-        monkeypatch.setattr("data.augment.AT_ONCE", at_once)
+        monkeypatch.setattr("data.crops.AT_ONCE", at_once)
         images.append(augment(few, both, RES, RES // 4).image)
     assert torch.equal(images[0], images[2]) and torch.equal(images[1], images[2])
 

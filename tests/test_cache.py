@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from support.stages import REPOSITORY, command, demo_data, environment
 
+from data import DataError
 from data.augmentation import MARGINS
-from data.cache import PatchFile, PatchMemory
 from data.datasets import load_dataset
-from data.errors import DataError
-from data.loader import PatchLoader
-from utils.caches import Caches, build_file
-from utils.devices import free_memory
-from utils.errors import UserError
+from data.loading.cache import PatchFile, PatchMemory
+from data.loading.loader import PatchLoader
+from utils.patch_store import Caches, build_file
+from utils.system.devices import free_memory
+from utils.system.errors import UserError
 
 CPU = torch.device("cpu")
 NAME = "demo-train-random-64px"
@@ -65,7 +65,7 @@ def no_decoding(monkeypatch):
     def decoded(*arguments):
         raise AssertionError("a photograph was decoded")
 
-    monkeypatch.setattr("data.patches.read_patch", decoded)
+    monkeypatch.setattr("data.loading.patches.read_patch", decoded)
 
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
@@ -126,7 +126,7 @@ def test_the_name_follows_what_decides_the_pixels(data, monkeypatch):
     found.append(loader(data, margin=MARGINS["drawn"]).patches.fingerprint)
     found.append(loader(data, in_res=128).patches.fingerprint)
     found.append(loader(SimpleNamespace(train=data.train[:5], root=data.root)).patches.fingerprint)
-    monkeypatch.setattr("data.patches.VERSION", 3)
+    monkeypatch.setattr("data.loading.patches.VERSION", 3)
     found.append(loader(data).patches.fingerprint)
     assert len(set(found)) == len(found)
 
@@ -233,7 +233,7 @@ def test_no_room_is_said_before_anything_is_decoded(data, folder, monkeypatch):
     with pytest.raises(UserError, match=f"needs {size / 1e9:.3g} GB.*name another folder") as error:
         Caches(folder).get(NAME, loader(data))
     assert str(folder) in str(error.value) and not list(folder.iterdir())
-    monkeypatch.setattr("utils.caches.free_memory", lambda device: 1000)
+    monkeypatch.setattr("utils.patch_store.free_memory", lambda device: 1000)
     with pytest.raises(UserError, match=r"--cache gpu: .* GB of memory, cpu has 1e-06 GB free"):
         Caches(CPU).get(NAME, loader(data))
 
@@ -309,7 +309,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(data, tmp_path, monkeypatch
     def read_only(*arguments, **named):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("utils.files._lock", read_only)
+    monkeypatch.setattr("utils.system.files._lock", read_only)
     monkeypatch.setattr("pathlib.Path.mkdir", read_only)
     assert Caches(tmp_path).get(NAME, loader(data)).path == cache.path  # reading is enough
     with pytest.raises(UserError, match=f"{tmp_path} cannot be written to: Read-only file system"):
@@ -343,11 +343,11 @@ def test_two_that_build_the_same_file_do_not_disturb_each_other(data, folder):
 
 
 def test_the_first_rank_of_a_machine_makes_what_rank_0_made_elsewhere(data, folder, monkeypatch):
-    monkeypatch.setattr("utils.ranks.rank", lambda: 1)
-    monkeypatch.setattr("utils.ranks.local_rank", lambda: 1)
+    monkeypatch.setattr("utils.system.ranks.rank", lambda: 1)
+    monkeypatch.setattr("utils.system.ranks.local_rank", lambda: 1)
     with pytest.raises(DataError, match="cannot be read"):  # waiting makes nothing
         Caches(folder).get(NAME, loader(data))
-    monkeypatch.setattr("utils.ranks.local_rank", lambda: 0)
+    monkeypatch.setattr("utils.system.ranks.local_rank", lambda: 0)
     assert Caches(folder).get(NAME, loader(data)).path.exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 from support.experiment import MEASURED, POSE, assert_same_state, refusal, run_here
 from support.stages import assert_user_error, demo_data, run_stage
 
-from utils.distributions import distribution_path
+from utils.records.distributions import distribution_path
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_every_stage_ends_where_it_does_without(plain, changeable, tmp_path, mon
         def decoded(*arguments):
             raise AssertionError("a photograph was decoded")
 
-        monkeypatch.setattr("data.patches.read_patch", decoded)
+        monkeypatch.setattr("data.loading.patches.read_patch", decoded)
         run_all(changeable, "--cache", place, "--overwrite", "true", "--seed", 1)
 
 

@@ -14,17 +14,17 @@ import torch
 from support.stages import REPOSITORY
 
 from models.hourglass import StackedHourglass
-from utils.checkpoint import (
+from utils.records.checkpoint import (
     checkpoint_identity,
     find_checkpoint,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
 )
-from utils.epochs import checkpoint_name, save_epoch
-from utils.errors import UserError
-from utils.files import link_file, write_file
-from utils.history import History
+from utils.records.epochs import checkpoint_name, save_epoch
+from utils.records.history import History
+from utils.system.errors import UserError
+from utils.system.files import link_file, write_file
 from utils.training import Learner
 
 SIZE = {"network": "hourglass", "num_stacks": 1, "num_modules": 1, "chan": 8, "in_res": 64}
@@ -307,7 +307,7 @@ def test_a_killed_process_leaves_a_whole_file(tmp_path):
     path, size = tmp_path / "file", 3_000_000
     write_file(path, size * b"z")
     loop = (
-        "import sys; from pathlib import Path; from utils.files import write_file\n"
+        "import sys; from pathlib import Path; from utils.system.files import write_file\n"
         "print(flush=True)\n"
         f"while True: [write_file(Path(sys.argv[1]), {size} * letter) for letter in (b'a', b'b')]"
     )

@@ -10,14 +10,21 @@ import pytest
 import torch
 from support.stages import REPOSITORY, assert_user_error
 
-from utils import compare
-from utils.checkpoint import checkpoint_identity
-from utils.comparison.arms import pair_values, paired_difference, read_arms
-from utils.comparison.runs import read_run
-from utils.comparison.tables import epoch_table, markdown
-from utils.errors import UserError
-from utils.grids import format_cells, format_grid, grid_summary, parse_cells, parse_grid, read_summary
-from utils.metrics import TABLE_COLUMNS
+from utils.compare import __main__ as compare
+from utils.compare.arms import pair_values, paired_difference, read_arms
+from utils.compare.run_logs import read_run
+from utils.compare.tables import epoch_table, markdown
+from utils.evaluation.grids import (
+    format_cells,
+    format_grid,
+    grid_summary,
+    parse_cells,
+    parse_grid,
+    read_summary,
+)
+from utils.evaluation.metrics import TABLE_COLUMNS
+from utils.records.checkpoint import checkpoint_identity
+from utils.system.errors import UserError
 
 BASE = {"checkpoint": "lr-0.00025-4.pth.tar", "sha256": "1234"}
 

@@ -7,11 +7,11 @@ import torch
 from support.stand_ins import some_people
 
 from models.losses import pose_loss
-from utils import compiling
-from utils.agents import agent_logits, build_agent
-from utils.errors import UserError
-from utils.occlusion import build_occlusion_agent
-from utils.runs import Run
+from utils.agents.occlusion import build_occlusion_agent
+from utils.agents.scale_rotation import agent_logits, build_agent
+from utils.run import Run
+from utils.system import compiling
+from utils.system.errors import UserError
 from utils.training import Learner
 
 BS = 4
@@ -148,8 +148,8 @@ def test_a_compiler_that_does_not_work_ends_in_one_line(monkeypatch):
 
 def test_on_a_gpu_the_compiler_is_tried_first_and_refuses_sync_bn(nasty_run, monkeypatch):
     tried = []
-    monkeypatch.setattr("utils.runs.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("utils.runs.require_compiler", tried.append)
+    monkeypatch.setattr("utils.run.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("utils.run.require_compiler", tried.append)
     monkeypatch.setattr(nasty_run.opt, "compile", True)
     assert Run(nasty_run.opt, nasty_run.folder).compiled and tried == [torch.device("cuda")]
     monkeypatch.setattr(nasty_run.opt, "sync_bn", True, raising=False)

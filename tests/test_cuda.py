@@ -11,19 +11,19 @@ from support.stand_ins import some_people
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
-from data.augment import augment
 from data.augmentation import Augmentation
+from data.crops import augment
 from data.datasets import load_dataset
 from data.heatmap import predict_points
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from models.losses import pose_loss
-from models.occlusion import cell_mask
-from utils.agents import agent_logits, agent_loss, build_agent
-from utils.caches import Caches
-from utils.checkpoint import load_checkpoint
-from utils.devices import set_precision
+from models.masks import cell_mask
+from utils.agents.scale_rotation import agent_logits, agent_loss, build_agent
+from utils.patch_store import Caches
+from utils.records.checkpoint import load_checkpoint
+from utils.system.devices import set_precision
 from utils.training import Learner
 
 pytestmark = [

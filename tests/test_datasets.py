@@ -13,9 +13,8 @@ import scipy.io
 from PIL import Image
 from support.annotation_files import write_h5
 
-from data import DATASETS, datasets
+from data import DATASETS, DataError, datasets
 from data.datasets import load_dataset
-from data.errors import DataError
 
 
 def rows(splits, dataset="MPII", **changes):
@@ -160,7 +159,7 @@ def test_complete_photographs_need_not_be_decoded(tmp_path, monkeypatch):
     def decode(path):
         raise AssertionError("a photograph was decoded")
 
-    monkeypatch.setattr("data.presence.open_lazily", decode)
+    monkeypatch.setattr("data.loading.presence.open_lazily", decode)
     assert len(load_dataset("mpii", tmp_path).people) == 2
 
 
@@ -213,7 +212,7 @@ def test_a_photograph_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("data.presence.read_end", refuse)
+    monkeypatch.setattr("data.loading.presence.read_end", refuse)
     for skip in (False, True):
         with pytest.raises(DataError, match=r"/mpii/images/0\.jpg cannot be read: Permission denied$"):
             load_dataset("mpii", tmp_path, skip_missing=skip)

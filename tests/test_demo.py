@@ -13,7 +13,8 @@ from test_compare import write_run
 from data import demo
 from data.demo import figures
 from utils import demo as runner
-from utils import demo_occlusion, steps
+from utils import demo_occlusion
+from utils.compare import steps
 
 RIGHT_BONES = [(2, 1), (1, 0), (12, 11), (11, 10)]
 LEFT_BONES = [(3, 4), (4, 5), (13, 14), (14, 15)]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from utils.distributions import distribution_path, read_distributions, write_distributions
-from utils.errors import UserError
+from utils.records.distributions import distribution_path, read_distributions, write_distributions
+from utils.system.errors import UserError
 
 SOURCE = {
     "kind": "scale",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.annotations import MIRROR
 from data.kinds import KINDS
+from data.skeleton import MIRROR
 from utils.display.drawing import (
     COLORS,
     PELVIS,

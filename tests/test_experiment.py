@@ -10,11 +10,12 @@ from support.experiment import enlarge_heads, run_here
 from support.stages import QUIET, REPOSITORY, SMALL, assert_user_error, demo_data, environment
 
 from data.demo import ANNOTATIONS
-from utils import experiment, steps
-from utils.checkpoint import load_checkpoint
-from utils.comparison.runs import read_run
-from utils.errors import UserError
-from utils.provenance import commit
+from utils import experiment
+from utils.compare import steps
+from utils.compare.run_logs import read_run
+from utils.records.checkpoint import load_checkpoint
+from utils.system.errors import UserError
+from utils.system.provenance import commit
 
 BASE, AGENT = "lr-0.00025-0", "lr-0.001-0"
 FLAGS = ("--base_epochs", 1, "--agent_epochs", 1, "--arm_epochs", 1, "--pretrain_lr", "0.001")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from data import DataError
 from data.augmentation import Augmentation
-from data.errors import DataError
 from data.kinds import KINDS
-from utils.agents import build_agent
+from utils.agents.scale_rotation import build_agent
 from utils.display.drawing import draw_skeleton, encode_jpeg
 from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, look, pose_gallery
-from utils.evaluation import evaluate
+from utils.evaluation.evaluate import evaluate
 
 
 def test_galleries_leave_training_as_it_was(nasty_run):

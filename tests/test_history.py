@@ -9,13 +9,13 @@ import pytest
 import scipy.io
 import torch
 
-from data.annotations import People
-from utils.display.events import EventLog, current_events, read_events
-from utils.epochs import KeptEpochs, epoch_files, later_best, refuse_to_overwrite, save_epoch
-from utils.errors import UserError
-from utils.history import History, best_epoch, format_value
-from utils.means import Means
-from utils.predictions import encode_predictions, refuse_other_people
+from data.people import People
+from utils.evaluation.meters import Means
+from utils.records.epochs import KeptEpochs, epoch_files, later_best, refuse_to_overwrite, save_epoch
+from utils.records.events import EventLog, current_events, read_events
+from utils.records.history import History, best_epoch, format_value
+from utils.records.predictions import encode_predictions, refuse_other_people
+from utils.system.errors import UserError
 from utils.training import Learner, fresh_or_resumed, resume, say_other_people
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from utils.hits import Hits, best_constant_hits, constant_hits, hardest_bins
+from utils.agents.hits import Hits, best_constant_hits, constant_hits, hardest_bins
 
 ROWS = torch.tensor(
     [

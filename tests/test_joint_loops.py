@@ -10,16 +10,16 @@ from support.stages import QUIET, SMALL, TRAIN, demo_data
 from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
-from data.augment import augment
 from data.augmentation import Augmentation
+from data.crops import augment
 from data.kinds import KINDS
 from models.losses import pose_loss
 from options.parser import StageParser
-from utils.agents import HARDEST, AgentRecord, build_agent, draw
-from utils.devices import Streams
-from utils.history import History
-from utils.metrics import SCORED_JOINTS, pck_counts
-from utils.runs import Run
+from utils.agents.scale_rotation import HARDEST, AgentRecord, build_agent, draw
+from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
+from utils.records.history import History
+from utils.run import Run
+from utils.system.devices import Streams
 from utils.training import Learner
 
 SCRIPT = load_script("joint-train-pose-s-r-agent.py")

@@ -12,18 +12,18 @@ from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_p
 from torch import Tensor
 from torch.testing import assert_close
 
-from data.annotations import JOINT_NAMES
-from data.augment import augment
 from data.augmentation import Augmentation
+from data.crops import augment
 from data.heatmap import predict_points
 from data.kinds import KINDS
+from data.skeleton import JOINT_NAMES
 from models.losses import distribution_loss, pose_loss
-from utils.agents import AgentRecord, agent_logits, constant_loss
-from utils.collect import bin_pck, summary
-from utils.devices import Streams
-from utils.evaluation import crop_pck, evaluate, evaluation_grid, flip_tested_heatmaps
-from utils.history import History
-from utils.metrics import person_pckh
+from utils.agents.collect import bin_pck, summary
+from utils.agents.scale_rotation import AgentRecord, agent_logits, constant_loss
+from utils.evaluation.evaluate import crop_pck, evaluate, evaluation_grid, flip_tested_heatmaps
+from utils.evaluation.metrics import person_pckh
+from utils.records.history import History
+from utils.system.devices import Streams
 from utils.training import Learner, scheduled_lr
 
 STAGE1, PRETRAIN = load_script("stack-hg.py"), load_script("pretrain-s-r-agent.py")

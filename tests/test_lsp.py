@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data.annotations import JOINT_NAMES
-from data.errors import DataError
-from data.lsp import read_lsp, read_lspet
+from data import DataError
+from data.readers.lsp import read_lsp, read_lspet
+from data.skeleton import JOINT_NAMES
 
 LSP_NAMES = [
     *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),

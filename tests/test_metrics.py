@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.annotations import JOINT_NAMES, People
-from data.augment import Sample
+from data.crops import Sample
 from data.heatmap import predict_points, render_heatmaps
-from utils.metrics import (
+from data.people import People
+from data.skeleton import JOINT_NAMES
+from utils.evaluation.metrics import (
     TABLE_COLUMNS,
     PckCounter,
     heatmap_accuracy,

@@ -8,13 +8,13 @@ from support.experiment import load_script
 from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
 from torch.testing import assert_close
 
-from data.annotations import MIRROR
-from data.augment import augment
 from data.augmentation import Augmentation
+from data.crops import augment
 from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS, OCCLUSION
+from data.skeleton import MIRROR
 from models.losses import distribution_loss
-from models.occlusion import joint_votes
+from models.masks import joint_votes
 from utils.training import Learner
 
 PRETRAIN = load_script("pretrain-s-r-agent.py")

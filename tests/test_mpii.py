@@ -15,8 +15,8 @@ from support.annotation_files import (
     write_official,
 )
 
-from data.errors import DataError
-from data.mpii import read_h5, read_json, read_official
+from data import DataError
+from data.readers.mpii import read_h5, read_json, read_official
 
 IMAGES = "mpii/images"
 

@@ -14,7 +14,7 @@ from models import NETWORKS, PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from models.simple_baseline import SimpleBaseline
-from utils.checkpoint import load_checkpoint
+from utils.records.checkpoint import load_checkpoint
 
 SMALL = {"hourglass": lambda: StackedHourglass(chan=8), "simple_baseline": lambda: SimpleBaseline(depth=18)}
 
@@ -142,7 +142,7 @@ def test_the_features_of_simple_baseline_are_a_resnets(image):
 
 @pytest.mark.slow
 def test_the_hourglass_starts_without_torchvision():
-    code = "import sys; import utils.runs, options.parser; sys.exit('torchvision' in sys.modules)"
+    code = "import sys; import utils.run, options.parser; sys.exit('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=False)
     assert done.returncode == 0
 

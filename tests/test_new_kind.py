@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.stages import QUIET, REPOSITORY, SMALL, TRAIN, environment
 
-from utils.checkpoint import load_checkpoint
+from utils.records.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ WARP = ("data/augmentation.py", LINE, "\n    matrix[:, 0, 1] = augmentation.shea
 PROBE = """
 import torch
 from dataclasses import replace
-from data.augment import PersonBatch, augment
+from data.crops import PersonBatch, augment
 from data.augmentation import MARGINS, Augmentation
 
 assert MARGINS["drawn"] > MARGINS["shear"] > 1.29

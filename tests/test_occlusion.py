@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.hourglass import StackedHourglass
-from models.occlusion import cell_mask, draw_cells, joint_votes
-from utils.agents import race
+from models.masks import cell_mask, draw_cells, joint_votes
+from utils.agents.scale_rotation import race
 
 
 def seeded(seed=0):

@@ -13,10 +13,10 @@ from support.stand_ins import Heart, Silent, plain_run, some_people
 from torch import nn
 
 from data.kinds import KINDS, OCCLUSION
-from utils.agents import HARDEST
-from utils.errors import UserError
-from utils.history import History
-from utils.occlusion import OcclusionRecord, agent_cells
+from utils.agents.occlusion import OcclusionRecord, agent_cells
+from utils.agents.scale_rotation import HARDEST
+from utils.records.history import History
+from utils.system.errors import UserError
 from utils.training import Learner
 
 SCRIPT = load_script("joint-train-pose-s-r-agent.py")

@@ -9,7 +9,7 @@ import torch
 from support.experiment import parsed
 from support.stages import REPOSITORY
 
-from utils.devices import Streams
+from utils.system.devices import Streams
 
 PREFIX = ("--load_prefix_pose", "lr-0.00025-10.pth.tar")
 STAGE1, STAGE3 = "stack-hg.py", "joint-train-pose-s-r-agent.py"

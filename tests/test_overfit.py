@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
+from data.crops import augment
 from data.datasets import load_dataset
 from data.heatmap import predict_points
-from data.patches import Patches
+from data.loading.patches import Patches
 from models.hourglass import StackedHourglass
 from models.losses import pose_loss
-from utils.metrics import pck_table
+from utils.evaluation.metrics import pck_table
 from utils.training import Learner
 
 STEPS, LR = 260, 4e-3

@@ -10,18 +10,18 @@ from support.browser import browser, console_errors, failed_requests  # noqa: F4
 from support.pages import NASTY, Page, read, refreshes, row, section, some_pages
 from support.stages import demo_data, run_stage
 
-from data.errors import DataError
-from utils.agents import build_agent
+from data import DataError
+from utils.agents.scale_rotation import build_agent
 from utils.display import pages as pages_module
 from utils.display.curves import draw_curves
 from utils.display.gallery import agent_gallery, grid_section, hardest_gallery, pose_gallery
 from utils.display.markup import gallery_page
 from utils.display.pages import MOST, Pages, best_epoch, joint_rows, kept, write_evaluation
 from utils.display.sections import Section
-from utils.errors import UserError
-from utils.evaluation import evaluate
-from utils.metrics import PckTable
-from utils.runs import Run
+from utils.evaluation.evaluate import evaluate
+from utils.evaluation.metrics import PckTable
+from utils.run import Run
+from utils.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

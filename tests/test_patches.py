@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data.annotations import People
-from data.errors import DataError
-from data.loader import PatchLoader
-from data.patches import patch_res, read_patch
+from data import DataError
+from data.loading.loader import PatchLoader
+from data.loading.patches import patch_res, read_patch
+from data.people import People
 
 
 def texture(width, height, cell=16, seed=0):

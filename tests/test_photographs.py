@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.photographs import open_lazily, to_rgb
+from data.loading.photographs import open_lazily, to_rgb
 
 GREY = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
 RAMP = np.repeat(GREY[..., None], 3, axis=2)

@@ -16,10 +16,10 @@ import torch
 from support.experiment import kept_logging, tiny_experiment
 from support.stages import REPOSITORY, command, demo_data, environment
 
-from data.errors import DataError
-from utils import process
-from utils.errors import UserError
-from utils.signals import end_at_once
+from data import DataError
+from utils.system import process
+from utils.system.errors import UserError
+from utils.system.signals import end_at_once
 
 SCRIPTS = (
     "stack-hg.py",

@@ -21,12 +21,12 @@ from torch.testing import assert_close
 
 from data.datasets import load_dataset
 from data.demo import write_demo
-from data.loader import BatchRows
-from utils import ranks
-from utils.agents import joined
-from utils.checkpoint import load_checkpoint
-from utils.errors import UserError
-from utils.runs import Run
+from data.loading.loader import BatchRows
+from utils.agents.scale_rotation import joined
+from utils.records.checkpoint import load_checkpoint
+from utils.run import Run
+from utils.system import ranks
+from utils.system.errors import UserError
 
 STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
 COLLECT = ("collect-scale-distri.py", "collect-rotation-distri.py")

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from support.plain import plain_crop, psnr
 
-from data.annotations import People
-from data.augment import PersonBatch, augment
 from data.augmentation import MARGINS, Augmentation
-from data.patches import Patches, read_patch
+from data.crops import PersonBatch, augment
+from data.loading.patches import Patches, read_patch
+from data.people import People
 
 RES = 64
 WIDTH, HEIGHT = 331, 247  # a multiple of nothing that a decoder shrinks by

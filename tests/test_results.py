@@ -14,13 +14,13 @@ import scipy.io
 from support.experiment import POSE, kept_logging, load_script, parsed, refusal, run_here
 from support.stages import VALID, command, environment
 
+from data import DataError
 from data.demo import ANNOTATIONS
-from data.errors import DataError
-from utils.checkpoint import load_checkpoint
-from utils.comparison.runs import read_run
-from utils.display.events import read_events
-from utils.epochs import KeptEpochs, epoch_files, save_epoch
-from utils.files import locked, remove_abandoned, write_file
+from utils.compare.run_logs import read_run
+from utils.records.checkpoint import load_checkpoint
+from utils.records.epochs import KeptEpochs, epoch_files, save_epoch
+from utils.records.events import read_events
+from utils.system.files import locked, remove_abandoned, write_file
 
 pytestmark = pytest.mark.slow
 

@@ -13,25 +13,25 @@ import torch
 from support.pages import NASTY, read, refreshes
 from torch.testing import assert_close
 
+from data import DataError
 from data.augmentation import MARGINS, Augmentation
 from data.demo import ANNOTATIONS
-from data.errors import DataError
 from data.kinds import KINDS
 from models.hourglass import StackedHourglass
-from utils import files
-from utils.devices import Streams, choose_device
-from utils.display.evaluation import report_evaluation
-from utils.display.events import read_events
+from utils.display.evaluation_report import report_evaluation
 from utils.display.report import Report
 from utils.display.sections import Section
-from utils.epochs import save_epoch
-from utils.errors import UserError
-from utils.evaluation import Evaluation
-from utils.files import locked, remove_abandoned, write_file
-from utils.history import History
-from utils.metrics import PckCounter, PckTable
-from utils.process import progress
-from utils.runs import Run
+from utils.evaluation.evaluate import Evaluation
+from utils.evaluation.metrics import PckCounter, PckTable
+from utils.records.epochs import save_epoch
+from utils.records.events import read_events
+from utils.records.history import History
+from utils.run import Run
+from utils.system import files
+from utils.system.devices import Streams, choose_device
+from utils.system.errors import UserError
+from utils.system.files import locked, remove_abandoned, write_file
+from utils.system.process import progress
 
 
 def test_options_are_listed_with_a_star_where_they_differ(nasty_run):
@@ -82,7 +82,7 @@ def test_loaders(nasty_run, monkeypatch):
         with pytest.raises(UserError, match=f"none of {len(some)} training people has PCK"):
             nasty_run.loader(some, "identity", scored=True)
     started = []
-    monkeypatch.setattr("utils.runs.PatchLoader", lambda *arguments: started.append(arguments[5]) or [0])
+    monkeypatch.setattr("utils.run.PatchLoader", lambda *arguments: started.append(arguments[5]) or [0])
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     monkeypatch.setattr(nasty_run.opt, "nThreads", 8)
     nasty_run.loader(people, "identity")
@@ -373,7 +373,7 @@ def test_a_lock_ends_with_its_context_though_processes_go_on(tmp_path):
 
 
 def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("utils.files.fcntl", None)
+    monkeypatch.setattr("utils.system.files.fcntl", None)
     (tmp_path / ".a.01234567.tmp").touch()
     with locked(tmp_path), locked(tmp_path):
         remove_abandoned(tmp_path)

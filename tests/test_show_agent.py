@@ -14,10 +14,10 @@ from support.stages import QUIET, SMALL, VALID, assert_user_error, environment
 from data.augmentation import Augmentation
 from data.kinds import KINDS
 from utils import show_agent as show
-from utils.agents import agent_logits, build_agent
+from utils.agents.scale_rotation import agent_logits, build_agent
 from utils.display.gallery import fixed_rows, load
-from utils.errors import UserError
 from utils.show_agent import draw_picture, hardness, hardness_text
+from utils.system.errors import UserError
 
 
 def show_agent(experiment, *flags):

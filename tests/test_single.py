@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from support.stages import REPOSITORY
 
-from data.annotations import JOINT_NAMES
 from data.demo import write_demo
+from data.skeleton import JOINT_NAMES
 from models.hourglass import StackedHourglass
 from options.parser import StageParser
-from utils.errors import UserError
-from utils.evaluation import evaluate
-from utils.runs import Run
-from utils.single import open_photograph, person_square, predict_pose, report_photograph
+from utils.display.photograph import open_photograph, person_square, predict_pose, report_photograph
+from utils.evaluation.evaluate import evaluate
+from utils.run import Run
+from utils.system.errors import UserError
 
 PREFIX = "lr-0.00025-0"
 SIZES = ["--num_stacks", "1", "--chan", "8", "--in_res", "64", "--gpu_id", "-1"]

@@ -23,7 +23,7 @@ from support.experiment import (
 from support.stages import TRAIN, VALID, assert_user_error, command, demo_data, environment, run_stage
 
 from data.demo import ANNOTATIONS
-from utils.checkpoint import load_checkpoint
+from utils.records.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -21,17 +21,17 @@ from support.experiment import (
 from support.stages import TRAIN, VALID, assert_user_error, run_stage
 from torch.testing import assert_close
 
-from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
+from data.crops import augment
 from data.heatmap import decode_heatmaps, predict_points
 from data.kinds import KINDS
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
 from models.agent import ScaleRotationAgent
-from utils.agents import agent_logits, agent_loss, constant_loss
-from utils.checkpoint import load_checkpoint
-from utils.collect import collect_rows
-from utils.distributions import distribution_path
-from utils.metrics import SCORED_JOINTS
+from utils.agents.collect import collect_rows
+from utils.agents.scale_rotation import agent_logits, agent_loss, constant_loss
+from utils.evaluation.metrics import SCORED_JOINTS
+from utils.records.checkpoint import load_checkpoint
+from utils.records.distributions import distribution_path
 from utils.training import Learner
 
 pytestmark = pytest.mark.slow

@@ -21,17 +21,17 @@ from support.experiment import (
 )
 from support.stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
 
-from data.augment import augment
 from data.augmentation import Augmentation
+from data.crops import augment
 from data.heatmap import predict_points
 from data.kinds import KINDS
-from utils.agents import AgentRecord
-from utils.checkpoint import load_checkpoint, newest_checkpoint
-from utils.comparison.runs import read_run
-from utils.epochs import save_epoch
-from utils.history import History
-from utils.metrics import SCORED_JOINTS, pck_counts
-from utils.runs import Run
+from utils.agents.scale_rotation import AgentRecord
+from utils.compare.run_logs import read_run
+from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
+from utils.records.checkpoint import load_checkpoint, newest_checkpoint
+from utils.records.epochs import save_epoch
+from utils.records.history import History
+from utils.run import Run
 
 pytestmark = pytest.mark.slow
 

@@ -20,13 +20,13 @@ from support.stages import VALID, assert_user_error, demo_data, run_stage
 from data.augmentation import Augmentation
 from data.demo import ANNOTATIONS
 from data.kinds import KINDS
-from models.occlusion import joint_votes
-from utils.checkpoint import load_checkpoint
+from models.masks import joint_votes
+from utils.agents.occlusion import vote_rows
 from utils.display.drawing import cross_out, label_cells, shade_cells
-from utils.epochs import epoch_files
-from utils.history import best_epoch
-from utils.metrics import SCORED_JOINTS, pck_counts
-from utils.occlusion import vote_rows
+from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
+from utils.records.checkpoint import load_checkpoint
+from utils.records.epochs import epoch_files
+from utils.records.history import best_epoch
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,6 @@ from support.visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProce
 from data.demo import write_demo
 from utils import visdom_display
 from utils.display import visdom
-from utils.display.events import read_events
 from utils.display.visdom import (
     VisdomDisplay,
     VisdomServer,
@@ -30,7 +29,8 @@ from utils.display.visdom import (
     default_environment,
     environment_name,
 )
-from utils.errors import UserError
+from utils.records.events import read_events
+from utils.system.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

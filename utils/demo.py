@@ -4,7 +4,7 @@
 """
 
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    from utils.system.signals import end_at_once
 
     end_at_once()  # the imports below take seconds
 
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.comparison.runs import read_run
-from utils.process import Terminal, run_stage
-from utils.steps import run_step
+from utils.compare.run_logs import read_run
+from utils.compare.steps import run_step
+from utils.system.process import Terminal, run_stage
 
 log = logging.getLogger("demo")
 

@@ -4,16 +4,16 @@
 """
 
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    from utils.system.signals import end_at_once
 
     end_at_once()  # the imports below take seconds
 
 import logging
 from pathlib import Path
 
-from utils.comparison.runs import read_run
+from utils.compare.run_logs import read_run
 from utils.demo import FLAGS, Step, run_steps
-from utils.process import run_stage
+from utils.system.process import run_stage
 
 log = logging.getLogger("demo")
 

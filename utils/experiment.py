@@ -10,7 +10,7 @@ over seeds is that of the order of people and of the random draws from there on.
 """
 
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    from utils.system.signals import end_at_once
 
     end_at_once()  # the imports below take seconds
 
@@ -24,17 +24,17 @@ from typing import NamedTuple
 from data.kinds import KINDS
 from options.parser import DISPLAY, PLACE, RECIPE, StageParser
 from options.values import learning_rate, whole_number
-from utils.checkpoint import SUFFIX, saved_epochs
-from utils.compare import write_comparison
-from utils.comparison.arms import read_arms
-from utils.distributions import distribution_path
-from utils.epochs import checkpoint_name, learning_rate_text
-from utils.errors import UserError
-from utils.experiment_record import ExperimentRecord
-from utils.files import link_file, locked
-from utils.process import Terminal, run_stage
-from utils.provenance import made_with
-from utils.steps import run_step
+from utils.compare.arms import read_arms
+from utils.compare.experiment_record import ExperimentRecord
+from utils.compare.report import write_comparison
+from utils.compare.steps import run_step
+from utils.records.checkpoint import SUFFIX, saved_epochs
+from utils.records.distributions import distribution_path
+from utils.records.epochs import checkpoint_name, learning_rate_text
+from utils.system.errors import UserError
+from utils.system.files import link_file, locked
+from utils.system.process import Terminal, run_stage
+from utils.system.provenance import made_with
 
 log = logging.getLogger("experiment")
 

@@ -6,7 +6,7 @@ and `agent.jpg`, a few people with their draws.
 """
 
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    from utils.system.signals import end_at_once
 
     end_at_once()  # the imports below take seconds
 
@@ -18,22 +18,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from data.augment import augment
 from data.augmentation import MARGINS, Augmentation
+from data.crops import augment
 from data.kinds import KINDS, Kind
-from data.patches import Patches
+from data.loading.patches import Patches
 from options.parser import STAGE_3, StageParser
-from utils import ranks
-from utils.agents import agent_logits, build_agent, draw
-from utils.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
-from utils.collect import bin_pck
+from utils.agents.collect import bin_pck
+from utils.agents.joint import POSE, SCALE_ROTATION
+from utils.agents.scale_rotation import agent_logits, build_agent, draw
 from utils.display.drawing import clear_peaks, draw_skeleton
 from utils.display.gallery import fixed_rows, load, look
-from utils.errors import UserError
-from utils.files import write_file
-from utils.joint import POSE, SCALE_ROTATION
-from utils.process import progress, run_stage
-from utils.runs import Run
+from utils.records.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
+from utils.run import Run
+from utils.system import ranks
+from utils.system.errors import UserError
+from utils.system.files import write_file
+from utils.system.process import progress, run_stage
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import RMSprop
 
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
 from options.parser import RECIPE
-from utils import ranks
-from utils.epochs import KeptEpochs, later_best, refuse_to_overwrite
-from utils.errors import UserError
-from utils.history import History
-from utils.runs import Run
+from utils.records.epochs import KeptEpochs, later_best, refuse_to_overwrite
+from utils.records.history import History
+from utils.run import Run
+from utils.system import ranks
+from utils.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Learner:
             )
 
     def checkpoint(self, run: Run) -> dict:
-        """What `utils.checkpoint` describes, once the history has this epoch's row.
+        """What `utils.records.checkpoint` describes, once the history has this epoch's row.
 
         Raises:
             UserError: a loss was not finite: a broken network is not saved.

@@ -1,7 +1,7 @@
 """Draw what a run keeps into a visdom server: `python -m utils.visdom_display checkpoints/<exp_id>`."""
 
 if __name__ == "__main__":
-    from utils.signals import end_at_once
+    from utils.system.signals import end_at_once
 
     end_at_once()  # the imports below take seconds
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from options.parser import OneLineParser
 from options.values import whole_number
-from utils.display.events import EVENTS, read_events
 from utils.display.visdom import VisdomServer, default_environment
 from utils.display.visdom_windows import draw_windows
-from utils.errors import UserError
-from utils.process import Terminal, run_stage
+from utils.records.events import EVENTS, read_events
+from utils.system.errors import UserError
+from utils.system.process import Terminal, run_stage
 
 log = logging.getLogger(__name__)
 

@@ -19,15 +19,15 @@ from unittest import mock
 import pytest
 import torch
 
-from data.annotations import UPPER_NECK
+from data import DataError
 from data.demo import ANNOTATIONS
-from data.errors import DataError
+from data.skeleton import UPPER_NECK
 from options.parser import StageParser
 from support.stages import QUIET, REPOSITORY, SMALL, command, demo_data
-from utils.checkpoint import load_checkpoint
-from utils.errors import UserError
-from utils.metrics import SCORED_JOINTS
-from utils.runs import Run
+from utils.evaluation.metrics import SCORED_JOINTS
+from utils.records.checkpoint import load_checkpoint
+from utils.run import Run
+from utils.system.errors import UserError
 
 POSE = "lr-0.00025-0"  # stage 1's only epoch
 MEASURED = {
@@ -159,7 +159,7 @@ def parsed(script: str, *flags) -> argparse.Namespace:
     with (
         mock.patch.object(sys, "argv", [script, *arguments]),
         mock.patch.object(StageParser, "parse", parse_and_stop),
-        mock.patch("utils.signals.end_at_once"),
+        mock.patch("utils.system.signals.end_at_once"),
         pytest.raises(_Parsed) as stopped,
     ):
         runpy.run_path(str(REPOSITORY / script), run_name="__main__")
@@ -171,8 +171,8 @@ def run_here(script: str, *flags) -> str:
     printed, argv = io.StringIO(), command(script, *flags)[1:]
     with (
         mock.patch.object(sys, "argv", argv),
-        mock.patch("utils.process.run_stage", lambda stage: stage()),
-        mock.patch("utils.signals.end_at_once"),
+        mock.patch("utils.system.process.run_stage", lambda stage: stage()),
+        mock.patch("utils.system.signals.end_at_once"),
         redirect_stdout(printed),
         kept_logging(),
     ):

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 
 from data.augmentation import MARGINS
 from data.datasets import load_dataset
-from data.loader import PatchLoader
+from data.loading.loader import PatchLoader
 from support.experiment import load_script
 from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, plain_run
-from utils import ranks
-from utils.history import History
+from utils.records.history import History
+from utils.system import ranks
 from utils.training import Learner
 
 RES = 128  # 2 x 2 cells

@@ -7,7 +7,7 @@ import json
 import runpy
 import sys
 
-from utils import ranks
+from utils.system import ranks
 
 
 def main():

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from data.augment import PersonBatch, augment
 from data.augmentation import MARGINS
-from utils.devices import Streams
+from data.crops import PersonBatch, augment
+from utils.system.devices import Streams
 
 
 class Silent:

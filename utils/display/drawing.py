@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.annotations import HEAD_TOP, UPPER_NECK
+from data.skeleton import HEAD_TOP, UPPER_NECK
 
 Color = tuple[int, int, int]
 

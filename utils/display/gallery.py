@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from data.annotations import People, annotated
-from data.augment import PersonBatch, Sample
+from data import DataError
 from data.augmentation import MARGINS, Augmentation
-from data.errors import DataError
+from data.crops import PersonBatch, Sample
 from data.kinds import KINDS
-from data.patches import Patches
-from utils.agents import agent_logits, draw
+from data.loading.patches import Patches
+from data.people import People, annotated
+from utils.agents.scale_rotation import agent_logits, draw
 from utils.display.drawing import (
     clear_peaks,
     cross_out,
@@ -27,9 +27,9 @@ from utils.display.drawing import (
     overlay_heatmaps,
 )
 from utils.display.sections import Bars, Grid, Person, Picture, Section
-from utils.evaluation import Evaluation, undisturbed
-from utils.metrics import SCORED_JOINTS, normalized_distances, person_pckh, scorable
-from utils.runs import Run
+from utils.evaluation.evaluate import Evaluation, undisturbed
+from utils.evaluation.metrics import SCORED_JOINTS, normalized_distances, person_pckh, scorable
+from utils.run import Run
 
 PEOPLE = 4  # in a row of a gallery
 _MINUS = "\u2212"

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from data.errors import DataError
+from data import DataError
 from utils.display.curves import draw_curves
 from utils.display.markup import Overview, evaluations_page, gallery_page, index_page
 from utils.display.sections import Section
-from utils.errors import UserError
-from utils.files import natural, write_file
-from utils.history import best_epoch
-from utils.metrics import PckTable
+from utils.evaluation.metrics import PckTable
+from utils.records.history import best_epoch
+from utils.system.errors import UserError
+from utils.system.files import natural, write_file
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from data.kinds import KINDS, Kind
-from utils.files import write_file
+from utils.system.files import write_file
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from utils import ranks
-from utils.display.events import EVENTS, EventLog
 from utils.display.sections import Section
 from utils.display.visdom import VisdomDisplay, default_environment
-from utils.epochs import epoch_files
-from utils.errors import UserError
-from utils.evaluation import Evaluation
-from utils.files import write_file
-from utils.history import format_value
-from utils.process import batch_log
-from utils.runs import Run
+from utils.evaluation.evaluate import Evaluation
+from utils.records.epochs import epoch_files
+from utils.records.events import EVENTS, EventLog
+from utils.records.history import format_value
+from utils.run import Run
+from utils.system import ranks
+from utils.system.errors import UserError
+from utils.system.files import write_file
+from utils.system.process import batch_log
 from utils.training import Learner
 
 if TYPE_CHECKING:

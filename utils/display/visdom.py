@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.display.events import read_events
 from utils.display.visdom_windows import OPTIONS, draw_windows
+from utils.records.events import read_events
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
-"""The windows of a run in visdom, made of the events of its `log.jsonl` (see `utils.display.events`)."""
+"""The windows of a run in visdom, made of the events of its `log.jsonl` (see `utils.records.events`)."""
 
 import html
 import math
 
 from data.kinds import KINDS
-from utils.display.events import current_events
 from utils.display.panels import DISTRIBUTIONS, LIGHT, PALETTE, PANELS, Panel, bin_names
+from utils.records.events import current_events
 
 BIN_COLORS = ("#253494", "#2c7fb8", "#7fcdbb", "#636363", "#fdae61", "#e34a33", "#7a0177")
 DASHES = ("solid", "dash", "dot")  # where there are more bins than colors

@@ -1,0 +1,1 @@
+"""From photographs to batches of patches: files, decoding, caches, loading processes."""

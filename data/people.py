@@ -1,0 +1,70 @@
+"""The table of annotated people."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import numpy as np
+
+Points = TypeVar("Points")
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Annotated people, one row a person; all arrays share their first axis.
+
+    image       [N] str             the photograph's path relative to the data folder
+    center      f32 [N, 2] px       middle of the person's square
+    scale       f32 [N]             side of the square / 200 px
+    points      f32 [N, 16, 2] px   joints in the order of `data.skeleton`, (0, 0) where not annotated
+    normalizer  f32 [N] px          the length that PCK errors are divided by, 0 where unknown
+    valid       bool [N]            True: validation split, False: training split
+    """
+
+    image: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    points: np.ndarray
+    normalizer: np.ndarray
+    valid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "People":
+        """The people of a slice, of integer row numbers or of a bool mask [N]."""
+        return People(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that say who the people are, in order, and how they are annotated."""
+        digest = hashlib.sha256("\0".join(self.image.tolist()).encode())
+        for field in fields(self)[1:]:
+            digest.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
+        return digest.hexdigest()[:16]
+
+    @staticmethod
+    def concatenate(tables: Sequence["People"]) -> "People":
+        """One table of all rows of one or more tables, in their order."""
+        return People(
+            **{
+                field.name: np.concatenate([getattr(table, field.name) for table in tables])
+                for field in fields(People)
+            }
+        )
+
+
+def annotated(points: Points) -> Points:
+    """Bool [..., K] of points [..., K, 2] px, an array or a tensor.
+
+    A joint with x <= 0 or y <= 0 is not annotated. The rule is that of the training code published for MPII
+    Human Pose; it also leaves out the few joints that were annotated beyond the left or the upper edge.
+    """
+    return (points > 0).all(-1)
+
+
+def joint_distance(points: np.ndarray, first: int, second: int) -> np.ndarray:
+    """Distance [N] px between two joints of points [N, 16, 2], 0 where either is not annotated."""
+    distance = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
+    return np.where(annotated(points[:, [first, second]]).all(axis=-1), distance, 0.0)

@@ -1,0 +1,1 @@
+"""Annotation files of every format, each read into a table of people."""

@@ -1,0 +1,221 @@
+"""The checks that every reader of annotation files shares."""
+
+import logging
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import scipy.io
+
+from data import DataError
+from data.people import People, annotated
+
+log = logging.getLogger(__name__)
+
+# In float32 a coordinate below this still has sub-pixel resolution; no photograph is as wide.
+_LARGEST = 1e6
+_LONGEST = 1000  # characters of a path below the images folder; a table has room for its longest in every row
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: neither NaN nor beyond what can be a coordinate in px."""
+    return np.abs(values) < _LARGEST
+
+
+def positive(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: finite and, as float32, above 0."""
+    return finite(values) & (values >= np.finfo(np.float32).tiny)
+
+
+def not_negative(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: finite and at least 0."""
+    return finite(values) & (values >= 0)
+
+
+@contextmanager
+def parsing(source: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a parser raises on a damaged file into a `DataError` that names file and kind.
+
+    Keep nothing but the parser's call inside: parsers of binary formats raise nearly any exception
+    on random bytes, so all are caught (and chained).
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{source} cannot be read as {kind} ({reason})") from error
+
+
+def read_matlab(path: Path, **options: bool) -> dict:
+    """The variables of a MATLAB file by name; options: of `scipy.io.loadmat`.
+
+    Read in a process of its own, where there are forks: some damaged files crash scipy's reader.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with parsing(path, "a MATLAB file"):
+        if sys.platform != "linux":
+            return scipy.io.loadmat(path, **options)
+        try:
+            quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), **quiet) as reader:
+                return reader.submit(scipy.io.loadmat, path, **options).result()
+        except BrokenProcessPool as error:
+            raise ValueError("it is damaged so that the reader crashed") from error
+
+
+class RowChecks:
+    """Collects the bad rows of one annotation file while its columns become arrays.
+
+    `rows` are the rows' numbers in the file `source`, counted from 0, for messages. Each column
+    goes through `numbers` or `names`, which blank what is wrong; `people` then builds the table. It
+    raises a `DataError` for the first bad row or, with `skip_bad`, leaves out all bad ones and logs
+    a warning.
+    """
+
+    def __init__(self, source: Path, rows: Sequence[int], skip_bad: bool = False):
+        self.source = source
+        self.skip_bad = skip_bad
+        self._rows = rows
+        self._bad = np.zeros(len(rows), dtype=bool)
+        self._first_bad = len(rows)
+        self._message = ""
+
+    def numbers(
+        self,
+        field: str,
+        found: Sequence | np.ndarray,
+        shape: tuple[int, ...] = (),
+        expected: str = "a finite number",
+        accept: Callable[[np.ndarray], np.ndarray] = finite,
+    ) -> np.ndarray:
+        """A column as float64 [N, *shape]; rows that `accept` (elementwise) refuses become 0."""
+        self._require_all_rows(field, found)
+        values = _to_floats(found, shape)
+        refused = ~accept(values)
+        bad = refused.any(axis=tuple(range(1, refused.ndim)))
+        self.reject(field, found, bad, expected)
+        values[bad] = 0
+        return values
+
+    def names(self, field: str, found: Sequence[object], folder: str) -> np.ndarray:
+        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`, "" if wrong."""
+        self._require_all_rows(field, found)
+        bad = np.array([not _inside(name) for name in found], dtype=bool)
+        self.reject(field, found, bad, f"a file name inside the images folder, {_LONGEST} characters at most")
+        paths = ["" if wrong else f"{folder}/{name}" for name, wrong in zip(found, bad, strict=True)]
+        return np.array(paths, dtype=str)
+
+    def reject(self, field: str, found: Sequence | np.ndarray, bad: np.ndarray, expected: str) -> None:
+        """Mark the rows of the mask `bad` [N] as bad in `field`."""
+        self._bad |= bad
+        first = int(np.argmax(bad)) if bad.any() else self._first_bad
+        if first < self._first_bad:
+            self._first_bad = first
+            self._message = (
+                f"{self.source}: row {self._rows[first]} (counted from 0), field {field}: "
+                f"found {_shorten(found[first])}, expected {expected}"
+            )
+
+    def _require_all_rows(self, field: str, found: Sequence | np.ndarray) -> None:
+        if len(found) != len(self._rows):
+            expected = f"as many as there are people, {len(self._rows)}"
+            raise DataError(f"{self.source}: field {field} has {len(found)} rows, expected {expected}")
+
+    def people(
+        self,
+        image: np.ndarray,
+        center: np.ndarray,
+        scale: np.ndarray,
+        points: np.ndarray,
+        normalizer: np.ndarray,
+        valid: np.ndarray,
+    ) -> People:
+        """The table of the good rows; joints that are not `annotated` become (0, 0).
+
+        Raises DataError for the first bad row unless `skip_bad`.
+        """
+        if self._bad.any():
+            if not self.skip_bad:
+                raise DataError(self._message)
+            count = f"{self._bad.sum()} of {len(self._bad)}"
+            log.warning("left out %s people with bad annotations; first: %s", count, self._message)
+        return People(
+            image=image,
+            center=center.astype(np.float32),
+            scale=scale.astype(np.float32),
+            points=np.where(annotated(points)[..., None], points, 0).astype(np.float32),
+            normalizer=normalizer.astype(np.float32),
+            valid=valid.astype(bool),
+        )[~self._bad]
+
+
+def _to_floats(found: Sequence | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A new float64 [N, *shape], NaN in rows that are not numbers of that shape."""
+    values = _as_floats(found)
+    if values is not None and values.shape == (len(found), *shape):
+        return values
+    values = np.full((len(found), *shape), np.nan)
+    for row, value in enumerate(found):
+        numbers = _as_floats(value)
+        if numbers is not None and numbers.shape == shape:
+            values[row] = numbers
+    return values
+
+
+def _as_floats(value: object) -> np.ndarray | None:
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _inside(name: object) -> bool:
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        return False
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # half a character, which UTF-8 cannot hold
+        return False
+    # Windows paths know both separators and drive letters, so one rule serves every system.
+    path = PureWindowsPath(name)
+    return bool(path.name) and not path.anchor and ".." not in path.parts
+
+
+def _shorten(value: object, length: int = 60) -> str:
+    """One line that shows `value`; of a list or an array, the first part that is no finite number, if any."""
+    numbers = _as_floats(value)
+    if numbers is None and isinstance(value, list | tuple):
+        index, value = _odd_part(value)
+        return f"{_shorten(value, length)} at {index}"
+    if numbers is not None and numbers.ndim:
+        odd = np.argwhere(~finite(numbers))
+        if not len(odd):
+            return f"{' x '.join(map(str, numbers.shape))} numbers"
+        index = odd[0].tolist()
+        for i in index:
+            value = value[i]
+        return f"{_shorten(value, length)} at {index}"
+    text = " ".join((str(value) if isinstance(value, np.generic) else repr(value)).split())
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _odd_part(value: list | tuple) -> tuple[list[int], object]:
+    """Index and value of what keeps a nested list from being an array of numbers.
+
+    That is the first part that is no number or, where all are, the first whose shape is not the most common.
+    """
+    parts = [_as_floats(part) for part in value]
+    shapes = [None if part is None else part.shape for part in parts]
+    common = max((shape for shape in shapes if shape is not None), key=shapes.count, default=())
+    wanted = None if None in shapes else next((shape for shape in shapes if shape != common), common)
+    row = shapes.index(wanted)
+    if wanted is None and isinstance(value[row], list | tuple):
+        index, part = _odd_part(value[row])
+        return [row, *index], part
+    return [row], value[row]

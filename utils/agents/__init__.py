@@ -1,0 +1,1 @@
+"""The agents of the pose network, one file each."""

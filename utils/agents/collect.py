@@ -1,0 +1,86 @@
+"""Stage 2's collector: how hard each bin of scale or rotation is for every person."""
+
+import argparse
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from data.augmentation import Augmentation
+from data.crops import PersonBatch
+from data.kinds import KINDS, Kind
+from data.people import People
+from models.losses import hardness_distribution
+from utils.agents.hits import hardest_bins
+from utils.display.plots import plot_distributions
+from utils.evaluation.evaluate import crop_pck
+from utils.evaluation.metrics import scorable
+from utils.records.distributions import distribution_path, read_distributions, write_distributions
+from utils.run import Run
+from utils.system import ranks
+from utils.system.process import progress
+
+log = logging.getLogger(__name__)
+
+
+def collect(opt: argparse.Namespace, name: str) -> None:
+    """Write the distributions of the kind of that name ("scale" or "rotation") of all train and valid people.
+
+    The pose network of --load_prefix_pose is fixed. A file that is there already is checked and kept, unless
+    --overwrite true. At the end a summary is logged and plotted.
+
+    Raises:
+        UserError, DataError: what the run needs is missing, or a file does not fit the run.
+    """
+    run, kind = Run(opt, opt.agent_folder), KINDS[name]
+    network = run.pose_network()
+    run.load_pose(network)
+    network.eval()
+    collected = {}
+    for split, people in (("train", run.dataset.train), ("val", run.dataset.valid)):
+        path = distribution_path(run.folder, split, name)
+        source = run.distribution_source(split, name, people)
+        if path.exists() and not opt.overwrite:
+            rows = read_distributions(path, source)
+            log.info("%s exists already and fits this run: kept (--overwrite true collects again)", path)
+        else:
+            rows = collect_rows(run, network, people, kind)
+            write_distributions(path, rows, source)
+            log.info("%s: %d people", path, len(people))
+        collected[split] = rows[torch.from_numpy(scorable(people))]
+    for split, rows in collected.items():
+        log.info("%s", summary(rows, split, kind))
+    plot = run.folder / f"{name}-distributions.png"
+    plot_distributions(plot, collected, kind)
+    log.info("plot: %s", plot)
+
+
+def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Tensor:
+    """Hardness distributions f32 [N, bins] of people, in their order; uniform where a person has no PCK."""
+    bins = len(kind.means)
+    rows = torch.zeros(len(people), bins, device=run.device)
+    for batch in progress(run.loader(people, kind.name, scored=True), f"{kind.name}s", run.opt.bs):
+        rows[batch.index] = hardness_distribution(bin_pck(run, network, batch, kind))
+    rows = ranks.total(rows).cpu()  # each rank has rows of its own
+    rows[torch.from_numpy(~scorable(people))] = 1 / bins
+    return rows
+
+
+@torch.no_grad()
+def bin_pck(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Tensor:
+    """PCK f32 [N, bins] of each person under each bin's mean, from one batch of bins * N crops."""
+    return crop_pck(run, network, people, Augmentation.bins(kind.name, len(people))).T
+
+
+def summary(rows: Tensor, split: str, kind: Kind) -> str:
+    """The mean row, the share of uniform rows, and how often each bin is the hardest of its row."""
+    hardest = hardest_bins(rows)
+    uniform = hardest.sum(dim=1) == 0
+    hardest = hardest.sum(dim=0) / max(1, int((~uniform).sum()))
+    lines = [
+        f"{split}: {len(rows)} people, {100 * uniform.float().mean():.1f} % with a uniform row",
+        f"{kind.name + ' bin':<16}" + "".join(f"{mean:>8g}" for mean in kind.means),
+        f"{'mean row':<16}" + "".join(f"{value:>8.3f}" for value in rows.mean(dim=0)),
+        f"{'hardest, share':<16}" + "".join(f"{value:>8.3f}" for value in hardest),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""`experiment.json`: the options that an experiment was begun with, and what its steps were made with."""
+
+import json
+from pathlib import Path
+
+from utils.compare.run_logs import epoch_options
+from utils.records.checkpoint import saved_epochs
+from utils.records.events import EVENTS, current_events, read_events
+from utils.system.errors import UserError
+from utils.system.files import write_file
+
+
+class ExperimentRecord:
+    """The record in an experiment's folder.
+
+    settings: the options that no later call may change, as text by name. defaults: of all options, for
+    settings that are newer than a record.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, str], defaults: dict[str, object]) -> None:
+        self._folder, self._path = folder, folder / "experiment.json"
+        self._settings, self._defaults = settings, defaults
+
+    def refuse_other_settings(self, stages: dict[Path, tuple[int, dict[str, str]]]) -> None:
+        """Finished steps count only for the options that they were run with; the first call writes them.
+
+        stages: the folders of stages that users may have run themselves, before the first call, with the
+        number of their epochs and the options that these must have been trained with.
+
+        Raises:
+            UserError: this call has others, or the record cannot be read or written.
+        """
+        if not saved_epochs(self._folder):  # nothing is lost if a mistaken call is corrected
+            self._path.unlink(missing_ok=True)
+        try:
+            recorded = self._read()["settings"]
+        except FileNotFoundError:
+            for folder, (epochs, settings) in stages.items():
+                _check_log(folder, epochs, settings)
+            self._write({"settings": self._settings, "made_with": []})
+            return
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._path} cannot be read: another --exp_id starts anew") from error
+        for name, value in self._settings.items():
+            before = recorded.get(name, str(self._defaults[name]))  # a flag that is newer than the record
+            if before != value:
+                raise UserError(
+                    f"{self._folder} holds an experiment with --{name} {before}, this call has {value}: "
+                    "another --exp_id keeps both"
+                )
+
+    def note(self, made: str) -> None:
+        """A step is run with this commit, versions and machine."""
+        record = self._read()
+        if made not in record["made_with"]:
+            record["made_with"].append(made)
+            self._write(record)
+
+    @property
+    def made_with(self) -> list[str]:
+        """All that steps were made with, the earliest first."""
+        return self._read()["made_with"]
+
+    def _read(self) -> dict:
+        record = json.loads(self._path.read_text(encoding="utf-8"))
+        parts = (record.get("settings"), record.get("made_with")) if isinstance(record, dict) else ()
+        if [type(part) for part in parts] != [dict, list]:
+            raise ValueError("no record of an experiment")
+        return record
+
+    def _write(self, record: dict) -> None:
+        write_file(self._path, json.dumps(record, indent=1) + "\n")
+
+
+def _check_log(folder: Path, epochs: int, settings: dict[str, str]) -> None:
+    """The first epochs of those that a folder has saved were trained with these options, as its log says.
+
+    Raises:
+        UserError: they were not, or the log does not say.
+    """
+    reached = max(saved_epochs(folder).values(), default=-1) + 1
+    if not reached:
+        return
+    try:
+        logged = epoch_options(current_events(read_events(folder / EVENTS)))
+    except OSError:
+        logged = {}
+    for epoch in range(min(epochs, reached)):
+        if epoch not in logged:
+            raise UserError(
+                f"{folder} has results that no experiment has made, and its {EVENTS} does not say how epoch "
+                f"{epoch} was trained: another --exp_id keeps them"
+            )
+        for name, found in logged[epoch].items():
+            if settings.get(name, found) != found:
+                raise UserError(
+                    f"{folder} was trained with --{name} {found} in epoch {epoch}, this experiment needs "
+                    f"{settings[name]}: another --exp_id keeps both"
+                )

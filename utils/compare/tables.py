@@ -1,0 +1,93 @@
+"""A comparison as text: a Markdown table to paste, and the mean by epoch."""
+
+import numpy as np
+
+from utils.compare.arms import Arm, Comparison, pair_values, paired_difference
+from utils.evaluation.grids import TABLES
+
+UNKNOWN = "n/a"
+
+
+def markdown(comparison: Comparison) -> str:
+    """A row for each arm and for each one's difference to the reference, columns of one width; what they are.
+
+    An arm's cells are means and standard deviations over its runs; a difference's are means over pairs of
+    runs with the same seed, and half the 95 % interval. All are in %.
+    """
+    reference = comparison.reference
+    rows = [[f"{comparison.metric_name}, %", "runs", *comparison.columns]]
+    for arm in comparison.arms:
+        rows.append([arm.name, str(len(arm.seeds)), *(spread(column) for column in arm.scores.T)])
+    for arm in comparison.others:
+        difference = paired_difference(pair_values(reference, arm, lambda one: one.scores))
+        cells = (interval(*both) for both in zip(difference.mean, difference.half, strict=True))
+        pairs = f"{difference.pairs} pair" + "s" * (difference.pairs != 1)
+        rows.append([f"{arm.name} - {reference.name}", pairs, *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return "\n".join([*lines, "", *notes(comparison)])
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What the table shows, a sentence a line."""
+    lines = [f"Epoch {comparison.epochs[-1]} where no other is named."]
+    if comparison.updates is not None:
+        lines[0] = (
+            f"Epoch {comparison.epochs[-1]}, after {comparison.updates:,} updates, where no other is named."
+        )
+    if comparison.origin is not None:
+        lines.append(f"All runs go on from {comparison.origin}.")
+    if comparison.people:
+        people = "{dataset}, training people {train}, validation people {valid}".format(**comparison.people)
+        lines.append(f"Data: {people} (fingerprints).")
+    lines.append("Arms: mean ± standard deviation over runs.")
+    if comparison.others:
+        lines.append(
+            "Differences: mean over pairs of runs with the same seed ± half the 95 % interval (Student's t); "
+            f"{UNKNOWN}: fewer than two pairs."
+        )
+    lines += [line for arm in comparison.others for line in unpaired(comparison.reference, arm)]
+    for name, people in comparison.table_people.items():
+        whose = f" ({people.strip('-')})" if people else ""
+        lines.append(f"{name.capitalize()}{whose}: {TABLES[name].note}")
+    return lines
+
+
+def unpaired(reference: Arm, arm: Arm) -> list[str]:
+    """A line for each of two arms that has seeds which the other lacks."""
+    lines = []
+    for one, other in ((arm, reference), (reference, arm)):
+        alone = [seed for seed in one.seeds if seed not in other.seeds]
+        if alone:
+            which = f"{arm.name} - {reference.name} leaves out seed {', '.join(alone)}"
+            lines.append(f"{which}: {other.name} has no such run.")
+    return lines
+
+
+def epoch_table(comparison: Comparison) -> str:
+    """Mean PCK by epoch, with the spread over seeds."""
+    lines = ["epoch" + "".join(f"{arm.name:>20}" for arm in comparison.arms)]
+    for k, epoch in enumerate(comparison.epochs):
+        cells = (spread(arm.pck[:, k, -1]) for arm in comparison.arms)
+        lines.append(f"{epoch:>5}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+def spread(shares: np.ndarray) -> str:
+    """Mean ± standard deviation of the runs' shares [runs] in %; a single run has no spread."""
+    if np.isnan(shares).any():
+        return UNKNOWN
+    if len(shares) == 1:
+        return f"{100 * shares[0]:.2f}"
+    return f"{100 * shares.mean():.2f} ± {100 * shares.std(ddof=1):.2f}"
+
+
+def interval(mean: float, half: float) -> str:
+    """A difference ± half its interval, shares in %."""
+    if np.isnan(mean):
+        return UNKNOWN
+    return f"{100 * mean:+.2f} ± " + (UNKNOWN if np.isnan(half) else f"{100 * half:.2f}")

@@ -1,1 +1,0 @@
-"""Comparing arms: `runs` reads logs and tables, `checks` refuses, `arms` has numbers, `tables` text."""

@@ -1,0 +1,110 @@
+"""What a pose network finds: with the flip test, under augmentations, over a data set."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from data.augmentation import Augmentation
+from data.crops import PersonBatch
+from data.heatmap import mirror_heatmaps
+from data.kinds import KINDS
+from data.loading.loader import PatchLoader
+from models.losses import pose_loss
+from utils.evaluation.meters import Means
+from utils.evaluation.metrics import PckCounter, PckTable, pck_table, person_pckh
+from utils.run import Run
+from utils.system import ranks
+from utils.system.process import progress
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a pose network does on people; preds: f32 [N, 16, 2] px of the photographs, in their order."""
+
+    loss: float
+    table: PckTable
+    preds: Tensor
+
+    def row(self) -> dict[str, float]:
+        """Its part of an epoch's row in the history."""
+        return {
+            "valid_loss": self.loss,
+            "valid_pck": self.table.mean,
+            "valid_auc": self.table.auc["Mean"],
+        }
+
+
+def flip_tested_heatmaps(
+    run: Run, network: nn.Module, image: Tensor, full: bool = False
+) -> tuple[list[Tensor], Tensor]:
+    """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's.
+
+    full: see `Run.full`.
+    """
+    outputs = run.forward(network, image, full=full)
+    mirrored = run.forward(network, image.flip(-1), full=full)[-1]
+    return outputs, (outputs[-1] + mirror_heatmaps(mirrored)) / 2
+
+
+@torch.no_grad()
+def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "valid") -> Evaluation:
+    """Score a pose network on the validation people, un-augmented, with the flip test.
+
+    The network is put in eval mode. Ranks share the people; each of them returns the same.
+    """
+    network.eval()
+    valid = run.dataset.valid
+    means, preds = Means("loss"), torch.zeros(valid.points.shape, device=run.device)
+    for people in progress(loader, title, run.opt.bs):
+        sample = run.augment(people, Augmentation.identity(len(people)))
+        outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image, run.full(people))
+        means.add(len(people), loss=pose_loss(outputs, sample.heatmap))
+        preds[people.index] = sample.predict(heatmaps)
+    preds = ranks.total(preds).cpu()
+    points, normalizer = torch.from_numpy(valid.points), torch.from_numpy(valid.normalizer)
+    table = pck_table(preds, points, normalizer, run.dataset.metric, run.dataset.threshold)
+    return Evaluation(means.read()["loss"], table, preds)
+
+
+@torch.no_grad()
+def crop_pck(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Tensor:
+    """PCK f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
+    sample = run.augment(people, augmentation)
+    pred = sample.predict(run.forward(network, sample.image, full=run.full(people))[-1])
+    pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
+    return pck.view(-1, len(people))
+
+
+@torch.no_grad()
+def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
+    """PCK f64 [7, 7] of the validation people, a row a scale bin and a column a rotation bin.
+
+    Without the flip test; the network is put in eval mode.
+    """
+    network.eval()
+    scales, rotations = KINDS["scale"].means, KINDS["rotation"].means
+    counters = [[PckCounter(run.dataset.threshold) for _ in rotations] for _ in scales]
+    for people in progress(run.loader(run.dataset.valid, "drawn"), "grid", run.opt.bs):
+        for i, scale in enumerate(scales):
+            for j, rotation in enumerate(rotations):
+                sample = run.augment(people, Augmentation.fixed(len(people), scale, rotation))
+                heatmaps = run.forward(network, sample.image, full=run.full(people))[-1]
+                counters[i][j].add(heatmaps, sample)
+    return torch.tensor([[counter.read() for counter in row] for row in counters], dtype=torch.float64)
+
+
+@contextmanager
+def undisturbed(*networks: nn.Module) -> Iterator[None]:
+    """Networks in eval mode, without gradients; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    try:
+        for network in networks:
+            network.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,189 @@
+"""PCK: the share of joints found within a fraction of a person's reference length.
+
+PCKh takes the head size as reference (Andriluka et al., CVPR 2014), at 0.5; PCK on Leeds Sports Pose the
+torso (Yang and Ramanan, TPAMI 2013), at 0.2. A distance exactly at the threshold counts as correct.
+Everything is counted over people and joints, so that no figure depends on the batch size.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.crops import Sample
+from data.heatmap import decode_heatmaps
+from data.people import People, annotated
+from utils.system import ranks
+
+SCORED_JOINTS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
+"""All but pelvis and thorax, which the MPII evaluation leaves out of its mean."""
+
+TABLE_COLUMNS = {
+    "Head": [8, 9],
+    "Shoulder": [12, 13],
+    "Elbow": [11, 14],
+    "Wrist": [10, 15],
+    "Hip": [2, 3],
+    "Knee": [1, 4],
+    "Ankle": [0, 5],
+    "Mean": SCORED_JOINTS,
+}
+"""The columns in which papers print results; a column is counted over all of its joints."""
+
+AUC_STEPS = 50
+UNIT = 0.1  # of the map's side: the reference length of `heatmap_accuracy`
+
+
+def scorable(people: People) -> np.ndarray:
+    """Bool [N]: who has PCK at all, with a known reference length and a scored joint that is annotated."""
+    return (people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1)
+
+
+def normalized_distances(pred: Tensor, points: Tensor, normalizer: Tensor) -> Tensor:
+    """Distances in reference lengths.
+
+    Args:
+        pred, points: [N, 16, 2] px. normalizer: [N] px; 0 where a person's reference length is unknown.
+
+    Returns:
+        f64 [N, 16]; NaN where the joint is not annotated or the reference length not known.
+    """
+    reference = normalizer.double().view(-1, 1)
+    distance = torch.linalg.vector_norm(pred.double() - points.double(), dim=-1) / reference
+    return distance.masked_fill(~annotated(points) | (reference <= 0), torch.nan)
+
+
+def pck_counts(
+    pred: Tensor, points: Tensor, normalizer: Tensor, threshold: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """How many joints are correct, and how many are annotated.
+
+    Args:
+        pred, points: [N, 16, 2] px of the photograph. normalizer: [N] px.
+        threshold: in reference lengths; a distance equal to it is correct.
+
+    Returns:
+        (correct, annotated), int64 [16] each.
+    """
+    distance = normalized_distances(pred, points, normalizer)
+    return (distance <= threshold).sum(dim=0), (~distance.isnan()).sum(dim=0)
+
+
+def person_pckh(
+    pred: Tensor,
+    points: Tensor,
+    normalizer: Tensor,
+    target_heatmaps: Tensor,
+    threshold: float = 0.5,
+) -> Tensor:
+    """PCK of each person, over the scored joints that lie in the crop: what the agent learns from.
+
+    Args:
+        pred, points: [N, 16, 2] px of the photograph. normalizer: [N] px.
+        target_heatmaps: [N, 16, H, W]; a joint counts if its target's 1-based peak has x > 1 and y > 1.
+
+    Returns:
+        f32 [N] in 0..1; 0 where no joint counts.
+    """
+    distance = normalized_distances(pred, points, normalizer)
+    in_crop = (decode_heatmaps(target_heatmaps) > 1).all(dim=-1)
+    counted = (in_crop & ~distance.isnan())[:, SCORED_JOINTS]
+    correct = counted & (distance[:, SCORED_JOINTS] <= threshold)
+    return correct.sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+
+
+def heatmap_accuracy(heatmaps: Tensor, target_heatmaps: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
+    """Accuracy on the maps alone: peaks within half of a tenth of the map's side.
+
+    What the 2018 release logs while it trains. No stage here uses it: it is for comparing with those logs.
+
+    Args:
+        heatmaps, target_heatmaps: [N, K, H, W]. joints: the channels to score.
+
+    Returns:
+        (per_joint f32 [len(joints)], -1 where no person has the joint; the mean of the others, 0-dimensional,
+        0 where there are none).
+    """
+    target = decode_heatmaps(target_heatmaps).double()
+    distance = torch.linalg.vector_norm(decode_heatmaps(heatmaps).double() - target, dim=-1)
+    close = distance / (UNIT * heatmaps.shape[-1]) <= 0.5
+    counted = (target > 1).all(dim=-1)
+    annotated = counted.sum(dim=0)
+    share = (close & counted).sum(dim=0) / annotated.clamp(min=1)
+    per_joint = torch.where(annotated > 0, share, -1.0)[joints]
+    known = per_joint >= 0
+    return per_joint, (per_joint * known).sum() / known.sum().clamp(min=1)
+
+
+class PckCounter:
+    """PCK over the scored joints of an epoch's crops, counted on their device without waiting for it."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._correct = self._annotated = 0
+
+    def add(self, heatmaps: Tensor, sample: Sample, counted: float = 1.0) -> None:
+        """Count a batch: the network's maps [M, 16, H, H] for the crops of `sample`.
+
+        counted: how often each crop counts (`PersonBatch.counted`).
+        """
+        counts = pck_counts(sample.predict(heatmaps), sample.points, sample.normalizer, self.threshold)
+        correct, total = (counted * count[SCORED_JOINTS].sum() for count in counts)
+        self._correct, self._annotated = self._correct + correct, self._annotated + total
+
+    def __add__(self, other: "PckCounter") -> "PckCounter":
+        """What both have counted."""
+        both = PckCounter(self.threshold)
+        both._correct, both._annotated = self._correct + other._correct, self._annotated + other._annotated
+        return both
+
+    def read(self) -> float:
+        """Share of correct joints over all ranks, each of which must call this; NaN before any is counted."""
+        counts = torch.stack([torch.as_tensor(count).double() for count in (self._correct, self._annotated)])
+        correct, annotated = ranks.total(counts).tolist()
+        return correct / annotated if annotated else math.nan
+
+
+@dataclass(frozen=True)
+class PckTable:
+    """Per-joint results over a data set, as papers print them.
+
+    pck: share correct at `threshold`, by column of `TABLE_COLUMNS`. auc: mean of the shares at thresholds
+    from 0 to `threshold` in equal steps. Both are NaN where no joint of the column is annotated. people: how
+    many were scored; those without a reference length, or without a scored joint, are not.
+    """
+
+    metric: str
+    threshold: float
+    people: int
+    pck: dict[str, float]
+    auc: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        return self.pck["Mean"]
+
+    def __str__(self) -> str:
+        def row(title: str, values: dict[str, float]) -> str:
+            return f"{title:<10}" + "".join(f"{100 * value:>9.2f}" for value in values.values())
+
+        head = f"{'':<10}" + "".join(f"{name:>9}" for name in self.pck)
+        title = f"{self.metric}@{self.threshold:g}"
+        return "\n".join((head, row(title, self.pck), row("AUC", self.auc)))
+
+
+def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, metric: str, threshold: float) -> PckTable:
+    """Score predictions [N, 16, 2] against joints [N, 16, 2], both px, with normalizer [N] px."""
+    distance = normalized_distances(pred, points, normalizer)
+    steps = torch.linspace(0, threshold, AUC_STEPS + 1, dtype=torch.float64)
+    steps[-1] = threshold
+    pck, auc = {}, {}
+    for name, joints in TABLE_COLUMNS.items():
+        scored = distance[:, joints]
+        scored = scored[~scored.isnan()]
+        curve = (scored[:, None] <= steps).double().mean(dim=0)
+        pck[name], auc[name] = curve[-1].item(), curve.mean().item()
+    people = (~distance[:, SCORED_JOINTS].isnan()).any(dim=1).sum().item()
+    return PckTable(metric, threshold, people, pck, auc)

@@ -1,0 +1,170 @@
+"""Checkpoints: everything that continuing a run exactly needs, in one file that is never half written.
+
+A checkpoint is a dict of
+    state_dict      the network's weights and statistics
+    optimizer       the optimiser's state
+    train_history   rows of `utils.records.history.History`
+    epoch           the last finished epoch, from 0
+    seed            --seed, from which, with the epoch, random draws follow
+    network         the flags that choose and size the pose network, with their values
+    people          data set, and fingerprints of the people it was trained and validated on
+    recipe          the flags of `options.parser.RECIPE` that its epoch was trained with, with their values
+and, of an agent, pose: the `checkpoint_identity` of the pose network that it learned from; of a pose network
+in joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
+release load too: they lack all but the first three, and their names carry the epoch. Older files of
+ours have the state of a random generator, which is ignored.
+"""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utils.system.errors import UserError
+from utils.system.files import natural
+
+SUFFIX = ".pth.tar"
+_EPOCH = re.compile(r"-(\d+)(-model-best)?\.pth\.tar$")
+
+
+def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
+    """The file that `flag` names by its prefix, with or without `.pth.tar`.
+
+    Raises:
+        UserError: it is not there; the message lists the checkpoints that are.
+    """
+    path = folder / (prefix if prefix.endswith(SUFFIX) else prefix + SUFFIX)
+    if path.is_file() and path.parent == folder:
+        return path
+    there = sorted((file.name for file in folder.glob(f"*{SUFFIX}")), key=natural)
+    listing = ", ".join(there) if there else "no checkpoints"
+    raise UserError(f"{flag} {prefix}: {path} is not there; {folder} has {listing}")
+
+
+def saved_epochs(folder: Path, prefix: str = "") -> dict[Path, int]:
+    """The checkpoints `<prefix>lr-*-<epoch>.pth.tar` of a folder with their epochs, without `-model-best`."""
+    found = {path: _EPOCH.search(path.name) for path in folder.glob(f"{prefix}lr-*{SUFFIX}")}
+    return {path: int(match[1]) for path, match in found.items() if match and not match[2]}
+
+
+def newest_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
+    """The checkpoint of the latest epoch among `saved_epochs`, for which `flag` asks.
+
+    Raises:
+        UserError: there is none.
+    """
+    epochs = saved_epochs(folder, prefix)
+    if not epochs:
+        raise UserError(f"{flag}: {folder} has no {prefix}lr-…{SUFFIX}")
+    return max(epochs, key=epochs.get)
+
+
+def best_checkpoint(folder: Path, flag: str) -> Path:
+    """The latest of the files `lr-*-<epoch>-model-best.pth.tar`: each was better than all before it.
+
+    Raises:
+        UserError: there is none.
+    """
+    paths = folder.glob(f"lr-*-model-best{SUFFIX}")
+    epochs = {path: int(match[1]) for path in paths if (match := _EPOCH.search(path.name))}
+    if not epochs:
+        raise UserError(f"{flag} best: {folder} has no lr-…-model-best{SUFFIX}; name an epoch's checkpoint")
+    return max(epochs, key=epochs.get)
+
+
+def checkpoint_identity(path: Path) -> dict[str, str]:
+    """What agents, distributions and logs record of a checkpoint: `checkpoint`, its name, and two hashes.
+
+    `weights` is that of its weights: an epoch that was trained again, bit for bit, is the same. `sha256` is
+    that of the file, which is all that earlier versions have recorded.
+
+    Raises:
+        OSError: it cannot be read. UserError: it is damaged.
+    """
+    file, weights = hashlib.sha256(path.read_bytes()), hashlib.sha256()
+    for name, value in sorted(load_checkpoint(path)["state_dict"].items()):
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        weights.update(value.detach().flatten().view(torch.uint8).numpy())
+    return {"checkpoint": path.name, "weights": weights.hexdigest()[:16], "sha256": file.hexdigest()[:16]}
+
+
+def common_hash(*identities: dict[str, str]) -> str:
+    """The name of the hash by which checkpoints' identities are compared: the best that all of them have."""
+    return "weights" if all("weights" in identity for identity in identities) else "sha256"
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint onto the CPU. Only tensors and plain values are read: code in the file is never run.
+
+    Raises:
+        UserError: the file is cut off, is not a checkpoint, or holds more than tensors and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a checkpoint of tensors and plain values alone; nothing of it was run or loaded"
+        ) from error
+    except Exception as error:  # the reader raises nearly any kind on damaged bytes
+        raise UserError(f"{path} cannot be read as a checkpoint: it is cut off or damaged") from error
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a checkpoint: expected a dict with a state_dict of tensors")
+    checkpoint["state_dict"] = {name.removeprefix("module."): value for name, value in state.items()}
+    if "epoch" not in checkpoint:
+        checkpoint["epoch"] = _epoch_of(path)
+    return checkpoint
+
+
+def _epoch_of(path: Path) -> int:
+    found = _EPOCH.search(path.name)
+    if found is None:
+        raise UserError(f"{path} does not say its epoch, neither inside nor in its name (…-10{SUFFIX})")
+    return int(found[1])
+
+
+def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dict) -> None:
+    """Put a checkpoint's weights into a network of the same size.
+
+    Args:
+        expected: the flags that choose and size the network, with this run's values; the checkpoint's must
+            agree.
+
+    Raises:
+        UserError: the checkpoint is of a network of another size; the message says which flags differ.
+    """
+    recorded = checkpoint.get("network", {})
+    if recorded:
+        recorded = {"network": "hourglass"} | recorded  # the only one there was when files did not say it
+    differing = [name for name in recorded if recorded[name] != expected.get(name)]
+    if differing:
+        theirs = " ".join(f"--{name} {recorded[name]}" for name in differing)
+        ours = " ".join(f"--{name} {expected[name]}" for name in differing if name in expected)
+        raise UserError(f"{path} belongs to a network with {theirs}, this run has {ours}: add {theirs}")
+    own = network.state_dict()
+    state = dict(checkpoint["state_dict"])
+    for name in own:
+        if name.endswith("num_batches_tracked"):  # younger than the released files
+            state.setdefault(name, torch.tensor(0))
+    wrong = _misfits(own, state)
+    if wrong:
+        raise UserError(
+            f"{path} belongs to another network ({len(wrong)} of its tensors do not fit, first {wrong[0]})"
+        )
+    network.load_state_dict(state)
+
+
+def _misfits(own: dict, state: dict) -> list[str]:
+    def shape(tensors: dict, name: str) -> tuple | None:
+        return tuple(tensors[name].shape) if name in tensors else None
+
+    names: Iterable[str] = dict.fromkeys([*own, *state])
+    return [
+        f"{name}: expected {shape(own, name)}, found {shape(state, name)}"
+        for name in names
+        if shape(own, name) != shape(state, name)
+    ]

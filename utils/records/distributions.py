@@ -1,0 +1,121 @@
+"""The collected distributions: text files of one row a person, a number for each bin.
+
+The first line is `#` and a JSON object that says what the rows are of; files of the 2018 release lack it.
+"""
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.kinds import KINDS
+from utils.records.checkpoint import common_hash
+from utils.system.errors import UserError
+from utils.system.files import write_file
+
+log = logging.getLogger(__name__)
+
+SUM_TOLERANCE = 0.05  # the release's rows are rounded to two digits
+_HASHED = {
+    "fingerprint": "people with the fingerprint",
+    "weights": "a checkpoint with the hash of weights",
+    "sha256": "a checkpoint with the sha256",
+}
+
+
+def distribution_path(folder: Path, split: str, kind: str) -> Path:
+    """`train_scales.txt` and so on; split is "train" or "val", kind "scale" or "rotation"."""
+    return folder / f"{split}_{kind}s.txt"
+
+
+def write_distributions(path: Path, rows: Tensor, source: dict) -> None:
+    """Write rows [N, bins] with six decimals below a line that says their source.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = io.StringIO()
+    np.savetxt(text, rows.numpy(), fmt="%.6f", header=json.dumps(source))
+    write_file(path, text.getvalue())
+
+
+def read_distributions(path: Path, source: dict) -> Tensor:
+    """The rows of a file, each divided by its sum.
+
+    Args:
+        source: what the rows have to be of, as `write_distributions` got it; its "people" is their number.
+
+    Returns:
+        f32 [N, bins].
+
+    Raises:
+        UserError: the file is missing, cut off, damaged, or of another source.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        script = f"collect-{source['kind']}-distri.py"
+        raise UserError(f"{path} is not there: {script} makes it") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text") from error
+    _check_source(path, text.partition("\n")[0], source)
+    rows = _parse(path, text, len(KINDS[source["kind"]].means))
+    if len(rows) != source["people"]:
+        raise UserError(f"{path} has {len(rows)} rows, expected one for each of {source['people']} people")
+    sums = rows.sum(axis=1)
+    bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(f"{path}: row {row} (from 0) is {rows[row].tolist()}, expected shares that sum to 1")
+    return torch.from_numpy(rows / sums[:, None]).float()
+
+
+def _check_source(path: Path, header: str, source: dict) -> None:
+    if not header.startswith("#"):
+        log.warning(
+            "%s does not say which people and network it was collected for: assumed to be those of this run",
+            path,
+        )
+        return
+    try:
+        found = dict(json.loads(header[1:]))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: its first line is damaged: {header[:60]}") from error
+    if "fingerprint" in source and "fingerprint" not in found:
+        log.warning(
+            "%s does not say who its %s people are: assumed to be those of this run",
+            path,
+            found.get("people"),
+        )
+        found["fingerprint"] = source["fingerprint"]
+    compared = common_hash(found, source)
+    others = {"checkpoint", "weights", "sha256"} - {compared}  # the file's name is no part of its identity
+    differing = [name for name in source if name not in others and found.get(name) != source[name]]
+    if differing:
+        name = differing[0]
+        what = _HASHED.get(name, name)
+        raise UserError(
+            f"{path} was collected for {what} {found.get(name)}, this run has {source[name]}: "
+            "--overwrite true of the collecting script collects again"
+        )
+
+
+def _parse(path: Path, text: str, bins: int) -> np.ndarray:
+    """Numbers f64 [N, bins] of the lines that are not comments."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    if lines and not text.endswith("\n"):
+        raise UserError(f"{path} is cut off: its last line does not end")
+    rows = np.empty((len(lines), bins))
+    for row, line in enumerate(lines):
+        try:
+            numbers = [float(number) for number in line.split(" ")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != bins:
+            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, expected {bins} numbers")
+        rows[row] = numbers
+    return rows

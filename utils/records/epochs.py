@@ -1,0 +1,166 @@
+"""An epoch's files in a run's folder: their names, saving them, and which earlier ones may go.
+
+A run deletes only files of the names that are made here, and none before its own first epoch is saved.
+"""
+
+import io
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.records.checkpoint import SUFFIX
+from utils.system import ranks
+from utils.system.errors import UserError
+from utils.system.files import link_file, write_file
+
+log = logging.getLogger(__name__)
+
+_EPOCH = r"(?:pose-|agent-|occ-)?lr-[\d.]+-(?P<epoch>\d+)"
+_PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
+_SOME = r"(?:-[\w.-]+)?"  # the end of an evaluation's names that says whom and what it is of
+_NAMES = (
+    re.compile(rf"{_EPOCH}(?P<best>-model-best\.pth\.tar|-preds-best\.mat)"),
+    re.compile(
+        rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.mat|-(?:grid|occlusion){_SOME}\.(?:txt|png))"
+    ),
+    re.compile(rf"web/evaluation-{_EPOCH}(?P<best>){_SOME}\.html"),
+    re.compile(r"web/epoch-(?P<epoch>\d+)(?P<best>)\.html"),
+)
+
+
+def learning_rate_text(lr: float) -> str:
+    """A learning rate as file names show it: 0.00025, never 2.5e-04."""
+    return np.format_float_positional(lr, trim="-")
+
+
+def checkpoint_name(lr: float, epoch: int) -> str:
+    """`lr-0.00025-10` for epoch 10 of a run that started with --lr 0.00025."""
+    return f"lr-{learning_rate_text(lr)}-{epoch}"
+
+
+def save_epoch(
+    folder: Path, name: str, checkpoint: dict, best: bool, predictions: bytes | None = None
+) -> list[Path]:
+    """Write an epoch's `<name>-preds.mat` and `<name>.pth.tar`; the best as `-preds-best`, `-model-best` too.
+
+    An agent has no predictions. A best file is a hard link where the file system has them.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    written = []
+    # resuming relies on the plain checkpoint: it comes last
+    for content, suffixes in (
+        (predictions, ("-preds-best.mat", "-preds.mat")),
+        (buffer.getvalue(), (f"-model-best{SUFFIX}", SUFFIX)),
+    ):
+        if content is None:
+            continue
+        paths = [folder / f"{name}{suffix}" for suffix in (suffixes if best else suffixes[1:])]
+        write_file(paths[0], content)
+        for path in paths[1:]:
+            link_file(path, paths[0])
+        written += paths
+    return written
+
+
+@dataclass(frozen=True)
+class EpochFile:
+    """A file of an epoch; best: whether it is one of an epoch that was the best so far.
+
+    Agents that are trained beside a pose network (`agent-lr-…`, `occ-lr-…`) count epochs of their own.
+    """
+
+    path: Path
+    epoch: int
+    best: bool
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is of such an agent."""
+        return self.path.name.startswith(("agent-", "occ-"))
+
+
+def epoch_files(folder: Path) -> list[EpochFile]:
+    """Files and pages of epochs and of their evaluations in a folder, told by their names."""
+    found = []
+    for path in sorted((*folder.glob("*"), *folder.glob("web/*"))):
+        name = path.relative_to(folder).as_posix()
+        match = next(filter(None, (pattern.fullmatch(name) for pattern in _NAMES)), None)
+        if match:
+            found.append(EpochFile(path, int(match["epoch"]), bool(match["best"])))
+    return found
+
+
+def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> list[Path]:
+    """A run from the start must not replace the results of an earlier one unasked.
+
+    Returns:
+        The earlier results, which --overwrite true gives up.
+
+    Raises:
+        UserError: there are some, and `overwrite` is not set.
+    """
+    there = [file.path for file in epoch_files(folder)]
+    if there and not overwrite:
+        raise UserError(
+            f"{folder} has results already, {there[0].name} for one: {resume_flag} resumes, "
+            "--overwrite true starts again, another --exp_id keeps both"
+        )
+    return there + [folder / page for page in _PAGES if (folder / page).exists()]
+
+
+def later_best(folder: Path, epoch: int) -> list[Path]:
+    """The best files of an epoch to come and of later ones, which were trained on another way.
+
+    Each has a plain twin, which stays until training reaches its epoch; a warning says so.
+    """
+    later = [file for file in epoch_files(folder) if file.epoch >= epoch and not file.beside]
+    later.sort(key=lambda file: file.epoch)
+    plain = [file.path for file in later if not file.best and file.path.name.endswith(SUFFIX)]
+    if plain:
+        log.warning(
+            "%s is there already: it and later epochs are replaced as training reaches them", plain[0]
+        )
+    return [file.path for file in later if file.best]
+
+
+class KeptEpochs:
+    """Which files stay while a run saves its epochs.
+
+    Args:
+        keep: the number of newest epochs of this run whose files stay, beside the best one's; None: all.
+        superseded: files of an earlier run, which go once this one has saved an epoch.
+    """
+
+    def __init__(self, keep: int | None, superseded: Iterable[Path] = ()) -> None:
+        self._keep, self._superseded = keep, set(superseded)
+        self._epochs: list[list[Path]] = []
+        self._best: list[Path] = []
+
+    def add(self, written: list[Path], best: bool) -> None:
+        """An epoch is saved: remove what need not stay any more. Rank 0 does."""
+        if ranks.rank():
+            return
+        for path in self._superseded - set(written):
+            path.unlink(missing_ok=True)
+        self._superseded = set()
+        self._epochs.append(written)
+        if best:
+            self._best = written
+        if self._keep is not None:
+            for old in self._epochs[: -self._keep]:
+                if old is not self._best:
+                    self._epochs.remove(old)
+                    for path in old:
+                        path.unlink(missing_ok=True)

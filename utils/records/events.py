@@ -1,0 +1,91 @@
+"""The event log of a training run: `log.jsonl` in its folder, one JSON object a line.
+
+`kind` is
+"start": stage, time (s since 1970), measure, epoch (the first one to come), epochs (all in all), people (data
+    set, and fingerprints of the training and validation people), pose (the identity of
+    what --load_prefix_pose names, or null), options (name -> text);
+"batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
+"epoch": a row of the history, updates (the network's so far), and for the pose network pck and auc (column
+    -> share);
+"end": time.
+A run that was resumed has several starts: an epoch after one replaces that epoch and later ones before it.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from utils.system.errors import UserError
+
+EVENTS = "log.jsonl"
+
+
+class EventLog:
+    """Appends events to a file, each of them flushed at once.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            torn = path.exists() and not path.read_bytes().endswith(b"\n")
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        if torn:  # a run was killed in mid-line: what follows must not be lost with it
+            self._file.write("\n")
+
+    def add(self, event: dict) -> None:
+        """Write one event; a number that is not finite, which JSON lacks, becomes null."""
+        try:
+            self._file.write(json.dumps(_finite(event), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """No event will follow."""
+        self._file.close()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_events(path: Path) -> list[dict]:
+    """The events of a log file; lines that were cut off when a run was killed are left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "kind" in event:
+            events.append(event)
+    return events
+
+
+def current_events(events: list[dict]) -> list[dict]:
+    """The events less those of epochs that were trained anew, or on another way, after a later start.
+
+    Until an epoch of the later start is finished, the earlier ones count; of single batches, the latest.
+    """
+    earlier: list[dict] = []
+    latest: list[dict] = []
+    for event in events:
+        kind = event["kind"]
+        if kind == "start":
+            earlier, latest = earlier + latest, []
+        elif kind in ("batch", "epoch") and all(other["kind"] != kind for other in latest):
+            gone = ("batch", kind)
+            earlier = [old for old in earlier if old["kind"] not in gone or old["epoch"] < event["epoch"]]
+        latest.append(event)
+    return earlier + latest

@@ -1,0 +1,60 @@
+"""Files of predictions: `preds`, and which people they are of."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from torch import Tensor
+
+from data.people import People
+from utils.system.errors import UserError
+
+HEADER, HEADER_BYTES = b"MATLAB 5.0 MAT-file", 116  # text at the start of a MATLAB file
+
+
+def encode_predictions(preds: Tensor, people: People) -> bytes:
+    """A MATLAB file of predictions.
+
+    Args:
+        preds: [N, 16, 2] px of the photographs. people: whose they are, in the same order.
+
+    Returns:
+        The file's bytes: `preds` f64 [N, 16, 2]; of each person `image` (path below the data folder),
+        `center` [N, 2] px and `scale` [N]; and `people`, their fingerprint.
+    """
+    contents = {
+        "preds": preds.double().numpy(),
+        "image": people.image.astype(object),
+        "center": people.center.astype(np.float64),
+        "scale": people.scale.astype(np.float64),
+        "people": people.fingerprint,
+    }
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, contents, oned_as="column")
+    # SciPy's header has the time: without it the same predictions are the same bytes.
+    return HEADER.ljust(HEADER_BYTES) + buffer.getvalue()[HEADER_BYTES:]
+
+
+def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
+    """Predictions must not replace those of other people unasked.
+
+    A file that does not say whose its predictions are (of the 2018 release) is told by their number.
+
+    Raises:
+        UserError: the file is there, of other people or unreadable, and `overwrite` is not set.
+    """
+    if overwrite or not path.exists():
+        return
+    try:
+        found = scipy.io.loadmat(path, variable_names=("preds", "people"))
+        same = len(found["preds"]) == len(people)
+        if "people" in found:
+            same = found["people"].item() == people.fingerprint
+    except Exception as error:  # the reader raises nearly any kind on damaged bytes
+        raise UserError(f"{path} is not a file of predictions: --overwrite true replaces it") from error
+    if not same:
+        raise UserError(
+            f"{path} has predictions for {len(found['preds'])} other people, this run has {len(people)}: "
+            "--overwrite true replaces it"
+        )

@@ -1,0 +1,230 @@
+"""A run: its options, folder, device, random numbers, data set and pose network."""
+
+import argparse
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from data.augmentation import MARGINS, Augmentation
+from data.crops import PersonBatch, Sample, augment
+from data.datasets import Dataset, find_annotations, load_dataset
+from data.loading.loader import PatchLoader
+from data.people import People
+from models import NETWORKS, PoseNetwork
+from utils.evaluation.metrics import scorable
+from utils.patch_store import Caches
+from utils.records.checkpoint import checkpoint_identity, find_checkpoint, load_checkpoint, load_weights
+from utils.system import ranks
+from utils.system.compiling import compile_passes, eager, require_compiler
+from utils.system.devices import Streams, choose_device, keep_freed_memory, set_precision
+from utils.system.errors import UserError
+from utils.system.files import remove_abandoned
+from utils.system.process import start_log
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """What every stage starts with. Temporary files that killed ones have left in the folder are removed.
+
+    opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
+    device, streams: where it computes, and what it draws from. network_size: the flags that choose and size
+    the pose network, with their values. compiled: whether networks run compiled, on full batches.
+
+    Raises:
+        UserError: the folder, the device or the checkpoint is not available. DataError: so is the data set.
+    """
+
+    def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
+        self.opt, self.folder = opt, folder
+        self.pose_path = None
+        if opt.load_prefix_pose is not None:
+            flag = "--load_prefix_pose"
+            self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
+        if opt.annotations is None and getattr(opt, "image", None) is None:
+            find_annotations(opt.dataset, opt.data_dir)  # before anything else is said
+        start_log(folder)
+        if ranks.rank() == 0:
+            remove_abandoned(folder)
+        log.info("options (* differs from its default):\n%s", self.options_text())
+        self.device = choose_device(opt.gpu_id)
+        if ranks.world() > 1 and self.device.type == "cpu" and getattr(opt, "sync_bn", False):
+            raise UserError("--sync_bn true needs GPUs: on CPUs leave it out")
+        ranks.meet(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        set_precision(opt.precision)
+        self.compiled = opt.compile and self.device.type == "cuda"
+        if self.compiled:
+            if getattr(opt, "sync_bn", False):
+                raise UserError("--sync_bn true with --compile true: expected one of them, not both")
+            require_compiler(self.device)
+        elif opt.compile:
+            log.info("--compile true changes nothing on the CPU, where compiled networks are no faster")
+        torch.manual_seed(opt.seed)  # of initial weights
+        self.streams = Streams(opt.seed)
+        flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
+        self.network_size = {name: getattr(opt, name) for name in flags}
+        self.caches = None if opt.cache is None else Caches(self.device if opt.cache == "gpu" else opt.cache)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The people of --dataset, read when they are first needed; logs how many have no PCK.
+
+        Raises:
+            DataError: the data set is missing or wrong. UserError: none of its validation people has PCK.
+        """
+        opt = self.opt
+        dataset = load_dataset(
+            opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad
+        )
+        for split, people in (("training", dataset.train), ("validation", dataset.valid)):
+            unscored = np.count_nonzero(~scorable(people))
+            if unscored:
+                lacking = (
+                    "have no reference length or no scored joint: no PCK, nothing for the agent to learn"
+                )
+                log.info("%d of %d %s people %s", unscored, len(people), split, lacking)
+        if len(dataset.valid):
+            self._scored_rows(dataset.valid)
+        return dataset
+
+    def options_text(self) -> str:
+        """The options, a line each, with a star at those that differ from their defaults."""
+        return "\n".join(
+            f"{'*' if value != self.opt.defaults.get(name) else ' '} {name}: {value}"
+            for name, value in sorted(vars(self.opt).items())
+            if name in self.opt.defaults
+        )
+
+    def loader(
+        self, people: People, augmentation: str, generator: Generator | None = None, scored: bool = False
+    ) -> PatchLoader:
+        """Batches of people, shuffled with a generator, for an augmentation of `data.augmentation.MARGINS`.
+
+        scored: only of people who have PCK; their rows in the table stay what they are. With --cache, patches
+        that it has not got are decoded first.
+
+        Raises:
+            UserError: there are too few people in this split of the data set, or no room for the cache.
+            DataError: a photograph does not decode, or the cache's file is damaged.
+        """
+        if not len(people):
+            lacking = "validation" if len(self.dataset.train) else "training"  # one of the two has people
+            raise UserError(
+                f"--dataset {self.opt.dataset} has no {lacking} people, and this stage needs some: add them, "
+                "or name a file that has them with --annotations"
+            )
+        rows = self._scored_rows(people) if scored else None
+        if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
+            raise UserError(
+                f"--bs {self.opt.bs}: expected two people or more for each of {ranks.world()} ranks"
+            )
+        workers = min(self.opt.nThreads, max(1, (os.cpu_count() or 1) // ranks.local_world()))
+        what = (people, self.dataset.root, self.opt.in_res, MARGINS[augmentation], self.opt.bs, workers)
+        cache = None
+        if self.caches is not None:
+            split = "valid" if people.valid[0] else "train"
+            name = f"{self.opt.dataset}-{split}-{augmentation}-{self.opt.in_res}px"
+            cache = self.caches.get(name, PatchLoader(*what, torch.device("cpu")))
+        loader = PatchLoader(*what, self.device, generator, rows, ranks.rank(), ranks.world(), cache)
+        if generator is not None and not len(loader):
+            raise UserError(f"--dataset {self.opt.dataset} has one person to train on: expected at least two")
+        return loader
+
+    def _scored_rows(self, people: People) -> np.ndarray:
+        rows = np.flatnonzero(scorable(people))
+        if not len(rows):
+            split = "validation" if people.valid[0] else "training"
+            raise UserError(
+                f"--dataset {self.opt.dataset}: none of {len(people)} {split} people has PCK: "
+                "expected one with a reference length and a scored joint"
+            )
+        return rows
+
+    def pose_network(self) -> PoseNetwork:
+        """The pose network of --network in the size asked for, with initial weights, on the device."""
+        network = NETWORKS[self.opt.network]
+        return self.place(network.build(**{name: getattr(self.opt, name) for name in network.sizes}))
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """A network on the device, in the memory format of fast convolutions; --compile true: compiled."""
+        network = network.to(self.device, memory_format=torch.channels_last)
+        if self.compiled:
+            compile_passes(network)
+        return network
+
+    def load_pose(self, network: PoseNetwork) -> dict:
+        """Load the checkpoint of `--load_prefix_pose` into the network, and return it.
+
+        Raises:
+            UserError: it is missing, damaged or of another network.
+        """
+        checkpoint = load_checkpoint(self.pose_path)
+        load_weights(network, checkpoint, self.pose_path, self.network_size)
+        log.info("pose network: %s", self.pose_path)
+        return checkpoint
+
+    @cached_property
+    def pose_identity(self) -> dict[str, str]:
+        """The `checkpoint_identity` of what --load_prefix_pose names."""
+        return checkpoint_identity(self.pose_path)
+
+    @cached_property
+    def people(self) -> dict[str, str]:
+        """Name of the data set, and the fingerprints of its people: `train` and `valid`."""
+        dataset = self.dataset
+        return {
+            "dataset": dataset.name,
+            "train": dataset.train.fingerprint,
+            "valid": dataset.valid.fingerprint,
+        }
+
+    def distribution_source(self, split: str, kind: str, people: People) -> dict:
+        """What a file of collected distributions is of: the people, and the checkpoint's identity."""
+        return {
+            "kind": kind,
+            "split": split,
+            "dataset": self.dataset.name,
+            "people": len(people),
+            "fingerprint": people.fingerprint,
+            **self.pose_identity,
+            "in_res": self.opt.in_res,
+        }
+
+    def augment(self, people: PersonBatch, augmentation: Augmentation) -> Sample:
+        """The people's crops and heatmaps in the run's resolutions; see `data.crops.augment`."""
+        return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
+
+    def full(self, people: PersonBatch) -> bool:
+        """Whether these are of a batch of --bs people, and not of an epoch's last one, if that is smaller.
+
+        Networks run compiled for full batches only, since each number of crops is compiled by itself.
+        """
+        return people.total == self.opt.bs
+
+    @contextmanager
+    def passes(self, full: bool) -> Iterator[None]:
+        """The context of networks' passes: bf16 with --precision bf16; as if not compiled unless `full`."""
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
+        with bf16, eager(self.compiled and not full):
+            yield
+
+    def forward(
+        self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None, full: bool = False
+    ) -> list[Tensor]:
+        """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W].
+
+        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`. full: see `full`.
+        """
+        image = image.contiguous(memory_format=torch.channels_last)
+        with self.passes(full):
+            outputs = network(image) if mask is None else network(image, mask)
+        return [heatmaps.to(torch.float32, copy=self.compiled) for heatmaps in outputs]

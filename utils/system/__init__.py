@@ -1,0 +1,1 @@
+"""What lies below every run: files, processes, ranks and devices."""

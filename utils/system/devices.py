@@ -1,0 +1,111 @@
+"""Where a run computes, how exactly, and what it draws from."""
+
+import ctypes
+import logging
+import os
+import re
+import sys
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator
+
+from utils.system import ranks
+from utils.system.errors import UserError
+
+log = logging.getLogger(__name__)
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+
+
+def choose_device(gpu_id: int) -> torch.device:
+    """The GPU of that number; the CPU for -1 or where there is no CUDA, saying so once.
+
+    Of several ranks on a machine each takes the GPU of its own number there.
+
+    Raises:
+        UserError: there is CUDA, but no such GPU.
+    """
+    if gpu_id < 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        log.info("no CUDA GPU here: running on the CPU")
+        return torch.device("cpu")
+    if ranks.local_world() > torch.cuda.device_count():
+        raise UserError(f"{ranks.local_world()} ranks: this machine has {torch.cuda.device_count()} GPUs")
+    if ranks.world() > 1:
+        gpu_id = ranks.local_rank()
+    if gpu_id >= torch.cuda.device_count():
+        raise UserError(f"--gpu_id {gpu_id}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
+    torch.cuda.set_device(gpu_id)  # loaders pin memory on the current device
+    torch.backends.cudnn.benchmark = True
+    return torch.device("cuda", gpu_id)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the process keep the memory that tensors free for the next batch; the second call does nothing.
+
+    glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
+    half of the time of a forward pass without gradients. Other C libraries are left alone.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        os.register_at_fork(before=lambda: libc.malloc_trim(0))  # loaders' processes would make it be copied
+
+
+def set_precision(precision: str) -> None:
+    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is left to `Run.passes`.
+
+    By the older names of these switches: PyTorch's compiler reads them, which fails if the newer are set.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.9 recommends the newer ones
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a training draws from: a generator for each purpose, all of them seeded anew for every epoch.
+
+    So no draw depends on how many others there were before, and resuming needs no state of them.
+
+    order: of the people whom the network trains on. random: their random augmentation. agent, occlusion: what
+    these agents draw for them. agent_training, occlusion_training: all that an agent's own training draws,
+    but for the uniform draws that its draws are compared with, which are from `uniform`.
+    """
+
+    seed: int
+    order: Generator = field(default_factory=Generator)
+    random: Generator = field(default_factory=Generator)
+    agent: Generator = field(default_factory=Generator)
+    occlusion: Generator = field(default_factory=Generator)
+    agent_training: Generator = field(default_factory=Generator)
+    occlusion_training: Generator = field(default_factory=Generator)
+    uniform: Generator = field(default_factory=Generator)
+
+    def __post_init__(self) -> None:
+        self.start(0)
+
+    def start(self, epoch: int) -> None:
+        """Begin an epoch: every generator starts from a seed that follows from the seed and the epoch."""
+        generators = [one for one in vars(self).values() if isinstance(one, Generator)]
+        for number, generator in enumerate(generators):
+            words = np.random.SeedSequence((self.seed, epoch, number)).generate_state(1)
+            generator.manual_seed(int(words[0]))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; no end of them where a CPU's system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable: +(\d+) kB", meminfo.read_text() if meminfo.exists() else "")
+    return 1024 * int(available[1]) if available else sys.maxsize
