@@ -370,7 +370,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
-    """What SIGKILL leaves has a temporary name, and the next build removes it; other files stay."""
+    """What SIGKILL leaves has a temporary name, and the next run there removes it; other files stay."""
     place = ("--data_dir", tmp_path / "data", "--exp_dir", tmp_path, "--exp_id", "a", "--cache", folder)
     flags = (*place, "--is_train", "true", "--nEpochs", 1)
     demo_data(tmp_path / "data")
@@ -396,9 +396,11 @@ def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
     if sent == signal.SIGTERM:
         assert errors.startswith("stack-hg.py: stopped by SIGTERM: ") and not left
     else:
-        (name,) = left
-        assert name.startswith(f".{NAME}-") and name.endswith(".tmp")
+        half = next(path for path in folder.iterdir() if path.name.endswith(".tmp"))
+        assert set(left) == {half.name, f"{half.name}.lock"} and half.name.startswith(f".{NAME}-")
     (folder / ".foreign.tmp").touch()
     data = load_dataset("demo", tmp_path / "data")
-    cache = Caches(folder).get(NAME, loader(data))
-    assert sorted(path.name for path in folder.iterdir()) == [".foreign.tmp", cache.path.name]
+    for _ in range(2):  # the second time where the cache exists
+        cache = Caches(folder).get(NAME, loader(data))
+        assert sorted(path.name for path in folder.iterdir()) == [".foreign.tmp", cache.path.name]
+        (folder / f".{cache.path.name}.01234567.tmp").write_text("half")

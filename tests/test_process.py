@@ -102,7 +102,7 @@ def test_a_terminal_of_few_characters_ends_nothing(tmp_path):
 @pytest.fixture
 def kept_signals():
     """Handlers of signals are afterwards what they were."""
-    handlers = {number: signal.getsignal(number) for number in (*process.SIGNALS, signal.SIGCHLD)}
+    handlers = {number: signal.getsignal(number) for number in process.SIGNALS}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -233,7 +233,6 @@ def test_a_stage_that_ends_well_says_nothing(caplog, kept_signals):
     workers = []
 
     def stage():
-        signal.signal(signal.SIGCHLD, lambda *_: pytest.fail("as a loader's handler raises"))
         workers.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)))
         workers[0].start()
 

@@ -6,11 +6,13 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.io
+from filelock import FileLock
 from support.experiment import POSE, kept_logging, load_script, parsed, refusal, run_here
 from support.stages import VALID, command, environment
 
@@ -20,7 +22,7 @@ from utils.compare.run_logs import read_run
 from utils.records.checkpoint import load_checkpoint
 from utils.records.epochs import KeptEpochs, epoch_files, save_epoch
 from utils.records.events import read_events
-from utils.system.files import locked, remove_abandoned, write_file
+from utils.system.files import link_file, locked, remove_abandoned, write_file
 
 pytestmark = pytest.mark.slow
 
@@ -320,23 +322,41 @@ def test_a_killed_run_leaves_neither_lock_nor_temporary_files(experiment, tmp_pa
     assert f"process {process.pid}" in message
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    (changed.folder / ".lr-0.00025-9.pth.tar.0123abcd.tmp").write_text("half")
-    with (changed.folder / ".opt.txt.89abcdef.tmp").open("w") as written:
-        import fcntl
-
-        fcntl.flock(written, fcntl.LOCK_EX)  # another process is writing it
+    half = changed.folder / ".lr-0.00025-9.pth.tar.0123abcd.tmp"
+    half.write_text("half")
+    run_here(STAGE_1, *changed.flags, "--limit", 1)
+    assert half.exists()  # an evaluation removes nothing
+    written = changed.folder / ".opt.txt.89abcdef.tmp"
+    written.write_text("half")
+    with FileLock(f"{written}.lock"):  # another process is writing it
         run_here(STAGE_1, *changed.flags, *TRAIN, "--nEpochs", 2)
-        assert [path.name for path in changed.folder.glob(".*")] == [".opt.txt.89abcdef.tmp"]
+        assert {path.name for path in changed.folder.glob(".*")} == {written.name, f"{written.name}.lock"}
 
 
-def test_a_file_that_is_written_is_not_abandoned(tmp_path, monkeypatch):
-    def write_another(handle):
-        remove_abandoned(tmp_path)
-        assert list(tmp_path.glob(".*.tmp"))
+@pytest.mark.parametrize("moment", ["open", "fsync", "replace", "hardlink_to"])
+def test_a_file_that_is_written_is_not_abandoned(tmp_path, monkeypatch, moment):
+    """At no moment: when it has just been made, and when it is closed but not yet renamed, least of all."""
+    place, swept = (os if moment == "fsync" else Path), []
+    real = getattr(place, moment)
 
-    monkeypatch.setattr(os, "fsync", write_another)
+    def sweep(path, *arguments, **options):
+        if moment == "replace":
+            swept.append(remove_abandoned(tmp_path))
+        done = real(path, *arguments, **options)
+        swept.append(remove_abandoned(tmp_path))
+        return done
+
+    (tmp_path / "target").write_text("target")
+    monkeypatch.setattr(place, moment, sweep)
     write_file(tmp_path / "file", "text")
-    assert (tmp_path / "file").read_text() == "text"
+    link_file(tmp_path / "link", tmp_path / "target")
+    monkeypatch.undo()
+    assert swept
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "file": "text",
+        "link": "target",
+        "target": "target",
+    }
 
 
 def test_where_nothing_locks_a_run_says_so(experiment, tmp_path, monkeypatch, caplog):
@@ -348,4 +368,7 @@ def test_where_nothing_locks_a_run_says_so(experiment, tmp_path, monkeypatch, ca
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with locked(tmp_path / "a"):
         write_file(tmp_path / "a" / "file", "text")
+        (tmp_path / "a" / ".b.01234567.tmp").touch()  # perhaps another process writes it
+        remove_abandoned(tmp_path / "a")
+    assert (tmp_path / "a" / ".b.01234567.tmp").exists() and not (tmp_path / "a" / ".lock").exists()
     assert "No locks available" in caplog.text

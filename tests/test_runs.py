@@ -4,6 +4,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -27,10 +28,9 @@ from utils.records.epochs import save_epoch
 from utils.records.events import read_events
 from utils.records.history import History
 from utils.run import Run
-from utils.system import files
 from utils.system.devices import Streams, choose_device
 from utils.system.errors import UserError
-from utils.system.files import locked, remove_abandoned, write_file
+from utils.system.files import locked, write_file
 from utils.system.process import progress
 
 
@@ -47,17 +47,6 @@ def test_options_are_listed_with_a_star_where_they_differ(nasty_run):
         "chan": 8,
         "in_res": 64,
     }
-
-
-def test_every_stage_removes_the_temporary_files_of_killed_ones(nasty_run):
-    (nasty_run.folder / "web").mkdir(exist_ok=True)
-    half = [
-        nasty_run.folder / name for name in (".train_scales.txt.01234567.tmp", "web/.index.html.89abcdef.tmp")
-    ]
-    for path in half:
-        path.write_text("half")
-    Run(nasty_run.opt, nasty_run.folder)
-    assert not any(path.exists() for path in half)
 
 
 def test_missing_data_is_said_before_all_else(quiet_run, tmp_path, caplog):
@@ -323,63 +312,39 @@ def test_one_run_at_a_time_is_in_a_folder(tmp_path, monkeypatch):
     folder = tmp_path / "a" / "b"
     for _ in range(2):  # it is free again after the first
         with locked(folder):
-            holder = (folder / ".lock").read_text()
+            holder = (folder / ".lock-holder").read_text()
             assert holder.startswith(f"a.py, process {os.getpid()} on ") and ", since 20" in holder
             for _ in range(2):
                 with pytest.raises(UserError, match=r"b is in use by a\.py, process"), locked(folder):
                     pass
         assert not list(folder.iterdir())
-    (folder / ".lock").write_text(f"of a process that was killed, {'and a longer line ' * 9}")
+    for name in (".lock", ".lock-holder"):  # of a process that was killed
+        (folder / name).write_text(f"of a process that was killed, {'and a longer line ' * 9}")
+    half = [folder / name for name in (".a.01234567.tmp", ".b.01234567.tmp.lock", "web/.c.89abcdef.tmp")]
+    half[2].parent.mkdir()
+    for path in half:
+        path.touch()
     with locked(folder):
-        text = (folder / ".lock").read_text()
+        text = (folder / ".lock-holder").read_text()
         assert text.startswith("a.py, process") and "longer" not in text
+        assert not any(path.exists() for path in half)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file cannot be written to"), locked(tmp_path / "file"):
         pass
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["removed", "made anew"])
-def test_a_lock_that_its_holder_has_just_removed_keeps_nobody_out(tmp_path, monkeypatch, again):
-    """Between its opening and its locking here; maybe yet another run has made a new one."""
-    path, tries = tmp_path / ".lock", []
-
-    def lock(file, real=files._lock):
-        tries.append(file)
-        if len(tries) == 1:
-            path.unlink()
-            if again:
-                path.touch()
-        return real(file)
-
-    monkeypatch.setattr(files, "_lock", lock)
-    with locked(tmp_path):
-        assert len(tries) == 2 and os.path.samestat(path.stat(), os.fstat(tries[1].fileno()))
-        assert "process" in path.read_text()
-
-
 def test_a_lock_ends_with_its_context_though_processes_go_on(tmp_path):
     """This one, and one that it has forked, as loaders are."""
-    fcntl, fork = pytest.importorskip("fcntl"), multiprocessing.get_context("fork")
+    fork = multiprocessing.get_context("fork")
     started = fork.Event()
     loader = fork.Process(target=lambda: (started.set(), time.sleep(60)), daemon=True)
     with locked(tmp_path):
         loader.start()
         assert started.wait(30)
-        file = (tmp_path / ".lock").open()
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or raises
+    with locked(tmp_path):
+        pass
     loader.kill()
     loader.join()
-
-
-def test_where_nothing_locks_files_of_others_stay(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("utils.system.files.fcntl", None)
-    (tmp_path / ".a.01234567.tmp").touch()
-    with locked(tmp_path), locked(tmp_path):
-        remove_abandoned(tmp_path)
-        write_file(tmp_path / "b", "text")
-    assert "not locked on this system" in caplog.text
-    assert {path.name for path in tmp_path.iterdir()} == {".a.01234567.tmp", "b"}
 
 
 def test_every_stream_draws_anew_in_every_epoch_by_the_seed():
@@ -394,3 +359,28 @@ def test_every_stream_draws_anew_in_every_epoch_by_the_seed():
     found = [firsts(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     assert len({value for values in found for value in values}) == 6 * len(found[0])
     assert firsts(1, 2, before=2) == found[-1]
+
+
+def test_a_forked_process_does_not_keep_the_lock_of_a_killed_one(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    pipe, child_pipe = fork.Pipe()
+
+    def hold():
+        with locked(tmp_path):
+            sleeper = fork.Process(target=time.sleep, args=(60,))
+            sleeper.start()
+            child_pipe.send(sleeper.pid)
+            time.sleep(60)
+
+    holder = fork.Process(target=hold)
+    holder.start()
+    sleeper = pipe.recv()
+    try:
+        with pytest.raises(UserError, match=f"process {holder.pid}"), locked(tmp_path):
+            pass
+        holder.kill()
+        holder.join()
+        with locked(tmp_path):
+            os.kill(sleeper, 0)  # it is alive
+    finally:
+        os.kill(sleeper, signal.SIGKILL)

@@ -47,6 +47,8 @@ class Caches:
         key = f"{name}-{patches.fingerprint}"
         if isinstance(self.place, Path):
             cache = PatchFile(self.place / f"{key}.npy", len(patches), patches.res)
+            if ranks.local_rank() == 0:
+                remove_abandoned(self.place, "*.npy.*")
             if cache.path.exists():
                 log.info("cache: %s", cache.path)
             for builds in (ranks.rank() == 0, ranks.local_rank() == 0):  # the second: a folder not shared
@@ -65,7 +67,6 @@ def build_file(cache: PatchFile, name: str, decoder: PatchLoader) -> None:
     folder, size = cache.path.parent, f"{cache.size / GB:.3g} GB"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder, f"{name}-*.npy.*")
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error

@@ -25,14 +25,13 @@ from utils.system import ranks
 from utils.system.compiling import compile_passes, eager, require_compiler
 from utils.system.devices import Streams, choose_device, keep_freed_memory, set_precision
 from utils.system.errors import UserError
-from utils.system.files import remove_abandoned
 from utils.system.process import start_log
 
 log = logging.getLogger(__name__)
 
 
 class Run:
-    """What every stage starts with. Temporary files that killed ones have left in the folder are removed.
+    """What every stage starts with.
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
     device, streams: where it computes, and what it draws from. network_size: the flags that choose and size
@@ -51,8 +50,6 @@ class Run:
         if opt.annotations is None and getattr(opt, "image", None) is None:
             find_annotations(opt.dataset, opt.data_dir)  # before anything else is said
         start_log(folder)
-        if ranks.rank() == 0:
-            remove_abandoned(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
         if ranks.world() > 1 and self.device.type == "cpu" and getattr(opt, "sync_bn", False):

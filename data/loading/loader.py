@@ -1,11 +1,9 @@
 """Batches of people on the training device, decoded by worker processes or read from a cache."""
 
 import math
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +16,8 @@ from data import DataError
 from data.crops import PersonBatch
 from data.loading.cache import PatchFile, PatchMemory
 from data.loading.patches import Patches
+from data.loading.workers import loaded, prepare
 from data.people import People
-
-WORKER_GRACE = 2  # s that a process which loads goes on after SIGTERM
 
 
 class BatchRows(Sampler[list[int]]):
@@ -78,7 +75,7 @@ class PatchLoader:
         cache: has everyone's patches, decoded; then no processes are started.
 
     people: how many an epoch has. waited: s that the last iteration has waited for batches. Iterating raises
-    `DataError` for a photograph that does not decode, or a cache that is gone.
+    `DataError` for a photograph that does not decode, a cache that is gone, or processes that fail.
     """
 
     def __init__(
@@ -109,15 +106,14 @@ class PatchLoader:
             num_workers=workers,
             pin_memory=device.type == "cuda" and not isinstance(cache, PatchMemory),
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=prepare,
         )
 
     def __len__(self) -> int:
         return len(self.loader.sampler)
 
     def __iter__(self) -> Iterator[PersonBatch]:
-        with _signals_wait():
-            batches = iter(self.loader)
+        batches = loaded(self.loader) if self.loader.num_workers else iter(self.loader)
         if isinstance(self.patches.cache, PatchFile):
             batches = _in_advance(batches)
         self.waited, asked = 0.0, time.monotonic()
@@ -136,26 +132,3 @@ def _in_advance(batches: Iterator[PersonBatch]) -> Iterator[PersonBatch]:
         while (batch := coming.result()) is not None:
             coming = reader.submit(next, batches, None)
             yield batch
-
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """SIGINT and SIGTERM arrive afterwards: what their handlers raise is lost in the midst of a fork."""
-    arrived = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number in arrived:
-        signal.raise_signal(number)
-
-
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Job systems signal a whole process group: a worker outlives the main process's handling of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))

@@ -1,5 +1,6 @@
 """Writing files of an experiment: whole, or not at all; and one training run a folder at a time."""
 
+import errno
 import logging
 import os
 import re
@@ -8,21 +9,20 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from utils.system import ranks
 from utils.system.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+HOLDER = ".lock-holder"  # who has the lock: Windows lets nobody read a locked file
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # by a file system
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -48,8 +48,6 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
     """
     with _replacing(path) as temporary, temporary.open("xb") as file:
-        with suppress(OSError):  # for as long as it is written, `remove_abandoned` leaves it alone
-            _lock(file)
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -74,15 +72,21 @@ def link_file(path: Path, target: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file made there replaces it at the end."""
+    """A temporary name beside `path`; the file made there replaces it at the end.
+
+    From before it is made until it has its name, a lock tells `remove_abandoned` that it is in use.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            yield temporary
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with ExitStack() as stack:
+            with suppress(OSError):  # where nothing locks, nothing is swept; a missing folder shows below
+                stack.enter_context(_lock(_lock_of(temporary)))
+            try:
+                yield temporary
+                temporary.replace(path)
+            finally:
+                _remove(temporary)
+                _remove(_lock_of(temporary))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -91,9 +95,9 @@ def _replacing(path: Path) -> Iterator[Path]:
 def locked(folder: Path) -> Iterator[None]:
     """Keep other training runs out of a folder, which is made if need be, until the end of the context.
 
-    The lock dies with its process, however that ends. On a network disk it holds between machines if the file
-    system locks, as NFS does with its lock service. Where it does not, and on Windows, a warning says so.
-    Rank 0 holds it for all ranks.
+    Temporary files that killed runs have left in it are removed. The lock dies with its process, however that
+    ends. On a network disk it holds between machines if the file system locks, as NFS does with its lock
+    service; where it does not, a warning says so. Rank 0 holds it for all ranks.
 
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
@@ -101,67 +105,57 @@ def locked(folder: Path) -> Iterator[None]:
     if ranks.rank():
         yield
         return
-    path = folder / LOCK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = _open_locked(path)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
-    try:
-        if fcntl is None:
-            log.warning("folders are not locked on this system: start one run in %s at a time", folder)
-        file.write(
-            f"{Path(sys.argv[0]).name}, process {os.getpid()} on {socket.gethostname()}, "
-            f"since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode(errors="replace")
-        )
-        # A process that loads photographs would keep the lock for seconds after a kill of this one.
-        os.register_at_fork(after_in_child=file.close)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    """The lock's file, open, empty and locked."""
-    while True:
-        file = path.open("a+b", buffering=0)
+    holder = folder / HOLDER
+    with ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             try:
-                alone = _lock(file)
+                stack.enter_context(_lock(folder / LOCK, timeout=0))
             except OSError as error:
-                alone = True
-                log.warning(
-                    "%s cannot be locked (%s): start one run there at a time", path.parent, error.strerror
-                )
-            if not alone:
-                file.seek(0)
-                holder = file.read().decode(errors="replace") or "another process"
-                raise UserError(
-                    f"{path.parent} is in use by {holder}: wait for its end, or take another folder"
-                )
-            # Its last holder may have removed it after it was opened here: then it keeps nobody out.
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                file.truncate(0)
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
+                if error.errno not in UNSUPPORTED:
+                    raise
+                log.warning("%s cannot be locked (%s): start one run there at a time", folder, error.strerror)
+                stack.callback(_remove, folder / LOCK)
+            holder.write_text(
+                f"{Path(sys.argv[0]).name}, process {os.getpid()} on {socket.gethostname()}, "
+                f"since {time.strftime('%Y-%m-%d %H:%M:%S')}",
+                errors="replace",
+            )
+        except Timeout:
+            text = holder.read_text(errors="replace") if holder.exists() else "another process"
+            raise UserError(
+                f"{folder} is in use by {text}: wait for its end, or take another folder"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+        stack.callback(_remove, holder)
+        remove_abandoned(folder)
+        yield
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Lock an open file until it is closed: whether nobody else had.
+@contextmanager
+def _lock(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock file, which goes at the end of the context; a process that was forked does not hold it.
+
+    timeout: s to wait for it; -1: for ever.
 
     Raises:
-        OSError: the file system has no locks.
+        Timeout: another process holds it. OSError: it cannot be made, or the file system has no locks.
     """
-    if fcntl is not None:
+    with FileLock(path, timeout=timeout):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+            yield
+        finally:
+            _remove(path)
+
+
+def _lock_of(temporary: Path) -> Path:
+    return temporary.with_name(f"{temporary.name}.lock")
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # Windows removes no open file; a lock's own end removes that of the lock
+        path.unlink()
 
 
 def remove_abandoned(folder: Path, names: str = "*") -> None:
@@ -169,13 +163,10 @@ def remove_abandoned(folder: Path, names: str = "*") -> None:
 
     names: the pattern of the names of the files that they were to replace.
     """
-    if fcntl is None:  # nothing tells them from those that are being written
-        return
-    temporary = f".{names}.tmp"
-    for path in (*folder.glob(temporary), *folder.glob(f"web/{temporary}")):
-        with suppress(OSError), path.open("r+b") as file:
-            if _lock(file):
-                path.unlink()
+    found = (path for place in (folder, folder / "web") for path in place.glob(f".{names}.tmp*"))
+    for temporary in {path.with_name(path.name.removesuffix(".lock")) for path in found}:
+        with suppress(OSError), _lock(_lock_of(temporary), timeout=0):  # a `Timeout` is one
+            _remove(temporary)
 
 
 def natural(name: str) -> list:

@@ -101,13 +101,12 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _end_quietly() -> None:
-    """From here on neither a second SIGTERM nor the end of a worker process disturbs this one's end.
+    """From here on a second SIGTERM does not disturb this process's end; a second Ctrl-C ends it at once.
 
-    Workers leave signals to this process, and are of no more use. A second Ctrl-C ends it at once.
+    Processes that load leave signals to this one, and are of no more use.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # the loader's handler would raise
     for worker in multiprocessing.active_children():
         worker.kill()
 
