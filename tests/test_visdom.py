@@ -99,6 +99,41 @@ def test_a_host_that_cannot_be_is_one_that_does_not_answer(server, port):
         VisdomServer("run", server, port).draw({})
 
 
+@pytest.fixture
+def proxy(monkeypatch):
+    """The environment names a proxy, with a password; it answers every request with a hello."""
+    for name in ("http_proxy", "no_proxy", "HTTP_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hello) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("http_proxy", f"http://me:secret@{place}")
+        yield place
+        server.shutdown()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_a_server_on_this_machine_is_asked_directly(host, proxy):
+    port = free_port()
+    with pytest.raises(OSError) as error:
+        VisdomServer("run", f"http://{host}", port).draw({})
+    assert str(error.value) == f"no server answers at http://{host}:{port}"
+
+
+def test_a_proxy_in_the_way_is_named(proxy, monkeypatch):
+    with pytest.raises(OSError) as error:
+        VisdomServer("run", "http://visdom.invalid", 80).draw({})
+    through = f"http://visdom.invalid:80 through the proxy {proxy} (NO_PROXY=visdom.invalid "
+    assert str(error.value).startswith(f"what answers at {through}") and "secret" not in str(error.value)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(OSError, match=r"no server answers at .* through the proxy"):
+        VisdomServer("run", "http://visdom.invalid", 80).draw({})
+    monkeypatch.setenv("NO_PROXY", "a.example,visdom.invalid")
+    with pytest.raises(OSError) as error:
+        VisdomServer("run", "http://visdom.invalid", 80).draw({})
+    assert str(error.value) == "no server answers at http://visdom.invalid:80"
+
+
 def test_making_a_client_waits_for_no_server():
     pytest.importorskip("visdom")
     began = time.monotonic()

@@ -92,6 +92,7 @@ class VisdomServer:
     def __init__(self, env: str, server: str, port: int) -> None:
         check_address(server)
         self.env, self.address = environment_name(env), f"{server.rstrip('/')}:{port}"
+        self._place = place_and_proxy(server, port)
         self._client = quiet_client(self.env, server, port)
         self._drawn: dict[str, dict] = {}
 
@@ -103,7 +104,7 @@ class VisdomServer:
         """
         found = self._client._send({"win": OPTIONS}, "win_exists")
         if found not in ("true", "false"):
-            raise ConnectionError(f"what answers at {self.address} is not a visdom server")
+            raise ConnectionError(f"what answers at {self._place} is not a visdom server")
         if found == "false":
             self._drawn.clear()
         for name, window in windows.items():
@@ -115,20 +116,25 @@ class VisdomServer:
 def quiet_client(env: str, server: str, port: int) -> object:
     """visdom's client, less its own reports of trouble, and with a limit to its waiting.
 
+    A server on this machine is asked directly, others as http_proxy, https_proxy and NO_PROXY say.
+
     Raises:
         ImportError: the package is missing.
     """
     import visdom
 
+    place = place_and_proxy(server, port)
+
     class Client(visdom.Visdom):
         def _handle_post(self, url: str, data: str | None = None) -> str:
+            self.session.trust_env = not on_this_machine(server)
             try:
                 answer = self.session.post(url, data=data, timeout=REQUEST_TIMEOUT)
             except (OSError, ValueError) as error:  # requests' own, and of host names that can be none
-                raise ConnectionError(f"no server answers at {self.server}:{self.port}") from error
+                raise ConnectionError(f"no server answers at {place}") from error
             if not answer.ok:
                 raise ConnectionError(
-                    f"what answers at {self.server}:{self.port} is not a visdom server, or needs a login:"
+                    f"what answers at {place} is not a visdom server, or needs a login:"
                     f" {answer.status_code} {answer.reason}"
                 )
             return answer.text
@@ -137,6 +143,23 @@ def quiet_client(env: str, server: str, port: int) -> object:
     client = Client(server, port=port, env=env, send=False, use_incoming_socket=False, raise_exceptions=True)
     client.send = True  # from now on: making it must not wait for a server
     return client
+
+
+def on_this_machine(server: str) -> bool:
+    """Whether a server's address is one of the machine's own, which no proxy reaches."""
+    return re.fullmatch(r"localhost|127(\.\d+){3}|::1", urlsplit(server).hostname) is not None
+
+
+def place_and_proxy(server: str, port: int) -> str:
+    """Where a server is and, without its password, the proxy in the way, for messages."""
+    from requests.utils import get_environ_proxies, select_proxy  # what visdom's client goes by
+
+    place = f"{server.rstrip('/')}:{port}"
+    proxy = None if on_this_machine(server) else select_proxy(place, get_environ_proxies(place))
+    if proxy is None:
+        return place
+    host, name = proxy.rpartition("@")[2].rpartition("//")[2], urlsplit(server).hostname
+    return f"{place} through the proxy {host} (NO_PROXY={name} in the environment asks it directly)"
 
 
 def check_address(server: str) -> None:
