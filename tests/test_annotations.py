@@ -75,6 +75,11 @@ def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
     assert_same_people(read_json(packed, IMAGES), read_json(plain, IMAGES), rtol=0)
 
 
+def test_backslashes_separate_folders(tmp_path):
+    people = read_json(write_json(tmp_path, entry(img_paths="b\\c.jpg")), IMAGES)
+    assert people.image.tolist() == [f"{IMAGES}/b/c.jpg"]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "found"),
     [

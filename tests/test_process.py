@@ -297,3 +297,19 @@ def test_a_log_file_on_a_full_disk_says_nothing(tmp_path, monkeypatch, capsys):
         process.start_log(tmp_path)
         logging.getLogger("x").info("a line")
     assert capsys.readouterr() == ("a line\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_stages_run_without_what_windows_lacks(changeable, tmp_path, script):
+    """Signals, forks and `fcntl`; processes that load are spawned."""
+    flags = {
+        "stack-hg.py": (*changeable.place, *TRAIN[:-1], 1, "--nThreads", 1, "--cache", tmp_path / "cache"),
+        **dict.fromkeys(SCRIPTS[1:3], (*changeable.flags, "--overwrite", "true")),
+        PRETRAIN: (*changeable.flags, "--nEpochs", 1, "--overwrite", "true"),
+        JOINT: (*changeable.flags, "--load_prefix_sr", "lr-0.00025-1", *TRAIN, "--nThreads", 1),
+    }[script]
+    runner = REPOSITORY / "tests" / "support" / "windows_like.py"
+    done = run(runner, *command(script, *flags)[1:])
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert not list(changeable.checkpoints.rglob(".*"))

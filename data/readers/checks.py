@@ -106,11 +106,17 @@ class RowChecks:
         return values
 
     def names(self, field: str, found: Sequence[object], folder: str) -> np.ndarray:
-        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`, "" if wrong."""
+        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`, "" if wrong.
+
+        Files that Windows has written may have backslashes in them.
+        """
         self._require_all_rows(field, found)
         bad = np.array([not _inside(name) for name in found], dtype=bool)
         self.reject(field, found, bad, f"a file name inside the images folder, {_LONGEST} characters at most")
-        paths = ["" if wrong else f"{folder}/{name}" for name, wrong in zip(found, bad, strict=True)]
+        paths = [
+            "" if wrong else folder + "/" + name.replace("\\", "/")
+            for name, wrong in zip(found, bad, strict=True)
+        ]
         return np.array(paths, dtype=str)
 
     def reject(self, field: str, found: Sequence | np.ndarray, bad: np.ndarray, expected: str) -> None:

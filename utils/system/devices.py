@@ -53,7 +53,7 @@ def keep_freed_memory() -> None:
     glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
     half of the time of a forward pass without gradients. Other C libraries are left alone.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    libc = ctypes.CDLL(None) if hasattr(os, "register_at_fork") else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
