@@ -23,12 +23,19 @@ RES = 128  # 2 x 2 cells
 
 
 class Watching(Filter):
-    """A pose network for agents' loops: its features are the picture, and masks hide parts of its answers."""
+    """A pose network for agents' loops: its features are the picture, and masks hide parts of its answers.
+
+    In float64: with parts of a batch, float32 would round otherwise, and a peak might be elsewhere.
+    """
 
     features = Blind.features
 
+    def __init__(self):
+        super().__init__()
+        self.double()
+
     def forward(self, image, mask=None):
-        outputs = super().forward(image)
+        outputs = [heatmaps.float() for heatmaps in super().forward(image.double())]
         if mask is not None:
             outputs = [heatmaps * F.interpolate(mask, size=heatmaps.shape[-2:]) for heatmaps in outputs]
         return outputs

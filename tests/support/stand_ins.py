@@ -34,6 +34,17 @@ class Filter(nn.Module):
         return [stack(image) for stack in self.stacks]
 
 
+class Exact(nn.Module):
+    """A pose network in float64: its peaks do not depend on the batch's size or the processor's rounding."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network.double()
+
+    def forward(self, image):
+        return self.network(image.double())
+
+
 class Blind(nn.Module):
     """A pose network for an agent that does not look."""
 
