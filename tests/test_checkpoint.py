@@ -1,17 +1,14 @@
 """Checkpoints and other files of an experiment: whole or not at all, and no code from them is run."""
 
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from support.stages import REPOSITORY
 
 from models.hourglass import StackedHourglass
 from utils.records.checkpoint import (
@@ -306,20 +303,24 @@ def test_a_second_name_keeps_its_content(tmp_path, monkeypatch, links):
 def test_a_killed_process_leaves_a_whole_file(tmp_path):
     path, size = tmp_path / "file", 3_000_000
     write_file(path, size * b"z")
-    loop = (
-        "import sys; from pathlib import Path; from utils.system.files import write_file\n"
-        "print(flush=True)\n"
-        f"while True: [write_file(Path(sys.argv[1]), {size} * letter) for letter in (b'a', b'b')]"
-    )
+    fork = multiprocessing.get_context("fork")
+
+    def write_for_ever(begun):
+        write_file(path, size * b"a")
+        begun.set()
+        while True:
+            for letter in (b"b", b"a"):
+                write_file(path, size * letter)
+
     seen = set()
-    for kill in range(8):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", loop, str(path)], cwd=REPOSITORY, stdout=subprocess.PIPE
-        )
-        writer.stdout.readline()
-        time.sleep(0.05 + 0.013 * kill)
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
+    for kill in range(16):
+        begun = fork.Event()
+        writer = fork.Process(target=write_for_ever, args=(begun,), daemon=True)
+        writer.start()
+        assert begun.wait(60)
+        time.sleep(0.02 + 0.0065 * kill)
+        writer.kill()
+        writer.join()
         content = path.read_bytes()
         assert len(content) == size and len(set(content)) == 1
         seen.add(content[:1])

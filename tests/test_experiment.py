@@ -59,7 +59,8 @@ class Calls:
         self.words, self.fail = [], fail
         place = ("--exp_id", "x", "--exp_dir", self.folder.parent, "--data_dir", self.data)
         arms = ("--arms", "random", "learned", "--seeds", 1, 2)
-        argv = ["experiment.py", *map(str, (*SMALL, *QUIET, *place, *arms, *FLAGS, *flags))]
+        small = (*SMALL, "--num_stacks", 1)
+        argv = ["experiment.py", *map(str, (*small, *QUIET, *place, *arms, *FLAGS, *flags))]
         self.monkeypatch.setattr(sys, "argv", argv)
         experiment.main()
 

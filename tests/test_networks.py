@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
-from support.experiment import POSE
-from support.stages import REPOSITORY, demo_data, environment, run_stage
+from support.experiment import POSE, run_here
+from support.stages import REPOSITORY, demo_data, environment
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
@@ -148,18 +148,20 @@ def test_the_hourglass_starts_without_torchvision():
 
 
 @pytest.mark.slow
-def test_all_stages_run_with_simple_baseline(tmp_path):
+def test_all_stages_run_with_simple_baseline(tmp_path, monkeypatch):
+    """With the small ResNet, whose features the agent's adapter has to fit."""
+    monkeypatch.setattr("torchvision.models.get_model", lambda _, weights: resnet18(weights=weights))
     place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "simple")
     place += ("--network", "simple_baseline", "--chan", 256)
-    run_stage("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 1)
+    run_here("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 1)
     flags = (*place, "--load_prefix_pose", POSE)
-    run_stage("collect-scale-distri.py", *flags)
-    run_stage("collect-rotation-distri.py", *flags)
-    run_stage("pretrain-s-r-agent.py", *flags, "--nEpochs", 1)
+    run_here("collect-scale-distri.py", *flags)
+    run_here("collect-rotation-distri.py", *flags)
+    run_here("pretrain-s-r-agent.py", *flags, "--nEpochs", 1)
     training = ("--load_prefix_sr", POSE, "--is_train", "true", "--nEpochs", 2)
-    run_stage("joint-train-pose-s-r-agent.py", *flags, *training)
+    run_here("joint-train-pose-s-r-agent.py", *flags, *training)
     joint = tmp_path / "simple" / f"joint-{POSE}"
     checkpoint = load_checkpoint(joint / "pose-lr-0.00025-1.pth.tar")
     assert checkpoint["network"] == {"network": "simple_baseline", "in_res": 64}
     agent = load_checkpoint(joint / "agent-lr-0.00005-1.pth.tar")
-    assert agent["state_dict"]["residual_neck.adapter.weight"].shape == (256, 2048, 1, 1)
+    assert agent["state_dict"]["residual_neck.adapter.weight"].shape == (64, 512, 1, 1)

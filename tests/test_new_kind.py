@@ -1,5 +1,6 @@
 """A third kind of augmentation: an entry, a field and a line of the warp are all that it takes."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,12 @@ assert (there - plain.in_crop(points[:, :1], 32)[:, 0]).abs().max() > 2
 assert (sample.predict(sample.heatmap)[:, 0] - points[:, 0]).abs().max() < 3
 """
 
+STAGES = """
+import json, runpy, sys
+for sys.argv in json.loads(sys.argv[1]):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -76,9 +83,9 @@ def tree(tmp_path_factory):
     return root
 
 
-def run(tree, *arguments):
+def run(tree, code, *arguments):
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [sys.executable, "-c", code, *arguments],
         cwd=tree,
         env=environment(),
         capture_output=True,
@@ -90,19 +97,22 @@ def run(tree, *arguments):
 
 
 def test_crops_points_and_predictions_agree(tree):
-    run(tree, "-c", PROBE)
+    run(tree, PROBE)
 
 
 def test_it_goes_through_all_stages(tree, changeable):
-    flags = (*SMALL, *QUIET, *changeable.flags)
-    run(tree, "collect-shear-distri.py", *flags)
+    flags = [*map(str, (*SMALL, *QUIET, *changeable.flags))]
+    joint = ["--load_prefix_sr", "lr-0.00025-0", "--is_train", "true", "--nEpochs", "2", "--use_html", "true"]
+    stages = [
+        ["collect-shear-distri.py", *flags],
+        ["pretrain-s-r-agent.py", *flags, "--nEpochs", "1", "--overwrite", "true"],
+        ["joint-train-pose-s-r-agent.py", *flags, *joint],
+    ]
+    run(tree, STAGES, json.dumps(stages))
     rows = np.loadtxt(changeable.agent_folder / "train_shears.txt")
     assert rows.shape == (TRAIN, 5) and np.allclose(rows.sum(axis=1), 1, atol=1e-5)
-    run(tree, "pretrain-s-r-agent.py", *flags, "--nEpochs", 1, "--overwrite", "true")
     agent = load_checkpoint(changeable.agent_folder / "lr-0.00025-0.pth.tar")["state_dict"]
     assert agent["fc_shear.weight"].shape[0] == 5
-    joint = ("--load_prefix_sr", "lr-0.00025-0", "--is_train", "true", "--nEpochs", 2, "--use_html", "true")
-    run(tree, "joint-train-pose-s-r-agent.py", *flags, *joint)
     history = load_checkpoint(changeable.joint_folder / "pose-lr-0.00025-1.pth.tar")["train_history"]
     assert len(history[-1]["shear_distribution"]) == 5 and "shear_gap" in history[-1]
     assert "shear" in (changeable.joint_folder / "web" / "epoch-1.html").read_text()

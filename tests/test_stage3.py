@@ -160,7 +160,7 @@ def test_evaluation_of_stage_1_with_the_grid(joint):
     path = joint.folder / f"{POSE}-preds.mat"
     expected = preds_of(path)
     path.unlink()
-    run_stage(JOINT, *joint.flags, "--eval_grid", "true")
+    run_here(JOINT, *joint.flags, "--eval_grid", "true")
     torch.testing.assert_close(preds_of(path), expected, atol=1e-3, rtol=0)
 
     text = (joint.folder / f"{POSE}-grid.txt").read_text().splitlines()
