@@ -159,7 +159,7 @@ def steps(checkpoint):
 
 @pytest.mark.slow
 def test_ranks_make_what_one_process_makes(root, alone):
-    """From one checkpoint the same files of predictions, grid and distributions, and the same draws."""
+    """From one checkpoint the same files of predictions, grid and distributions."""
     folder = root / "ranks" / "tiny"
     folder.mkdir(parents=True)
     (folder / f"{POSE}.pth.tar").write_bytes((alone / f"{POSE}.pth.tar").read_bytes())

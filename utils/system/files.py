@@ -79,7 +79,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with ExitStack() as stack:
-            with suppress(OSError):  # where nothing locks, nothing is swept; a missing folder shows below
+            path.parent.stat()  # `filelock` would make a missing folder
+            with suppress(OSError):  # where nothing locks, nothing is swept
                 stack.enter_context(_lock(_lock_of(temporary)))
             try:
                 yield temporary
