@@ -179,7 +179,7 @@ def train_pose(
         sample = run.augment(people, augmentation)
         if turn == OCCLUSION:
             mask = drawn_mask(run, pose, agents[turn], people, sample.image)
-        outputs = run.forward(pose.parallel, sample.image, mask, run.full(people))
+        outputs = run.forward(pose.parallel, sample.image, mask)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
         means.add(people.count, loss=loss)
         counter = pck.setdefault(turn, PckCounter(run.dataset.threshold))
@@ -213,7 +213,7 @@ def drawn_mask(run: Run, pose: Learner, agent: Learner, people: PersonBatch, ima
         logits = torch.zeros(len(people), side * side, device=run.device)
     else:
         with torch.no_grad():
-            logits = agent_logits(run, pose.network, agent.network, image, run.full(people))[OCCLUSION]
+            logits = agent_logits(run, pose.network, agent.network, image)[OCCLUSION]
     return cell_mask(agent_cells(logits, people, run.streams.occlusion), side)
 
 
@@ -270,7 +270,7 @@ def train_occlusion(
     bar = progress(islice(loader, iters), f"epoch {pose.epoch}, occlusion", run.opt.bs, iters)
     for index, people in enumerate(bar):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        logits = agent_logits(run, pose.network, agent.parallel, sample.image, run.full(people))
+        logits = agent_logits(run, pose.network, agent.parallel, sample.image)
         uniform = agent_cells(torch.zeros_like(logits[OCCLUSION]), people, generator)
         drawn = agent_cells(logits[OCCLUSION], people, generator)
         pck = masked_pck(run, pose.network, people, sample, [uniform, drawn])
@@ -289,7 +289,7 @@ TRAINING = {SCALE_ROTATION: train_agent, OCCLUSION: train_occlusion}
 def look(run: Run, network: PoseNetwork, agent: nn.Module, people: PersonBatch) -> dict[str, Tensor]:
     """The agent looks at un-augmented people: its logits [N, bins] by kind."""
     sample = run.augment(people, Augmentation.identity(len(people)))
-    return agent_logits(run, network, agent, sample.image, run.full(people))
+    return agent_logits(run, network, agent, sample.image)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def train_epoch(
             augmentation = people.own(Augmentation.mirrored(people.total, run.streams.random))
             targets = mirrored(targets, augmentation.flip.to(run.device))
         sample = run.augment(people, augmentation)
-        logits = agent_logits(run, network, agent.parallel, sample.image, run.full(people))
+        logits = agent_logits(run, network, agent.parallel, sample.image)
         loss = agent.step(agent_loss(logits, targets), people.weight)
         means.add(people.count, loss=loss)
         hits.add(people.count, logits, targets)
@@ -216,7 +216,7 @@ def validate(
     means, hits = Means("loss"), Hits(*rows)
     for people in progress(loader, "valid", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        logits = agent_logits(run, network, agent, sample.image, run.full(people))
+        logits = agent_logits(run, network, agent, sample.image)
         targets = {kind: row[people.index] for kind, row in rows.items()}
         means.add(len(people), loss=agent_loss(logits, targets))
         hits.add(len(people), logits, targets)

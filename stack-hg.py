@@ -93,7 +93,7 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
     for index, people in enumerate(bar):
         augmentation = people.own(Augmentation.random(people.total, run.streams.random))
         sample = run.augment(people, augmentation)
-        outputs = run.forward(pose.parallel, sample.image, full=run.full(people))
+        outputs = run.forward(pose.parallel, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
         means.add(people.count, loss=loss)
         pck.add(outputs[-1].detach(), sample, people.counted)

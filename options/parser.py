@@ -206,7 +206,7 @@ class StageParser(OneLineParser):
             default="fp32",
             help="arithmetic of the networks; weights, losses and metrics are always fp32",
         )
-        compiled = "on a GPU, compile the networks and replay them as CUDA graphs; takes minutes at the start"
+        compiled = "compile the networks on a GPU; takes minutes at the start"
         add("--compile", type=boolean, default=False, help=compiled)
 
     def _data(self) -> None:

@@ -262,7 +262,7 @@ def test_networks_are_scored_in_eval_mode_without_gradients():
 def test_the_agent_looks_without_changing_the_pose_network(training):
     run, network, agent = plain_run(), Watched(), Stubborn(torch.zeros(1, 7), torch.zeros(1, 7))
     precisions = []
-    run.passes = lambda full: precisions.append(len(network.modes)) or nullcontext()
+    run.passes = lambda: precisions.append(len(network.modes)) or nullcontext()
     logits = agent_logits(run, network.train(training), agent, torch.rand(2, 3, RES, RES))
     assert network.modes == {(False, False)} and network.training is training
     assert precisions == [0, 1]  # of either network's pass

@@ -3,8 +3,6 @@
 import argparse
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -22,8 +20,7 @@ from utils.evaluation.metrics import scorable
 from utils.patch_store import Caches
 from utils.records.checkpoint import checkpoint_identity, find_checkpoint, load_checkpoint, load_weights
 from utils.system import ranks
-from utils.system.compiling import compile_passes, eager, require_compiler
-from utils.system.devices import Streams, choose_device, keep_freed_memory, set_precision
+from utils.system.devices import Streams, choose_device, keep_freed_memory, require_compiler, set_precision
 from utils.system.errors import UserError
 from utils.system.process import start_log
 
@@ -35,7 +32,7 @@ class Run:
 
     opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
     device, streams: where it computes, and what it draws from. network_size: the flags that choose and size
-    the pose network, with their values. compiled: whether networks run compiled, on full batches.
+    the pose network, with their values. compiled: whether networks run compiled.
 
     Raises:
         UserError: the folder, the device or the checkpoint is not available. DataError: so is the data set.
@@ -155,7 +152,7 @@ class Run:
         """A network on the device, in the memory format of fast convolutions; --compile true: compiled."""
         network = network.to(self.device, memory_format=torch.channels_last)
         if self.compiled:
-            compile_passes(network)
+            network.compile()  # in place: its parameters keep their names
         return network
 
     def load_pose(self, network: PoseNetwork) -> dict:
@@ -200,28 +197,16 @@ class Run:
         """The people's crops and heatmaps in the run's resolutions; see `data.crops.augment`."""
         return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
 
-    def full(self, people: PersonBatch) -> bool:
-        """Whether these are of a batch of --bs people, and not of an epoch's last one, if that is smaller.
+    def passes(self) -> torch.autocast:
+        """The context of networks' passes: bf16 with --precision bf16."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
 
-        Networks run compiled for full batches only, since each number of crops is compiled by itself.
-        """
-        return people.total == self.opt.bs
-
-    @contextmanager
-    def passes(self, full: bool) -> Iterator[None]:
-        """The context of networks' passes: bf16 with --precision bf16; as if not compiled unless `full`."""
-        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
-        with bf16, eager(self.compiled and not full):
-            yield
-
-    def forward(
-        self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None, full: bool = False
-    ) -> list[Tensor]:
+    def forward(self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W].
 
-        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`. full: see `full`.
+        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`.
         """
         image = image.contiguous(memory_format=torch.channels_last)
-        with self.passes(full):
+        with self.passes():
             outputs = network(image) if mask is None else network(image, mask)
-        return [heatmaps.to(torch.float32, copy=self.compiled) for heatmaps in outputs]
+        return [heatmaps.float() for heatmaps in outputs]

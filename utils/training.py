@@ -35,13 +35,11 @@ def used_resources(run: Run, loader: PatchLoader, seconds: float) -> dict[str, f
 
     Returns:
         images_per_second; waiting_share, the part of the time in which it waited for batches to be loaded;
-        and on a GPU gpu_memory, the most that tensors (compiled networks: and graphs) took, GiB.
+        and on a GPU gpu_memory, the most that tensors took, GiB.
     """
     used = {"images_per_second": loader.people / seconds, "waiting_share": loader.waited / seconds}
     if run.device.type == "cuda":
-        # Graphs allocate nothing when they are replayed: what they hold is only reserved.
-        most = torch.cuda.max_memory_reserved if run.compiled else torch.cuda.max_memory_allocated
-        used["gpu_memory"] = most() / 2**30
+        used["gpu_memory"] = torch.cuda.max_memory_allocated() / 2**30
         torch.cuda.reset_peak_memory_stats()
     return used
 

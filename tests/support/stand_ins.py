@@ -90,7 +90,7 @@ def some_people(count):
     )
 
 
-def plain_forward(network, image, mask=None, full=False):
+def plain_forward(network, image, mask=None):
     """A run's `forward` without a device, a memory format and a precision."""
     return network(image) if mask is None else network(image, mask)
 
@@ -110,9 +110,7 @@ def plain_run(seed=0, in_res=8):
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
         streams=Streams(seed),
         device=torch.device("cpu"),
-        passes=lambda full: nullcontext(),
-        full=lambda people: False,
-        compiled=False,
+        passes=nullcontext,
         augment=partial(augment, in_res=in_res, out_res=in_res // 4),
         forward=plain_forward,
     )

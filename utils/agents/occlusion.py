@@ -68,7 +68,7 @@ def masked_pck(
     """
     side, crops = grid_side(run), len(drawn)
     image, mask = sample.image.repeat(crops, 1, 1, 1), cell_mask(torch.cat(drawn), side)
-    heatmaps = run.forward(network, image, mask, run.full(people))[-1]
+    heatmaps = run.forward(network, image, mask)[-1]
     pck = [
         person_pckh(
             sample.predict(maps), sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold
@@ -153,10 +153,9 @@ def occlusion_grid(run: Run, network: nn.Module) -> tuple[Tensor, float]:
     masked = [PckCounter(run.dataset.threshold) for _ in range(side * side)]
     for people in progress(run.loader(run.dataset.valid, "identity"), "occlusion", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        full = run.full(people)
-        plain.add(run.forward(network, sample.image, full=full)[-1], sample)
+        plain.add(run.forward(network, sample.image)[-1], sample)
         for cell, counter in enumerate(masked):
             mask = cell_mask(torch.full((len(people), 1), cell, device=run.device), side)
-            counter.add(run.forward(network, sample.image, mask, full)[-1], sample)
+            counter.add(run.forward(network, sample.image, mask)[-1], sample)
     grid = torch.tensor([counter.read() for counter in masked], dtype=torch.float64)
     return grid.view(side, side), plain.read()

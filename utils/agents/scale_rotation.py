@@ -37,25 +37,20 @@ def build_agent(run: Run, network: PoseNetwork) -> ScaleRotationAgent:
     return run.place(ScaleRotationAgent(network.feature_channels, min(network.feature_channels), **bins))
 
 
-def agent_logits(
-    run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor, full: bool = False
-) -> dict[str, Tensor]:
+def agent_logits(run: Run, network: PoseNetwork, agent: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """Logits f32 [N, bins] by kind, for images [N, 3, H, W]; of an occlusion agent they are [N, cells].
 
     The pose network's half pass runs in eval mode without gradients, so that none of its weights and
     statistics can change; afterwards it is in the mode it was in. The agent's own mode is the caller's.
-    full: see `Run.full`.
     """
     image = image.contiguous(memory_format=torch.channels_last)
-    with undisturbed(network), run.passes(full):
+    with undisturbed(network), run.passes():
         features = network.features(image)
-    if run.compiled:
-        features = tuple(feature.clone() for feature in features)
-    with run.passes(full):
+    with run.passes():
         logits = agent(features)
     if isinstance(logits, Tensor):
         logits = {OCCLUSION: logits.flatten(1)}
-    return {kind: answer.to(torch.float32, copy=run.compiled) for kind, answer in logits.items()}
+    return {kind: answer.float() for kind, answer in logits.items()}
 
 
 def draw(

@@ -37,15 +37,10 @@ class Evaluation:
         }
 
 
-def flip_tested_heatmaps(
-    run: Run, network: nn.Module, image: Tensor, full: bool = False
-) -> tuple[list[Tensor], Tensor]:
-    """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's.
-
-    full: see `Run.full`.
-    """
-    outputs = run.forward(network, image, full=full)
-    mirrored = run.forward(network, image.flip(-1), full=full)[-1]
+def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's."""
+    outputs = run.forward(network, image)
+    mirrored = run.forward(network, image.flip(-1))[-1]
     return outputs, (outputs[-1] + mirror_heatmaps(mirrored)) / 2
 
 
@@ -60,7 +55,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
     means, preds = Means("loss"), torch.zeros(valid.points.shape, device=run.device)
     for people in progress(loader, title, run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
-        outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image, run.full(people))
+        outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)
         means.add(len(people), loss=pose_loss(outputs, sample.heatmap))
         preds[people.index] = sample.predict(heatmaps)
     preds = ranks.total(preds).cpu()
@@ -73,7 +68,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
 def crop_pck(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Tensor:
     """PCK f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
     sample = run.augment(people, augmentation)
-    pred = sample.predict(run.forward(network, sample.image, full=run.full(people))[-1])
+    pred = sample.predict(run.forward(network, sample.image)[-1])
     pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
     return pck.view(-1, len(people))
 
@@ -91,7 +86,7 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
         for i, scale in enumerate(scales):
             for j, rotation in enumerate(rotations):
                 sample = run.augment(people, Augmentation.fixed(len(people), scale, rotation))
-                heatmaps = run.forward(network, sample.image, full=run.full(people))[-1]
+                heatmaps = run.forward(network, sample.image)[-1]
                 counters[i][j].add(heatmaps, sample)
     return torch.tensor([[counter.read() for counter in row] for row in counters], dtype=torch.float64)
 

@@ -60,6 +60,16 @@ def keep_freed_memory() -> None:
         os.register_at_fork(before=lambda: libc.malloc_trim(0))  # loaders' processes would make it be copied
 
 
+def require_compiler(device: torch.device) -> None:
+    """A UserError where PyTorch's compiler does not work, for want of Triton or of a recent GPU."""
+    log.info("networks are compiled when they first run, which takes minutes")
+    try:
+        torch.compile(torch.sin)(torch.zeros(8, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"--compile true: PyTorch's compiler does not work here ({reason})") from error
+
+
 def set_precision(precision: str) -> None:
     """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is left to `Run.passes`.
 
