@@ -1,10 +1,8 @@
 """Stage 2: collect, for every person, how hard each rotation bin is for the pose network of stage 1."""
 
 from options.parser import StageParser
-from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
-    end_at_once()
     opt = StageParser(__doc__, "pose", "agent_folder", "overwrite").parse()  # first: imports take seconds
 
 from utils.agents.collect import collect

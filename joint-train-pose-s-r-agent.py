@@ -1,10 +1,8 @@
 """Stage 3: train the pose network against agents, which learn to draw what is hard; or evaluate."""
 
 from options.parser import STAGE_3, StageParser
-from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
-    end_at_once()
     parser = StageParser(__doc__, *STAGE_3)
     opt = parser.parse()  # before the imports below, which take seconds
     if opt.is_train and not (opt.load_checkpoint or opt.load_prefix_sr or opt.load_prefix_occ):

@@ -4,10 +4,8 @@ With --occlusion true, train the occlusion agent instead, to predict in which ce
 """
 
 from options.parser import StageParser
-from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
-    end_at_once()
     groups = ("pose", "agent_folder", "resume_agent", "occlusion_agent", "pretraining", "agent_recipe")
     parser = StageParser(__doc__, *groups, "rate", "epochs", "ranks", "overwrite")
     opt = parser.parse()  # before the imports below, which take seconds

@@ -1,10 +1,8 @@
 """Stage 1: train the pose network with random augmentation, or evaluate it."""
 
 from options.parser import StageParser
-from utils.system.signals import end_at_once
 
 if __name__ == "__main__":
-    end_at_once()
     groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "ranks", "overwrite", "evaluation")
     parser = StageParser(__doc__, *groups, "image")
     opt = parser.parse()  # before the imports below, which take seconds

@@ -19,7 +19,6 @@ from support.stages import REPOSITORY, command, demo_data, environment
 from data import DataError
 from utils.system import process
 from utils.system.errors import UserError
-from utils.system.signals import end_at_once
 
 SCRIPTS = (
     "stack-hg.py",
@@ -27,10 +26,6 @@ SCRIPTS = (
     "collect-rotation-distri.py",
     "pretrain-s-r-agent.py",
     "joint-train-pose-s-r-agent.py",
-)
-MODULES = tuple(
-    f"utils.{name}"
-    for name in ("compare", "demo", "demo_occlusion", "experiment", "show_agent", "visdom_display")
 )
 LONG = "x" * 300
 
@@ -45,33 +40,6 @@ def run(*arguments, **variables):
         timeout=120,
         check=False,
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", [*SCRIPTS, *MODULES])
-@pytest.mark.parametrize("number", process.SIGNALS, ids=lambda number: number.name)
-def test_a_signal_amid_the_imports_is_one_line(tmp_path, script, number):
-    for package in ("numpy", "torch"):  # either takes for ever
-        (tmp_path / f"{package}.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
-    started = ["-m", script]
-    if script.endswith(".py"):  # it reads its command line first
-        started = [REPOSITORY / script, "--exp_id", "a", "--load_prefix_pose", "lr-1-0"]
-    child = subprocess.Popen(
-        [sys.executable, *map(str, started)],
-        cwd=REPOSITORY,
-        env=environment() | {"PYTHONPATH": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert child.stdout.readline() == "here\n"
-        child.send_signal(number)
-        _, line = child.communicate(timeout=30)
-    finally:
-        child.kill()
-    assert child.returncode == 128 + number
-    assert f": stopped by {number.name}: " in line and line.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -239,19 +207,6 @@ def test_a_stage_that_ends_well_says_nothing(caplog, kept_signals):
     process.run_stage(stage)
     workers[0].join(10)
     assert not caplog.messages and workers[0].exitcode == -signal.SIGKILL
-
-
-def test_a_signal_before_a_stage_has_begun_ends_the_process(monkeypatch, kept_signals):
-    ended, wrote = [], []
-    monkeypatch.setattr(sys, "argv", ["/some/where/a.py"])
-    monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(os, "write", lambda file, text: wrote.append((file, text.decode())))
-    end_at_once()
-    for number in process.SIGNALS:
-        os.kill(os.getpid(), number)
-    assert ended == [130, 143]
-    assert [file for file, _ in wrote] == [2, 2] and wrote[1][1].startswith("a.py: stopped by SIGTERM: ")
-    assert all(text.endswith("\n") for _, text in wrote)
 
 
 def test_a_log_is_for_the_terminal_and_the_file(tmp_path, capsys):

@@ -3,11 +3,6 @@
 `make demo` runs it. Each step is a command line like the README's, printed before it runs.
 """
 
-if __name__ == "__main__":
-    from utils.system.signals import end_at_once
-
-    end_at_once()  # the imports below take seconds
-
 import logging
 import time
 from collections.abc import Sequence

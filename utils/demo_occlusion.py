@@ -3,11 +3,6 @@
 `make demo-occlusion` runs it. Crops of 128 px have 2 x 2 cells; at 256 px they are 4 x 4.
 """
 
-if __name__ == "__main__":
-    from utils.system.signals import end_at_once
-
-    end_at_once()  # the imports below take seconds
-
 import logging
 from pathlib import Path
 

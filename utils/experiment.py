@@ -9,11 +9,6 @@ A seed is one of an arm alone: all arms and seeds share the base and the pretrai
 over seeds is that of the order of people and of the random draws from there on.
 """
 
-if __name__ == "__main__":
-    from utils.system.signals import end_at_once
-
-    end_at_once()  # the imports below take seconds
-
 import argparse
 import logging
 import shlex

@@ -5,11 +5,6 @@ folder, data and network count. Into the folder go `agent.txt`, PCK under unifor
 and `agent.jpg`, a few people with their draws.
 """
 
-if __name__ == "__main__":
-    from utils.system.signals import end_at_once
-
-    end_at_once()  # the imports below take seconds
-
 import io
 import logging
 

@@ -1,10 +1,5 @@
 """Draw what a run keeps into a visdom server: `python -m utils.visdom_display checkpoints/<exp_id>`."""
 
-if __name__ == "__main__":
-    from utils.system.signals import end_at_once
-
-    end_at_once()  # the imports below take seconds
-
 import logging
 from pathlib import Path
 

@@ -159,7 +159,6 @@ def parsed(script: str, *flags) -> argparse.Namespace:
     with (
         mock.patch.object(sys, "argv", [script, *arguments]),
         mock.patch.object(StageParser, "parse", parse_and_stop),
-        mock.patch("utils.system.signals.end_at_once"),
         pytest.raises(_Parsed) as stopped,
     ):
         runpy.run_path(str(REPOSITORY / script), run_name="__main__")
@@ -172,7 +171,6 @@ def run_here(script: str, *flags) -> str:
     with (
         mock.patch.object(sys, "argv", argv),
         mock.patch("utils.system.process.run_stage", lambda stage: stage()),
-        mock.patch("utils.system.signals.end_at_once"),
         redirect_stdout(printed),
         kept_logging(),
     ):

@@ -1,10 +1,5 @@
 """Compare arms of an experiment, several seeds each: `python -m utils.compare --help`."""
 
-if __name__ == "__main__":
-    from utils.system.signals import end_at_once
-
-    end_at_once()  # the imports below take seconds
-
 import logging
 from pathlib import Path
 

@@ -17,13 +17,13 @@ from tqdm import tqdm
 from data import DataError
 from utils.system import ranks
 from utils.system.errors import UserError
-from utils.system.signals import SIGNALS, stop_line
 
 log = logging.getLogger(__name__)
 batch_log = logging.getLogger("batches")
 """For lines about single batches: they go to the file alone, a terminal has the progress bar."""
 
 _made: list[Path] = []  # folders that `start_log` has made, the innermost first
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOG = "log.txt"
 GRACE = 10  # s that another rank waits for rank 0's line before it says its own
 PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
@@ -66,15 +66,14 @@ def run_stage(stage: Callable[[], None]) -> None:
         _fail(f"{name}: error: the GPU's memory is full: try a smaller --bs")
     except Interrupted as stop:
         if ranks.rank() == 0:
-            log.error("%s", stop_line(stop.args[0]))
+            by = signal.Signals(stop.args[0]).name
+            log.error("%s: stopped by %s: finished epochs are saved; no file is incomplete", name, by)
         sys.exit(128 + stop.args[0])
     except RuntimeError as error:
         if not ranks.lost(error):
             raise
         if ranks.rank() == 0:
-            log.error(
-                "%s: another rank has ended: what was finished is on disk, nothing is half written", name
-            )
+            log.error("%s: another rank has ended: finished epochs are saved; no file is incomplete", name)
         sys.exit(1)
     finally:
         _end_quietly()
