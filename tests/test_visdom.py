@@ -134,36 +134,21 @@ def test_a_proxy_in_the_way_is_named(proxy, monkeypatch):
     assert str(error.value) == "no server answers at http://visdom.invalid:80"
 
 
-def test_making_a_client_waits_for_no_server():
-    pytest.importorskip("visdom")
-    began = time.monotonic()
-    visdom.quiet_client("run", "http://127.0.0.1", free_port())
-    assert time.monotonic() - began < 3  # visdom's own waits for 5 s
-
-
-class Client:
-    """visdom's client, with a server that has, or lacks, the windows."""
-
-    def __init__(self, *_):
-        self.sent, self.there = [], "true"
-
-    def _send(self, message, endpoint):
-        if endpoint == "win_exists":
-            return self.there
-        self.sent.append(message["win"])
-
-
 def test_only_what_has_changed_is_sent(monkeypatch):
-    client = Client()
-    monkeypatch.setattr(visdom, "quiet_client", lambda *_: client)
+    sent, there = [], ["true"]
+
+    def ask(endpoint, message):
+        return there[-1] if endpoint == "win_exists" else sent.append(message["win"])
+
     server, windows = VisdomServer("run", "http://localhost", 8097), {"a": {"x": 1}, "b": {"x": 2}}
+    monkeypatch.setattr(server, "_ask", ask)
     server.draw(windows)
     server.draw(windows | {"b": {"x": 3}})
-    assert client.sent == ["a", "b", "b"]
-    client.there = "false"  # it was started anew
+    assert sent == ["a", "b", "b"]
+    there.append("false")  # it was started anew
     server.draw(windows)
-    assert client.sent[3:] == ["a", "b"]
-    client.there = "<html>"
+    assert sent[3:] == ["a", "b"]
+    there.append("<html>")
     with pytest.raises(OSError, match="visdom server"):
         server.draw(windows)
 
@@ -222,14 +207,6 @@ def test_the_longer_a_drawing_takes_the_later_is_the_next(monkeypatch, tmp_path,
         wait_for(lambda count=count: len(began) == count, 10)
     assert began[1] - began[0] >= 8 * 0.1  # not the 0.2 s of a short one
     display.close()
-
-
-def test_without_the_package_training_goes_on(tmp_path, caplog, monkeypatch):
-    monkeypatch.setitem(sys.modules, "visdom", None)
-    display = VisdomDisplay(tmp_path / "log.jsonl", "run", "http://localhost", 8097)
-    display.add(start())
-    display.close()
-    assert len(warnings(caplog)) == 1 and "visdom" in warnings(caplog)[0]
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def replay() -> None:
         server = VisdomServer(env, opt.vis_server, opt.vis_port)
         windows = draw_windows(events)
         server.draw(windows)
-    except (ImportError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
     log.info("%d windows in the environment %s of %s", len(windows), server.env, server.address)
 

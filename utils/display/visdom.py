@@ -1,11 +1,15 @@
 """A run's curves in a visdom server; training neither waits for the server nor needs it."""
 
+import json
 import logging
 import re
 import threading
 import time
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener, getproxies, proxy_bypass
 
 from utils.display.visdom_windows import OPTIONS, draw_windows
 from utils.records.events import read_events
@@ -39,7 +43,7 @@ class VisdomDisplay:
         try:
             self._events += read_events(events) if events.exists() else []
             self._server = VisdomServer(env, server, port)
-        except (ImportError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             log.warning("no curves in visdom: %s", error)
         else:
             self._thread.start()
@@ -83,17 +87,20 @@ class VisdomDisplay:
 
 
 class VisdomServer:
-    """An environment of a visdom server, connected to when it is drawn in.
+    """An environment of a visdom server, which is told its windows over HTTP.
+
+    A server on this machine is asked directly, others as http_proxy, https_proxy and no_proxy say.
 
     Raises:
-        ImportError: the package visdom is missing. ValueError: this is no address.
+        ValueError: this is no address.
     """
 
     def __init__(self, env: str, server: str, port: int) -> None:
         check_address(server)
         self.env, self.address = environment_name(env), f"{server.rstrip('/')}:{port}"
-        self._place = place_and_proxy(server, port)
-        self._client = quiet_client(self.env, server, port)
+        proxies = proxies_to(server)
+        self._place = self.address + through(proxies, urlsplit(server))
+        self._opener = build_opener(ProxyHandler(proxies))
         self._drawn: dict[str, dict] = {}
 
     def draw(self, windows: dict[str, dict]) -> None:
@@ -102,64 +109,44 @@ class VisdomServer:
         Raises:
             OSError: there is no server, or something that is none.
         """
-        found = self._client._send({"win": OPTIONS}, "win_exists")
+        found = self._ask("win_exists", {"win": OPTIONS})
         if found not in ("true", "false"):
             raise ConnectionError(f"what answers at {self._place} is not a visdom server")
         if found == "false":
             self._drawn.clear()
         for name, window in windows.items():
             if self._drawn.get(name) != window:
-                self._client._send({"win": name, **window}, "events")
+                self._ask("events", {"win": name, **window})
                 self._drawn[name] = window
 
-
-def quiet_client(env: str, server: str, port: int) -> object:
-    """visdom's client, less its own reports of trouble, and with a limit to its waiting.
-
-    A server on this machine is asked directly, others as http_proxy, https_proxy and NO_PROXY say.
-
-    Raises:
-        ImportError: the package is missing.
-    """
-    import visdom
-
-    place = place_and_proxy(server, port)
-
-    class Client(visdom.Visdom):
-        def _handle_post(self, url: str, data: str | None = None) -> str:
-            self.session.trust_env = not on_this_machine(server)
-            try:
-                answer = self.session.post(url, data=data, timeout=REQUEST_TIMEOUT)
-            except (OSError, ValueError) as error:  # requests' own, and of host names that can be none
-                raise ConnectionError(f"no server answers at {place}") from error
-            if not answer.ok:
-                raise ConnectionError(
-                    f"what answers at {place} is not a visdom server, or needs a login:"
-                    f" {answer.status_code} {answer.reason}"
-                )
-            return answer.text
-
-    logging.getLogger("visdom").setLevel(logging.CRITICAL)
-    client = Client(server, port=port, env=env, send=False, use_incoming_socket=False, raise_exceptions=True)
-    client.send = True  # from now on: making it must not wait for a server
-    return client
+    def _ask(self, endpoint: str, message: dict) -> str:
+        body = json.dumps({"eid": self.env, **message}).encode()
+        try:
+            request = Request(f"{self.address}/{endpoint}", body, {"Content-Type": "application/json"})
+            with self._opener.open(request, timeout=REQUEST_TIMEOUT) as answer:
+                return answer.read().decode(errors="replace")
+        except HTTPError as error:
+            raise ConnectionError(
+                f"what answers at {self._place} is not a visdom server, or needs a login:"
+                f" {error.code} {error.reason}"
+            ) from error
+        except (OSError, ValueError, HTTPException) as error:  # the latter two of host names that can be none
+            raise ConnectionError(f"no server answers at {self._place}") from error
 
 
-def on_this_machine(server: str) -> bool:
-    """Whether a server's address is one of the machine's own, which no proxy reaches."""
-    return re.fullmatch(r"localhost|127(\.\d+){3}|::1", urlsplit(server).hostname) is not None
+def proxies_to(server: str) -> dict[str, str]:
+    """The proxies in the way to a server, by scheme; none to this machine and to what no_proxy names."""
+    host = urlsplit(server).hostname
+    direct = re.fullmatch(r"localhost|127(\.\d+){3}|::1", host) or proxy_bypass(host)
+    return {} if direct else getproxies()
 
 
-def place_and_proxy(server: str, port: int) -> str:
-    """Where a server is and, without its password, the proxy in the way, for messages."""
-    from requests.utils import get_environ_proxies, select_proxy  # what visdom's client goes by
-
-    place = f"{server.rstrip('/')}:{port}"
-    proxy = None if on_this_machine(server) else select_proxy(place, get_environ_proxies(place))
-    if proxy is None:
-        return place
-    host, name = proxy.rpartition("@")[2].rpartition("//")[2], urlsplit(server).hostname
-    return f"{place} through the proxy {host} (NO_PROXY={name} in the environment asks it directly)"
+def through(proxies: dict[str, str], server: SplitResult) -> str:
+    """The proxy in the way to a server, without its password, for messages; nothing if there is none."""
+    if server.scheme not in proxies:
+        return ""
+    host = proxies[server.scheme].rpartition("@")[2].rpartition("//")[2]
+    return f" through the proxy {host} (NO_PROXY={server.hostname} in the environment asks it directly)"
 
 
 def check_address(server: str) -> None:
