@@ -14,14 +14,6 @@ from utils.compare import __main__ as compare
 from utils.compare.arms import pair_values, paired_difference, read_arms
 from utils.compare.run_logs import read_run
 from utils.compare.tables import epoch_table, markdown
-from utils.evaluation.grids import (
-    format_cells,
-    format_grid,
-    grid_summary,
-    parse_cells,
-    parse_grid,
-    read_summary,
-)
 from utils.evaluation.metrics import TABLE_COLUMNS
 from utils.records.checkpoint import checkpoint_identity
 from utils.system.errors import UserError
@@ -56,20 +48,22 @@ def write_checkpoint(path, seconds=0.0):
     return path
 
 
-def write_grid(folder, epoch, value, people="", prefix=""):
-    """A grid of `value` everywhere, but 0.9 in the middle and 0.1 at the corners."""
+def write_event(folder, **event):
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def write_grid(folder, epoch, value, of=""):
+    """What an evaluation has left: a grid of `value`, but 0.9 in the middle and 0.1 at the corners."""
     grid = torch.full((7, 7), value)
     grid[3, 3] = 0.9
     grid[::6, ::6] = 0.1
-    (folder / f"{prefix}lr-0.00025-{epoch}-grid{people}.txt").write_text(format_grid(grid, "PCK") + "\n")
+    write_event(folder, kind="grid", epoch=epoch, of=of, shares=grid.tolist())
 
 
-def write_cells(folder, epoch, first, plain, people=""):
-    """A table of 2 x 2 cells, 0.5 but for the `first` one."""
-    grid = torch.full((2, 2), 0.5)
-    grid[0, 0] = first
-    text = "\n".join(format_cells(grid, plain, "PCK"))
-    (folder / f"lr-0.00025-{epoch}-occlusion{people}.txt").write_text(text + "\n")
+def write_cells(folder, epoch, first, plain, of=""):
+    """What an evaluation has left: 2 x 2 cells, 0.5 but for the `first` one."""
+    write_event(folder, kind="occlusion", epoch=epoch, of=of, shares=[[first, 0.5], [0.5, 0.5]], plain=plain)
 
 
 def cells(comparison, row):
@@ -116,6 +110,20 @@ def test_table(folders):
     assert "10.00 ± 0.00        20.00 ± 0.00" in epoch_table(comparison)
 
 
+def test_the_table_in_a_terminal(folders):
+    """In parts that fit, with every cell of the full one."""
+    comparison = read_arms(folders)
+    full = markdown(comparison).split("\n\n")
+    *parts, notes = markdown(comparison, 110).split("\n\n")
+    assert max(map(len, full[0].splitlines())) > 110 >= max(map(len, "\n".join([*parts, notes]).splitlines()))
+    rows = [[line.strip("| ").split(" | ") for line in part.splitlines()] for part in parts]
+    joined = [sum((cells[2:] for cells in row[1:]), row[0]) for row in zip(*rows, strict=True)]
+    assert [" | ".join(row).split() for row in joined] == [
+        line.strip("| ").split() for line in full[0].splitlines()
+    ]
+    assert notes.split() == full[1].split()
+
+
 def test_any_arm_is_the_reference(folders, tmp_path):
     third = [write_run(tmp_path / "u1", 1, [0.2, 0.45]), write_run(tmp_path / "u2", 2, [0.2, 0.47])]
     comparison = read_arms([*folders, ("uniform", third)], reference="agent")
@@ -149,9 +157,9 @@ def test_a_column_without_joints_has_no_number(folders):
 
 
 def test_grids_of_the_last_epoch(folders, caplog):
-    for (name, runs), values in zip(folders, ((0.3, 0.4), (0.6, 0.5)), strict=True):
+    for (_, runs), values in zip(folders, ((0.3, 0.4), (0.6, 0.5)), strict=True):
         for run, value in zip(runs, values, strict=True):
-            write_grid(run, 6, value, prefix="" if name == "random" else "pose-")
+            write_grid(run, 6, value)
             write_grid(run, 5, 0.0)
     comparison = read_arms(folders)
     mean = (44 * 0.3 + 0.9 + 4 * 0.1) / 49, (44 * 0.4 + 0.9 + 4 * 0.1) / 49
@@ -160,9 +168,26 @@ def test_grids_of_the_last_epoch(folders, caplog):
     assert cells(comparison, "agent - random")["Grid mean"].startswith(f"+{20 * 44 / 49:.2f} ± 0.0")
     assert cells(comparison, "agent")["Grid middle"] == "90.00 ± 0.00"
     assert cells(comparison, "agent - random")["Grid corners"] == "+0.00 ± 0.00"
-    (folders[1][1][0] / "pose-lr-0.00025-6-grid.txt").unlink()
+    write_run(folders[1][1][0], 2, [0.53], first=6)  # trained again: the grid was of other weights
     assert "Grid mean" not in read_arms(folders).columns
     assert f"--eval_grid true at epoch 6 is left out: {folders[1][1][0]} has no such table" in caplog.text
+
+
+def test_the_latest_grid_counts_and_a_place_without_people_is_none(folders):
+    for _, runs in folders:
+        for run in runs:
+            write_grid(run, 6, 0.2)
+            write_grid(run, 6, 0.4)
+    assert cells(read_arms(folders), "random")["Grid mean"].startswith(f"{100 * (44 * 0.4 + 1.3) / 49:.2f} ")
+    write_event(folders[0][1][0], kind="grid", epoch=6, of="", shares=[[None] * 7] * 7)
+    assert cells(read_arms(folders), "random")["Grid mean"] == "n/a"
+
+
+def test_grids_of_earlier_versions_are_asked_for_again(folders, caplog):
+    run = folders[0][1][0]
+    (run / "pose-lr-0.00025-6-grid-first-9.txt").touch()
+    read_arms(folders)
+    assert f"{run} has no such table in its log.jsonl: evaluate it again" in caplog.text
 
 
 def test_masked_cells_of_the_last_epoch(folders, caplog):
@@ -178,8 +203,10 @@ def test_masked_cells_of_the_last_epoch(folders, caplog):
     assert cells(comparison, "agent")["Grid middle"] == "90.00 ± 0.00"
     text = markdown(comparison)
     assert "\nGrid: 7 x 7 scales" in text and "\nOcclusion: a single cell of the crop masked" in text
-    (folders[0][1][1] / "lr-0.00025-6-occlusion.txt").unlink()
-    write_cells(folders[0][1][1], 6, 0.5, 0.5, people="-first-9")
+    log = folders[0][1][1] / "log.jsonl"
+    log.write_text(
+        log.read_text().replace('"occlusion", "epoch": 6, "of": ""', '"occlusion", "epoch": 6, "of": "lsp"')
+    )
     assert "Masked mean" not in read_arms(folders).columns
     assert "--eval_occlusion true at epoch 6 is left out: the runs have none of the same" in caplog.text
 
@@ -187,41 +214,11 @@ def test_masked_cells_of_the_last_epoch(folders, caplog):
 def test_grids_of_the_same_people(folders):
     for _, runs in folders:
         for run in runs:
-            write_grid(run, 6, 0.5, "-first-250")
+            write_grid(run, 6, 0.5, "first-250")
     write_grid(folders[0][1][0], 6, 0.1)
     text = markdown(read_arms(folders))
     assert "Grid (first-250): " in text
     assert cells(read_arms(folders), "random")["Grid middle"] == "90.00 ± 0.00"
-
-
-def test_a_grid_is_read_as_it_was_written(tmp_path):
-    grid = torch.rand(7, 7, dtype=torch.float64)
-    path = tmp_path / "grid.txt"
-    path.write_text(format_grid(grid, "PCK@0.2") + "\n")
-    assert np.abs(parse_grid(path.read_text()) - grid.numpy()).max() <= 0.5e-4 + 1e-9
-    assert math.isclose(grid_summary(grid.numpy())["Grid corners"], (grid[::6, ::6]).mean(), rel_tol=1e-9)
-    for text in ("", "a\nb\n1 2\n", path.read_text().replace("    -0.6", "    -0.7")):
-        path.write_text(text)
-        with pytest.raises(UserError, match="no table of --eval_grid"):
-            read_summary(path, "grid")
-
-
-def test_masked_cells_are_read_as_they_were_written(tmp_path):
-    grid = torch.rand(3, 3, dtype=torch.float64)
-    title, rows, means = format_cells(grid, 0.625, "PCK@0.2")
-    found, plain = parse_cells("\n".join([title, rows, means]))
-    assert np.abs(found - grid.numpy()).max() <= 0.5e-4 + 1e-9 and plain == 0.625
-    path = tmp_path / "cells.txt"
-    for text in (
-        "",
-        f"{title}\n{means}",
-        f"{title}\n{rows}",
-        f"{title}\n1 2\n3\n{means}",
-        f"{title}\n1 2\n{means}",
-    ):
-        path.write_text(text)
-        with pytest.raises(UserError, match="no table of --eval_occlusion true"):
-            read_summary(path, "occlusion")
 
 
 def test_a_resumed_epoch_counts_once(tmp_path):
@@ -395,8 +392,9 @@ def test_command_writes_text_markdown_and_plot(tmp_path):
     arms = ("--arm", "random", runs[0], "--arm", "agent", runs[1], "--out", tmp_path / "out")
     done = command(*arms)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "compare.txt").read_text() in done.stdout
-    assert (tmp_path / "out" / "compare.md").read_text().strip() in done.stdout
+    text = (tmp_path / "out" / "compare.txt").read_text()
+    assert text.startswith((tmp_path / "out" / "compare.md").read_text().strip())
+    assert text.rpartition("\n\n")[2] in done.stdout
     assert "+0.00 ± n/a" in done.stdout
     assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
     other = write_checkpoint(tmp_path / "other.pth.tar")

@@ -278,10 +278,10 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
     run = quiet_run(eval_grid=True, use_html=True, overwrite=False)
     network = run.pose_network()
     run.dataset.people.normalizer[:] *= 12  # heads so large that it finds some joints
-    report_evaluation(run, network, {}, tmp_path / "lr-1-3")
+    report_evaluation(run, network, {"epoch": 3}, tmp_path / "lr-1-3")
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     expected = {"lr-1-3-preds.mat", "lr-1-3-grid.txt", "lr-1-3-grid.png", "web/evaluation-lr-1-3.html"}
-    assert names - {"log.txt", "web/evaluations.html"} == expected
+    assert names - {"log.txt", "log.jsonl", "web/evaluations.html"} == expected
     title, head, *rows, mean = (tmp_path / "lr-1-3-grid.txt").read_text().splitlines()
     assert title.startswith("PCKh@0.5 by scale")
     assert [float(number) for number in head.split()] == list(KINDS["rotation"].means)
@@ -294,6 +294,9 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
         with torch.no_grad():
             counter.add(network.eval()(sample.image)[-1], sample)
     assert table[1, 1 + 4].item() == pytest.approx(100 * counter.read(), abs=0.01) != table[4, 1 + 1].item()
+    (event,) = read_events(tmp_path / "log.jsonl")
+    assert [event[name] for name in ("kind", "checkpoint", "epoch", "of")] == ["grid", "lr-1-3", 3, ""]
+    torch.testing.assert_close(100 * torch.tensor(event["shares"]), table[:, 1:], atol=0.00501, rtol=0)
     told = (tmp_path / "log.txt").read_text()
     assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
     page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()

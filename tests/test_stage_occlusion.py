@@ -26,6 +26,7 @@ from utils.display.drawing import cross_out, label_cells, shade_cells
 from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
 from utils.records.checkpoint import load_checkpoint
 from utils.records.epochs import epoch_files
+from utils.records.events import read_events
 from utils.records.history import best_epoch
 
 pytestmark = pytest.mark.slow
@@ -73,6 +74,13 @@ def test_evaluation_with_each_cell_masked(stage_1, tmp_path):
     )
     assert len(set(found.values())) > 2  # masks matter, each in its way
     assert text.splitlines()[3].endswith(f"without a mask {found[None]:.2f}")
+    event = read_events(made.folder / "log.jsonl")[-1]
+    assert (event["kind"], event["epoch"], event["plain"]) == (
+        "occlusion",
+        0,
+        pytest.approx(found[None] / 100),
+    )
+    torch.testing.assert_close(100 * torch.tensor(event["shares"]), table, atol=0.00501, rtol=0)
     with Image.open(made.folder / f"{POSE}-occlusion.png") as plot:
         plot.load()
         assert min(plot.size) > 300

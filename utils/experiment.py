@@ -22,6 +22,7 @@ from options.values import learning_rate, whole_number
 from utils.compare.arms import read_arms
 from utils.compare.experiment_record import ExperimentRecord
 from utils.compare.report import write_comparison
+from utils.compare.run_logs import read_tables
 from utils.compare.steps import run_step
 from utils.records.checkpoint import SUFFIX, saved_epochs
 from utils.records.distributions import distribution_path
@@ -192,8 +193,8 @@ class Experiment:
     def evaluation_step(self, arm: str, seed: int) -> str | None:
         folder, evaluation = self.arm_folder(arm, seed), self.agent.evaluation
         checkpoint = ("" if arm == "random" else "pose-") + checkpoint_name(self.opt.lr, self.last)
-        some = f"-first-{self.opt.limit}"  # where the limit leaves people out
-        if any((folder / f"{checkpoint}-{evaluation}{people}.txt").exists() for people in ("", some)):
+        some = f"first-{self.opt.limit}"  # where the limit leaves people out
+        if {(evaluation, ""), (evaluation, some)} & read_tables(folder, self.last).keys():
             return None
         flags = ("--load_prefix_pose", checkpoint, f"--eval_{evaluation}", "true")
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)

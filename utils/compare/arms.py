@@ -20,6 +20,7 @@ from utils.compare.checks import (
 from utils.compare.run_logs import read_run, read_tables
 from utils.evaluation.grids import TABLES
 from utils.evaluation.metrics import TABLE_COLUMNS
+from utils.records.events import EVENTS
 from utils.system.errors import UserError
 
 log = logging.getLogger("compare")
@@ -54,7 +55,7 @@ class Comparison:
 
     reference: the arm that the others are compared with. people: data set and fingerprints. columns: what
     `Arm.scores` has. origin: the checkpoint that all went on from; updates: those of each pose network in the
-    end. table_people: by name of an evaluation's table, the end of its files' names. What logs do not say is
+    end. table_people: by name of an evaluation's table, whom it is of. What logs do not say is
     empty or None.
     """
 
@@ -171,9 +172,11 @@ def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict
         common = sorted(set.intersection(*whose))
         if common:
             people[name] = common[0]
-        elif any(whose):
+        elif any(whose) or any(any(folder.glob(f"*lr-*-{epoch}-{name}*.txt")) for folder in folders):
             lacking = next((folder for folder, there in zip(folders, whose, strict=True) if not there), None)
-            which = f"{lacking} has no such table" if lacking else "the runs have none of the same people"
+            which = "the runs have none of the same people"
+            if lacking:
+                which = f"{lacking} has no such table in its {EVENTS}: evaluate it again"
             log.warning("--eval_%s true at epoch %d is left out: %s", name, epoch, which)
     columns = {
         folder: {column: value for key in people.items() for column, value in tables[key].items()}

@@ -12,11 +12,13 @@ from utils.system.files import write_file
 
 log = logging.getLogger("compare")
 
+TERMINAL = 110  # characters of a line
+
 
 def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()) -> None:
     """Log a comparison, and write it to `compare.txt`, `.md` and `.png` in a folder, made if need be.
 
-    foot: more lines below the table.
+    foot: more lines below the table. In the log the table is in parts that fit a terminal.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -25,10 +27,9 @@ def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
-    table = "\n".join([markdown(comparison), *foot])
-    text = f"{table}\n\n{epoch_table(comparison)}"
-    log.info("%s", text)
-    write_file(out / "compare.txt", text + "\n")
+    table, epochs = "\n".join([markdown(comparison), *foot]), epoch_table(comparison)
+    log.info("%s", "\n".join([markdown(comparison, TERMINAL), *foot, "", epochs]))
+    write_file(out / "compare.txt", f"{table}\n\n{epochs}\n")
     write_file(out / "compare.md", table + "\n")
     reference = comparison.reference
     plot_arms(

@@ -1,12 +1,11 @@
-"""What a run has left to compare it by: its event log, and the tables of its evaluations."""
+"""What a run has left to compare it by: its event log, with the tables of its evaluations."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.evaluation.grids import TABLES, read_summary
+from utils.evaluation.grids import TABLES
 from utils.evaluation.metrics import TABLE_COLUMNS
-from utils.records.epochs import epoch_files
 from utils.records.events import EVENTS, current_events, read_events
 from utils.system.errors import UserError
 
@@ -89,22 +88,13 @@ def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
 
 
 def read_tables(folder: Path, epoch: int) -> dict[tuple[str, str], dict[str, float]]:
-    """What a run's evaluations of an epoch have added: shares by column, of each table.
+    """What a run's evaluations of an epoch have found: shares by column, of each table and whom it is of.
 
-    Tables are told by their name and the end of their file's, which says whom they are of.
-
-    Raises:
-        UserError: a file is damaged, or there are two of one table for the same people.
+    Of several evaluations the latest counts.
     """
-    tables = {}
-    for file in epoch_files(folder):
-        for name in TABLES:
-            stem, found, people = file.path.stem.partition(f"-{name}")
-            if file.epoch == epoch and found and file.path.suffix == ".txt":
-                if (name, people) in tables:
-                    raise UserError(
-                        f"{folder} has two tables of --eval_{name} true for epoch {epoch}, {stem} for one: "
-                        "remove the older one"
-                    )
-                tables[name, people] = read_summary(file.path, name)
-    return tables
+    path = folder / EVENTS
+    return {
+        (event["kind"], event["of"]): TABLES[event["kind"]].summary(event)
+        for event in current_events(read_events(path) if path.exists() else [])
+        if event["kind"] in TABLES and event["epoch"] == epoch
+    }

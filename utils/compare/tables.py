@@ -1,5 +1,7 @@
 """A comparison as text: a Markdown table to paste, and the mean by epoch."""
 
+from textwrap import fill
+
 import numpy as np
 
 from utils.compare.arms import Arm, Comparison, pair_values, paired_difference
@@ -8,11 +10,13 @@ from utils.evaluation.grids import TABLES
 UNKNOWN = "n/a"
 
 
-def markdown(comparison: Comparison) -> str:
-    """A row for each arm and for each one's difference to the reference, columns of one width; what they are.
+def markdown(comparison: Comparison, width: int | None = None) -> str:
+    """A row for each arm and for each one's difference to the reference, and notes on them.
 
     An arm's cells are means and standard deviations over its runs; a difference's are means over pairs of
     runs with the same seed, and half the 95 % interval. All are in %.
+
+    width: of a terminal; the columns then come in several tables, and the notes are filled.
     """
     reference = comparison.reference
     rows = [[f"{comparison.metric_name}, %", "runs", *comparison.columns]]
@@ -23,13 +27,25 @@ def markdown(comparison: Comparison) -> str:
         cells = (interval(*both) for both in zip(difference.mean, difference.half, strict=True))
         pairs = f"{difference.pairs} pair" + "s" * (difference.pairs != 1)
         rows.append([f"{arm.name} - {reference.name}", pairs, *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return "\n".join([*lines, "", *notes(comparison)])
+    columns = [[cell.ljust(max(map(len, column))) for cell in column] for column in zip(*rows, strict=True)]
+    names, scores, tables = columns[:2], columns[2:], [columns[:2]]
+    for column in scores:
+        if width is not None and len(_line(*(one[0] for one in (*tables[-1], column)))) > width:
+            tables.append(list(names))
+        tables[-1].append(column)
+    text = [fill(line, width) if width else line for line in notes(comparison)]
+    return "\n\n".join([*map(_table, tables), "\n".join(text)])
+
+
+def _table(columns: list[list[str]]) -> str:
+    head, *rows = zip(*columns, strict=True)
+    return "\n".join(
+        [_line(*head), _line(*("-" * len(cell) for cell in head)), *(_line(*row) for row in rows)]
+    )
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -52,7 +68,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     lines += [line for arm in comparison.others for line in unpaired(comparison.reference, arm)]
     for name, people in comparison.table_people.items():
-        whose = f" ({people.strip('-')})" if people else ""
+        whose = f" ({people})" if people else ""
         lines.append(f"{name.capitalize()}{whose}: {TABLES[name].note}")
     return lines
 

@@ -1,6 +1,7 @@
 """Evaluating a checkpoint of the pose network: its table, predictions, grid and page."""
 
 import logging
+from contextlib import closing
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +12,7 @@ from utils.display.plots import plot_grid
 from utils.display.sections import Section
 from utils.evaluation.evaluate import Evaluation, evaluate, evaluation_grid
 from utils.evaluation.grids import format_grid
+from utils.records.events import EVENTS, EventLog
 from utils.records.predictions import encode_predictions, refuse_other_people
 from utils.run import Run
 from utils.system import ranks
@@ -24,8 +26,9 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
     """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
 
     With --eval_grid true also `<stem>-grid.txt` and `.png`, with --eval_occlusion true
-    `<stem>-occlusion.txt` and `.png`; with --use_html true a page in `web/`. Names end in the data set if the
-    checkpoint is of another one, and in `-first-N` where --limit N leaves validation people out.
+    `<stem>-occlusion.txt` and `.png`, and the same as numbers in `log.jsonl`; with --use_html true a page in
+    `web/`. Names end in the data set if the checkpoint is of another one, and in `-first-N` where --limit N
+    leaves validation people out.
 
     Raises:
         UserError: a file cannot be written, or the predictions there are of other people.
@@ -46,7 +49,12 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
         (run.opt.eval_occlusion, "occlusion", report_cells),
     ):
         if asked:
-            grids += report_grid(run, network, stem.with_name(f"{stem.name}-{name}{whose}.txt"))
+            numbers, sections = report_grid(run, network, stem.with_name(f"{stem.name}-{name}{whose}.txt"))
+            grids += sections
+            if ranks.rank() == 0:
+                of = {"checkpoint": stem.name, "epoch": checkpoint["epoch"], "of": whose.removeprefix("-")}
+                with closing(EventLog(stem.with_name(EVENTS))) as events:
+                    events.add({"kind": name, **of, "people": run.people, **numbers})
     if run.opt.use_html and ranks.rank() == 0:
         _write_page(run, network, stem.with_name(stem.name + whose), result, grids)
 
@@ -68,8 +76,10 @@ def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, gr
     log.info("page: %s", page)
 
 
-def _report_grid(run: Run, network: nn.Module, path: Path) -> list[Section]:
-    """Log the grid [7, 7] and return it for a page; its text goes to `path`, a picture to its `.png` twin.
+def _report_grid(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[Section]]:
+    """Log the grid [7, 7], and return it as numbers for the event log, and for a page.
+
+    Its text goes to `path`, a picture to its `.png` twin.
 
     Raises:
         UserError: a file cannot be written.
@@ -78,5 +88,5 @@ def _report_grid(run: Run, network: nn.Module, path: Path) -> list[Section]:
     text = format_grid(grid, run.dataset.metric_name)
     log.info("%s", text)
     write_file(path, text + "\n")
-    plot_grid(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, run.dataset.metric_name)
-    return grid_section(run, grid)
+    plot_grid(path.with_suffix(".png"), grid, run.dataset.metric_name)
+    return {"shares": grid.tolist()}, grid_section(run, grid)

@@ -27,8 +27,8 @@ from utils.system.files import write_file
 log = logging.getLogger(__name__)
 
 
-def report_cells(run: Run, network: nn.Module, path: Path) -> list[Section]:
-    """Log PCK with each single cell masked, and return it for a page.
+def report_cells(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[Section]]:
+    """Log PCK with each single cell masked, and return it as numbers for the event log, and for a page.
 
     Its text goes to `path`, a picture to its `.png` twin.
 
@@ -40,9 +40,10 @@ def report_cells(run: Run, network: nn.Module, path: Path) -> list[Section]:
     text = "\n".join([title, rows, means])
     log.info("%s", text)
     write_file(path, text + "\n")
-    plot_cells(path.with_name(path.name.removesuffix(".txt") + ".png"), grid, f"{title}\n{means}")
+    plot_cells(path.with_suffix(".png"), grid, f"{title}\n{means}")
     note = f"{title}; in %, without the flip test; {means}."
-    return [Section("With one cell masked", note, grid=_grid(grid.tolist()))]
+    section = Section("With one cell masked", note, grid=_grid(grid.tolist()))
+    return {"shares": grid.tolist(), "plain": plain}, [section]
 
 
 def occlusion_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) -> list[Section]:

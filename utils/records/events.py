@@ -7,7 +7,10 @@
 "batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
 "epoch": a row of the history, updates (the network's so far), and for the pose network pck and auc (column
     -> share);
-"end": time.
+"end": time;
+"grid", "occlusion": what --eval_<kind> true has found: checkpoint (its name), epoch, of ("", or which people
+    as the files' names end), people (as at the start), shares (rows of PCK), and for occlusion plain (PCK
+    without a mask).
 A run that was resumed has several starts: an epoch after one replaces that epoch and later ones before it.
 """
 
@@ -18,6 +21,7 @@ from pathlib import Path
 from utils.system.errors import UserError
 
 EVENTS = "log.jsonl"
+EVALUATIONS = ("grid", "occlusion")
 
 
 class EventLog:
@@ -53,6 +57,8 @@ class EventLog:
 def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -85,7 +91,7 @@ def current_events(events: list[dict]) -> list[dict]:
         if kind == "start":
             earlier, latest = earlier + latest, []
         elif kind in ("batch", "epoch") and all(other["kind"] != kind for other in latest):
-            gone = ("batch", kind)
+            gone = ("batch",) if kind == "batch" else ("batch", "epoch", *EVALUATIONS)
             earlier = [old for old in earlier if old["kind"] not in gone or old["epoch"] < event["epoch"]]
         latest.append(event)
     return earlier + latest
