@@ -34,7 +34,7 @@ from utils.agents.occlusion import OcclusionRecord, agent_cells, grid_side, mask
 from utils.agents.scale_rotation import AgentRecord, agent_logits, agent_loss, draw, uniform_logits
 from utils.display.evaluation_report import report_evaluation
 from utils.display.gallery import agent_gallery, hardest_gallery, pose_gallery
-from utils.display.masks import cells_section, hidden_gallery, occlusion_gallery
+from utils.display.mask_gallery import cells_section, hidden_gallery, occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
 from utils.evaluation.evaluate import Evaluation, crop_pck, evaluate

@@ -23,17 +23,16 @@ from torch import Tensor, nn
 from data.augmentation import Augmentation
 from data.kinds import KINDS, OCCLUSION
 from data.loading.loader import PatchLoader
-from data.people import People
+from data.people import People, scorable
 from models import PoseNetwork
 from utils.agents.hits import Hits, best_constant_hits, constant_hits
 from utils.agents.occlusion import build_occlusion_agent, vote_rows
 from utils.agents.scale_rotation import agent_logits, agent_loss, build_agent, constant_loss, load_agent
 from utils.display.gallery import agent_gallery
-from utils.display.masks import occlusion_gallery
+from utils.display.mask_gallery import occlusion_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
 from utils.evaluation.meters import Means
-from utils.evaluation.metrics import scorable
 from utils.records.checkpoint import find_checkpoint
 from utils.records.distributions import distribution_path, read_distributions
 from utils.records.epochs import checkpoint_name, save_epoch

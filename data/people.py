@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from data.skeleton import SCORED_JOINTS
+
 Points = TypeVar("Points")
 
 
@@ -62,6 +64,11 @@ def annotated(points: Points) -> Points:
     Human Pose; it also leaves out the few joints that were annotated beyond the left or the upper edge.
     """
     return (points > 0).all(-1)
+
+
+def scorable(people: People) -> np.ndarray:
+    """Bool [N]: who has PCK at all, with a known reference length and a scored joint that is annotated."""
+    return (people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1)
 
 
 def joint_distance(points: np.ndarray, first: int, second: int) -> np.ndarray:

@@ -13,10 +13,11 @@ from torch.testing import assert_close
 from data.augmentation import Augmentation
 from data.crops import augment
 from data.kinds import KINDS
+from data.skeleton import SCORED_JOINTS
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents.scale_rotation import HARDEST, AgentRecord, build_agent, draw
-from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
+from utils.evaluation.metrics import pck_counts
 from utils.records.history import History
 from utils.run import Run
 from utils.system.devices import Streams

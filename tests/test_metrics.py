@@ -8,16 +8,14 @@ import torch
 
 from data.crops import Sample
 from data.heatmap import predict_points, render_heatmaps
-from data.people import People
+from data.people import People, scorable
 from data.skeleton import JOINT_NAMES
 from utils.evaluation.metrics import (
     TABLE_COLUMNS,
     PckCounter,
-    heatmap_accuracy,
     pck_counts,
     pck_table,
     person_pckh,
-    scorable,
 )
 
 EVERYONE = torch.full((1,), 10.0)
@@ -27,9 +25,6 @@ def test_metrics_golden(golden):
     arrays = {name: torch.as_tensor(array) for name, array in golden("e_metrics").items()}
     maps, target = arrays["in_maps_i16"].float() / arrays["in_maps_div"], arrays["in_target"]
     points, normalizer = arrays["in_grnd_pts"], arrays["in_normalizer"]
-
-    per_joint, mean = heatmap_accuracy(maps, target, arrays["in_idx"].tolist())
-    assert torch.allclose(torch.cat((mean.view(1), per_joint)), arrays["out_accuracy"], atol=1e-6)
 
     pred = predict_points(maps, arrays["in_center"], arrays["in_scale"], arrays["in_rot"])
     assert torch.equal(pred, arrays["out_final_preds"].float())
@@ -166,19 +161,3 @@ def test_counters_add_up():
     assert (whole + wrong).read() == pytest.approx((5 * 14 + 2 * 10) / (7 * 14))
     wrong.add(maps, sample)
     assert wrong.read() == pytest.approx((2 * 10 + 2 * 10 + 3 * 14) / (7 * 14))
-
-
-def test_accuracy_of_maps_by_hand():
-    """Peaks within half of a tenth of the map's side, here 2 cells of 40; joints that nobody has count -1."""
-    target = torch.full((2, 3, 2), 10.5)
-    target[:, 2], target[1, 1] = -1, -1
-    found = target.clone()
-    found[0, 0, 0] += 2
-    found[1, 0, 0] += 3
-    found[:, 1, 1] += 1
-    per_joint, mean = heatmap_accuracy(render_heatmaps(found, 40), render_heatmaps(target, 40), [0, 1, 2])
-    assert per_joint.tolist() == [0.5, 1, -1] and mean.item() == 0.75
-    per_joint, mean = heatmap_accuracy(render_heatmaps(found, 40), render_heatmaps(target, 40), [1])
-    assert per_joint.tolist() == [1] and mean.item() == 1
-    per_joint, mean = heatmap_accuracy(render_heatmaps(found, 40), render_heatmaps(target, 40), [2])
-    assert per_joint.tolist() == [-1] and mean.item() == 0

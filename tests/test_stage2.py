@@ -27,10 +27,10 @@ from data.crops import augment
 from data.heatmap import decode_heatmaps, predict_points
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
+from data.skeleton import SCORED_JOINTS
 from models.agent import ScaleRotationAgent
 from utils.agents.collect import collect_rows
 from utils.agents.scale_rotation import agent_logits, agent_loss, constant_loss
-from utils.evaluation.metrics import SCORED_JOINTS
 from utils.records.checkpoint import load_checkpoint
 from utils.records.distributions import distribution_path
 from utils.training import Learner

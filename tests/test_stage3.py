@@ -25,9 +25,10 @@ from data.augmentation import Augmentation
 from data.crops import augment
 from data.heatmap import predict_points
 from data.kinds import KINDS
+from data.skeleton import SCORED_JOINTS
 from utils.agents.scale_rotation import AgentRecord
 from utils.compare.run_logs import read_run
-from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
+from utils.evaluation.metrics import pck_counts
 from utils.records.checkpoint import load_checkpoint, newest_checkpoint
 from utils.records.epochs import save_epoch
 from utils.records.history import History

@@ -20,10 +20,11 @@ from support.stages import VALID, assert_user_error, demo_data, run_stage
 from data.augmentation import Augmentation
 from data.demo import ANNOTATIONS
 from data.kinds import KINDS
+from data.skeleton import SCORED_JOINTS
 from models.masks import joint_votes
 from utils.agents.occlusion import vote_rows
 from utils.display.drawing import cross_out, label_cells, shade_cells
-from utils.evaluation.metrics import SCORED_JOINTS, pck_counts
+from utils.evaluation.metrics import pck_counts
 from utils.records.checkpoint import load_checkpoint
 from utils.records.epochs import epoch_files
 from utils.records.events import read_events

@@ -21,9 +21,9 @@ from options.parser import DISPLAY, PLACE, RECIPE, StageParser
 from options.values import learning_rate, whole_number
 from utils.compare.arms import read_arms
 from utils.compare.experiment_record import ExperimentRecord
-from utils.compare.report import write_comparison
 from utils.compare.run_logs import read_tables
 from utils.compare.steps import run_step
+from utils.compare.tables import write_comparison
 from utils.records.checkpoint import SUFFIX, saved_epochs
 from utils.records.distributions import distribution_path
 from utils.records.epochs import checkpoint_name, learning_rate_text

@@ -14,9 +14,8 @@ from data.augmentation import MARGINS, Augmentation
 from data.crops import PersonBatch, Sample, augment
 from data.datasets import Dataset, find_annotations, load_dataset
 from data.loading.loader import PatchLoader
-from data.people import People
+from data.people import People, scorable
 from models import NETWORKS, PoseNetwork
-from utils.evaluation.metrics import scorable
 from utils.patch_store import Caches
 from utils.records.checkpoint import checkpoint_identity, find_checkpoint, load_checkpoint, load_weights
 from utils.system import ranks

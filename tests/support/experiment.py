@@ -21,10 +21,9 @@ import torch
 
 from data import DataError
 from data.demo import ANNOTATIONS
-from data.skeleton import UPPER_NECK
+from data.skeleton import SCORED_JOINTS, UPPER_NECK
 from options.parser import StageParser
 from support.stages import QUIET, REPOSITORY, SMALL, command, demo_data
-from utils.evaluation.metrics import SCORED_JOINTS
 from utils.records.checkpoint import load_checkpoint
 from utils.run import Run
 from utils.system.errors import UserError

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from data.augmentation import Augmentation
 from data.crops import PersonBatch
 from data.kinds import KINDS, Kind
-from data.people import People
+from data.people import People, scorable
 from models.losses import hardness_distribution
 from utils.agents.hits import hardest_bins
 from utils.display.plots import plot_distributions
 from utils.evaluation.evaluate import crop_pck
-from utils.evaluation.metrics import scorable
 from utils.records.distributions import distribution_path, read_distributions, write_distributions
 from utils.run import Run
 from utils.system import ranks

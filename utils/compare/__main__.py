@@ -6,7 +6,7 @@ from pathlib import Path
 from options.parser import OneLineParser
 from options.values import whole_number
 from utils.compare.arms import read_arms
-from utils.compare.report import write_comparison
+from utils.compare.tables import write_comparison
 from utils.system.process import Terminal, run_stage
 
 log = logging.getLogger("compare")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from utils.compare.checks import (
+from utils.compare.comparability import (
     check_origins,
     check_people,
     check_recipe,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
+from utils.agents.occlusion import occlusion_grid
 from utils.display.gallery import grid_section, pose_gallery
-from utils.display.masks import report_cells
-from utils.display.plots import plot_grid
-from utils.display.sections import Section
+from utils.display.plots import plot_cells, plot_grid
+from utils.display.sections import Section, cell_grid
 from utils.evaluation.evaluate import Evaluation, evaluate, evaluation_grid
-from utils.evaluation.grids import format_grid
+from utils.evaluation.grids import format_cells, format_grid
 from utils.records.events import EVENTS, EventLog
 from utils.records.predictions import encode_predictions, refuse_other_people
 from utils.run import Run
@@ -46,7 +46,7 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
     grids = []
     for asked, name, report_grid in (
         (run.opt.eval_grid, "grid", _report_grid),
-        (run.opt.eval_occlusion, "occlusion", report_cells),
+        (run.opt.eval_occlusion, "occlusion", _report_cells),
     ):
         if asked:
             numbers, sections = report_grid(run, network, stem.with_name(f"{stem.name}-{name}{whose}.txt"))
@@ -90,3 +90,22 @@ def _report_grid(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[S
     write_file(path, text + "\n")
     plot_grid(path.with_suffix(".png"), grid, run.dataset.metric_name)
     return {"shares": grid.tolist()}, grid_section(run, grid)
+
+
+def _report_cells(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[Section]]:
+    """Log PCK with each single cell masked, and return it as numbers for the event log, and for a page.
+
+    Its text goes to `path`, a picture to its `.png` twin.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    grid, plain = occlusion_grid(run, network)
+    title, rows, means = format_cells(grid, plain, run.dataset.metric_name)
+    text = "\n".join([title, rows, means])
+    log.info("%s", text)
+    write_file(path, text + "\n")
+    plot_cells(path.with_suffix(".png"), grid, f"{title}\n{means}")
+    note = f"{title}; in %, without the flip test; {means}."
+    section = Section("With one cell masked", note, grid=cell_grid(grid.tolist()))
+    return {"shares": grid.tolist(), "plain": plain}, [section]

@@ -16,7 +16,8 @@ from data.augmentation import MARGINS, Augmentation
 from data.crops import PersonBatch, Sample
 from data.kinds import KINDS
 from data.loading.patches import Patches
-from data.people import People, annotated
+from data.people import People, annotated, scorable
+from data.skeleton import SCORED_JOINTS
 from utils.agents.scale_rotation import agent_logits, draw
 from utils.display.drawing import (
     clear_peaks,
@@ -28,7 +29,7 @@ from utils.display.drawing import (
 )
 from utils.display.sections import Bars, Grid, Person, Picture, Section
 from utils.evaluation.evaluate import Evaluation, undisturbed
-from utils.evaluation.metrics import SCORED_JOINTS, normalized_distances, person_pckh, scorable
+from utils.evaluation.metrics import normalized_distances, person_pckh
 from utils.run import Run
 
 PEOPLE = 4  # in a row of a gallery

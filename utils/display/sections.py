@@ -41,6 +41,12 @@ class Grid:
     shares: list[list[float]]
 
 
+def cell_grid(shares: list[list[float]]) -> Grid:
+    """Shares over the cells of a crop, whose rows and columns count from 1."""
+    names = [str(number + 1) for number in range(len(shares))]
+    return Grid("", names, names, shares)
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of an epoch's page."""

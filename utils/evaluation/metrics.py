@@ -8,17 +8,14 @@ Everything is counted over people and joints, so that no figure depends on the b
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data.crops import Sample
 from data.heatmap import decode_heatmaps
-from data.people import People, annotated
+from data.people import annotated
+from data.skeleton import SCORED_JOINTS
 from utils.system import ranks
-
-SCORED_JOINTS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
-"""All but pelvis and thorax, which the MPII evaluation leaves out of its mean."""
 
 TABLE_COLUMNS = {
     "Head": [8, 9],
@@ -33,12 +30,6 @@ TABLE_COLUMNS = {
 """The columns in which papers print results; a column is counted over all of its joints."""
 
 AUC_STEPS = 50
-UNIT = 0.1  # of the map's side: the reference length of `heatmap_accuracy`
-
-
-def scorable(people: People) -> np.ndarray:
-    """Bool [N]: who has PCK at all, with a known reference length and a scored joint that is annotated."""
-    return (people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1)
 
 
 def normalized_distances(pred: Tensor, points: Tensor, normalizer: Tensor) -> Tensor:
@@ -92,29 +83,6 @@ def person_pckh(
     counted = (in_crop & ~distance.isnan())[:, SCORED_JOINTS]
     correct = counted & (distance[:, SCORED_JOINTS] <= threshold)
     return correct.sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-
-
-def heatmap_accuracy(heatmaps: Tensor, target_heatmaps: Tensor, joints: list[int]) -> tuple[Tensor, Tensor]:
-    """Accuracy on the maps alone: peaks within half of a tenth of the map's side.
-
-    What the 2018 release logs while it trains. No stage here uses it: it is for comparing with those logs.
-
-    Args:
-        heatmaps, target_heatmaps: [N, K, H, W]. joints: the channels to score.
-
-    Returns:
-        (per_joint f32 [len(joints)], -1 where no person has the joint; the mean of the others, 0-dimensional,
-        0 where there are none).
-    """
-    target = decode_heatmaps(target_heatmaps).double()
-    distance = torch.linalg.vector_norm(decode_heatmaps(heatmaps).double() - target, dim=-1)
-    close = distance / (UNIT * heatmaps.shape[-1]) <= 0.5
-    counted = (target > 1).all(dim=-1)
-    annotated = counted.sum(dim=0)
-    share = (close & counted).sum(dim=0) / annotated.clamp(min=1)
-    per_joint = torch.where(annotated > 0, share, -1.0)[joints]
-    known = per_joint >= 0
-    return per_joint, (per_joint * known).sum() / known.sum().clamp(min=1)
 
 
 class PckCounter:

@@ -1,9 +1,7 @@
-"""Showing occlusion: galleries of masks, and tables and pictures of what they cost."""
+"""Galleries of masks."""
 
-import logging
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,37 +11,13 @@ from data.augmentation import Augmentation
 from data.crops import PersonBatch
 from data.kinds import OCCLUSION
 from models.masks import cell_mask
-from utils.agents.occlusion import agent_cells, grid_side, occlusion_grid
+from utils.agents.occlusion import agent_cells, grid_side
 from utils.agents.scale_rotation import agent_logits
 from utils.display.drawing import encode_jpeg, label_cells, shade_cells
 from utils.display.gallery import Crops, fixed_rows, load, look, person_name
-from utils.display.plots import plot_cells
-from utils.display.sections import Grid, Person, Picture, Section
+from utils.display.sections import Person, Picture, Section, cell_grid
 from utils.evaluation.evaluate import undisturbed
-from utils.evaluation.grids import format_cells
 from utils.run import Run
-from utils.system.files import write_file
-
-log = logging.getLogger(__name__)
-
-
-def report_cells(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[Section]]:
-    """Log PCK with each single cell masked, and return it as numbers for the event log, and for a page.
-
-    Its text goes to `path`, a picture to its `.png` twin.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    grid, plain = occlusion_grid(run, network)
-    title, rows, means = format_cells(grid, plain, run.dataset.metric_name)
-    text = "\n".join([title, rows, means])
-    log.info("%s", text)
-    write_file(path, text + "\n")
-    plot_cells(path.with_suffix(".png"), grid, f"{title}\n{means}")
-    note = f"{title}; in %, without the flip test; {means}."
-    section = Section("With one cell masked", note, grid=_grid(grid.tolist()))
-    return {"shares": grid.tolist(), "plain": plain}, [section]
 
 
 def occlusion_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) -> list[Section]:
@@ -83,12 +57,7 @@ def cells_section(row: dict) -> list[Section]:
         return []
     grid = np.reshape(shares, (math.isqrt(len(shares)), -1)).tolist()
     note = "Mean over training people of how likely each cell of the crop is, in %; all alike: no preference."
-    return [Section("Which cells the occlusion agent masks", note, grid=_grid(grid))]
-
-
-def _grid(shares: list[list[float]]) -> Grid:
-    names = [str(number + 1) for number in range(len(shares))]
-    return Grid("", names, names, shares)
+    return [Section("Which cells the occlusion agent masks", note, grid=cell_grid(grid))]
 
 
 def hidden_gallery(run: Run, network: nn.Module, hardest: list[dict]) -> list[Section]:
