@@ -1,10 +1,9 @@
 """HTML pages of a training run: an index and a gallery an epoch, in `web/` of the experiment's folder.
 
 A page is one self-contained file, written whole, so a browser never finds a picture missing or half a page.
-Of galleries at most `MOST` are kept however long the run: the newest ones, the best, the first, and the
-newest ones whose epoch is a power of two. A gallery shows a fixed number of people; the index grows by a
-point a curve and epoch. An epoch has no page while the earlier ones have taken more than `SHARE` of the time;
-the first of a run and its last one always have.
+The galleries of the newest `NEWEST` epochs and of the best one are kept. A gallery shows a fixed number of
+people; the index grows by one point per curve and epoch. An epoch has no page while the earlier ones have
+taken more than `SHARE` of the time; the first of a run and its last one always have.
 """
 
 import logging
@@ -26,8 +25,7 @@ from utils.system.files import natural, write_file
 
 log = logging.getLogger(__name__)
 
-NEWEST, MILESTONES = 6, 4
-MOST = NEWEST + MILESTONES + 2
+NEWEST = 10
 SHARE = 0.02  # of a run's time
 _FILES = (
     "../training-summary.txt",
@@ -128,8 +126,7 @@ class Pages:
             curves=self._curves(),
             table=joint_rows(self.metric_name, self.table),
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
-            galleries_note=f"At most {MOST} are kept: the newest {NEWEST}, the best, the first, and the "
-            f"newest {MILESTONES} whose epoch is a power of two. Epochs have none while pages take "
+            galleries_note=f"The newest {NEWEST} and the best are kept. Epochs have none while pages take "
             f"more than {100 * SHARE:.0f} % of the time.",
             evaluations=EVALUATIONS,
             files=[file for file in _FILES if (self.folder / file).exists()],
@@ -242,10 +239,9 @@ def joint_rows(metric_name: str, table: PckTable | None) -> list[list[str]]:
 
 
 def kept(epochs: Iterable[int], best: int | None) -> set[int]:
-    """Which of the epochs keep their gallery: at most `MOST`."""
+    """Which of the epochs keep their gallery."""
     ordered = sorted(epochs)
-    milestones = [epoch for epoch in ordered if epoch & (epoch - 1) == 0]
-    return {*ordered[:1], *milestones[-MILESTONES:], *ordered[-NEWEST:], best} & set(ordered)
+    return {*ordered[-NEWEST:], best} & set(ordered)
 
 
 def _seconds(row: dict) -> float:
