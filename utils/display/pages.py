@@ -151,13 +151,10 @@ class Pages:
     def _guarded(self, write: Callable[[], None]) -> None:
         try:
             write()
-        except (OSError, UserError, DataError) as error:
+        except Exception as error:  # noqa: BLE001  # nor may an error of ours cost anyone days of training
             if not self._warned:
-                log.warning("the HTML pages lack something, the training goes on: %s", error)
-            self._warned = True
-        except Exception:  # noqa: BLE001  # nor may an error of ours cost anyone days of training
-            if not self._warned:
-                log.warning("the HTML pages failed, the training goes on", exc_info=True)
+                ours = not isinstance(error, (OSError, UserError, DataError))
+                log.warning("HTML pages are incomplete, training goes on: %s", error, exc_info=ours)
             self._warned = True
 
     def _gallery(self, epoch: int) -> Path:
