@@ -12,6 +12,7 @@ if __name__ == "__main__":
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 
 from data.augmentation import Augmentation
 from data.loading.loader import PatchLoader
@@ -20,7 +21,7 @@ from utils.display.evaluation_report import report_evaluation
 from utils.display.gallery import pose_gallery
 from utils.display.photograph import report_photograph
 from utils.display.report import Report
-from utils.evaluation.evaluate import evaluate
+from utils.evaluation.evaluate import Evaluation, evaluate
 from utils.evaluation.meters import Means
 from utils.evaluation.metrics import PckCounter
 from utils.records.epochs import checkpoint_name, save_epoch
@@ -51,10 +52,10 @@ def train(run: Run) -> None:
     pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
     checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None
     kept = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
-    train_loader = run.loader(run.dataset.train, "random", run.streams.order)
+    train_loader = run.loader(run.dataset.train, "random", run.streams["order"])
     valid_loader = run.loader(run.dataset.valid, "identity")
 
-    with Report(run, "stack-hg", pose) as report:
+    with Report(run, "stack-hg", pose, kept) as report:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(pose.epoch)
@@ -64,23 +65,24 @@ def train(run: Run) -> None:
             train_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, train_seconds)
             valid = evaluate(run, pose.network, valid_loader)
-            pose.history.append(
-                {
-                    "epoch": pose.epoch,
-                    "lr": lr,
-                    **trained,
-                    **valid.row(),
-                    "train_seconds": train_seconds,
-                    "valid_seconds": time.monotonic() - began - train_seconds,
-                    **resources,
-                }
-            )
-            report.epoch(valid)
-            name, best = checkpoint_name(opt.lr, pose.epoch), pose.history.improved()
-            predictions = encode_predictions(valid.preds, run.dataset.valid)
-            kept.add(save_epoch(run.folder, name, pose.checkpoint(run), best, predictions), best)
-            report.show(partial(pose_gallery, run, pose.network, valid), valid)
-            pose.epoch += 1
+            row = {
+                "epoch": pose.epoch,
+                "lr": lr,
+                **trained,
+                **valid.row(),
+                "train_seconds": train_seconds,
+                "valid_seconds": time.monotonic() - began - train_seconds,
+                **resources,
+            }
+            save = partial(save_pose, run, pose, valid)
+            report.end_epoch(row, save, partial(pose_gallery, run, pose.network, valid), valid)
+
+
+def save_pose(run: Run, pose: Learner, valid: Evaluation, best: bool) -> list[Path]:
+    """The checkpoint and the predictions of an epoch."""
+    predictions = encode_predictions(valid.preds, run.dataset.valid)
+    name = checkpoint_name(run.opt.lr, pose.epoch)
+    return save_epoch(run.folder, name, pose.checkpoint(run), best, predictions)
 
 
 def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) -> dict[str, float]:
@@ -89,7 +91,7 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
     means, pck = Means("loss"), PckCounter(run.dataset.threshold)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = people.own(Augmentation.random(people.total, run.streams.random))
+        augmentation = people.own(Augmentation.random(people.total, run.streams["random"]))
         sample = run.augment(people, augmentation)
         outputs = run.forward(pose.parallel, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)

@@ -46,6 +46,3 @@ KINDS: dict[str, Kind] = {
 
 Bins are the paper's (Peng et al., CVPR 2018, and the release that came with it).
 """
-
-OCCLUSION = "occlusion"
-"""The name of what another agent chooses, which is no warp: cells to mask; a bin is a cell."""

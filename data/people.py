@@ -71,6 +71,13 @@ def scorable(people: People) -> np.ndarray:
     return (people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1)
 
 
+def fixed_rows(people: People, count: int = 4) -> np.ndarray:
+    """Rows of a few people who have PCK, evenly spread over the table."""
+    known = np.flatnonzero(scorable(people))
+    places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
+    return known[places]
+
+
 def joint_distance(points: np.ndarray, first: int, second: int) -> np.ndarray:
     """Distance [N] px between two joints of points [N, 16, 2], 0 where either is not annotated."""
     distance = np.linalg.norm(points[:, first] - points[:, second], axis=-1)

@@ -1,6 +1,7 @@
 """Losses of the pose network and of the agent, and the distributions the agent learns from."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor
 
 REWARD = 0.2  # share by which a drawn bin grows where the agent's choice was the harder one
 PENALTY = 0.5  # share that a drawn bin loses elsewhere
+ROUNDING = 1e-6  # relative, of shares that are at their limit
 
 
 def pose_loss(outputs: Sequence[Tensor], heatmap: Tensor) -> Tensor:
@@ -58,12 +60,22 @@ def hardness_distribution(pckh: Tensor) -> Tensor:
     return lost / lost.sum(dim=1, keepdim=True)
 
 
-def rewarded_distribution(
-    predicted: Tensor, drawn: Tensor, pckh_random: Tensor, pckh_agent: Tensor
-) -> Tensor:
-    """The agent's target: its own prediction after the reward or penalty of what it drew.
+class Reward(NamedTuple):
+    """What an agent's N distributions become: its targets, and why.
 
-    Where PCKh is strictly higher under the random augmentation, the agent's was the harder one and
+    target: [N, K], rows are distributions. rewarded: bool [N], whether the draw was the harder one; else it
+    was penalised. limited: bool [N], whether a bin of the target is at the limit, 2/K, or above it.
+    """
+
+    target: Tensor
+    rewarded: Tensor
+    limited: Tensor
+
+
+def reward(predicted: Tensor, drawn: Tensor, pck_reference: Tensor, pck_agent: Tensor) -> Reward:
+    """Reward or penalise what an agent drew.
+
+    Where PCK is strictly higher under the reference augmentation, the agent's was the harder one and
     the drawn bin grows by `REWARD` of itself; otherwise it loses `PENALTY` of itself. The others
     pay or receive the change in equal parts. Bins are then clamped to 0..2/K once, and what that
     leaves over or short is shared by the bins that it did not cut (or not raise to 0).
@@ -72,11 +84,8 @@ def rewarded_distribution(
         predicted: [N, K] float, rows are distributions, K >= 2; it is detached.
         drawn: [N] int64, the bin drawn for each person; or [N, M], M < K of them, each of which
             grows or loses by its own share.
-        pckh_random: [N] float, PCKh under the random augmentation.
-        pckh_agent: [N] float, PCKh under the agent's augmentation.
-
-    Returns:
-        [N, K] of predicted's dtype, rows are distributions.
+        pck_reference: [N] float, PCK under the augmentation that the agent's is compared with.
+        pck_agent: [N] float, PCK under the agent's augmentation.
 
     Raises:
         RuntimeError: a drawn bin is not in 0..K-1.
@@ -86,11 +95,20 @@ def rewarded_distribution(
     bins = predicted.detach().double()
     tried = torch.zeros_like(bins, dtype=torch.bool)
     tried.scatter_(1, drawn.reshape(len(drawn), -1), True)
-    harder = (pckh_random > pckh_agent)[:, None]
-    change = torch.where(harder, REWARD * bins, -PENALTY * bins) * tried
+    rewarded = pck_reference > pck_agent
+    change = torch.where(rewarded[:, None], REWARD * bins, -PENALTY * bins) * tried
     bins = bins + change - _share(change.sum(dim=1, keepdim=True), ~tried)
     # rounding to the stored precision decides which bins lie above the limit
-    return _clamp(bins.to(predicted.dtype).double()).to(predicted.dtype)
+    target = _clamp(bins.to(predicted.dtype).double()).to(predicted.dtype)
+    limited = target.amax(dim=1) >= (1 - ROUNDING) * 2 / target.shape[1]
+    return Reward(target, rewarded, limited)
+
+
+def rewarded_distribution(
+    predicted: Tensor, drawn: Tensor, pckh_random: Tensor, pckh_agent: Tensor
+) -> Tensor:
+    """The targets [N, K] of `reward`, which see, alone."""
+    return reward(predicted, drawn, pckh_random, pckh_agent).target
 
 
 def _clamp(bins: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models import NETWORKS
+from utils.agents import AGENTS, chosen_agent
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,15 @@ def _takes_part(opt: Namespace, prefix: str) -> bool:
 
 
 def _learning(opt: Namespace) -> bool:
-    agents = {"load_prefix_sr": opt.agent_draws, "load_prefix_occ": opt.occ_draws}
-    return any(draws == "learned" and _takes_part(opt, prefix) for prefix, draws in agents.items())
+    return any(
+        getattr(opt, agent.draws) == "learned" and _takes_part(opt, agent.load) for agent in AGENTS.values()
+    )
 
 
 _TRAINING = Condition("is_train", "with --is_train true", lambda opt: opt.is_train)
 _EVALUATION = Condition("is_train", "without --is_train true", lambda opt: not opt.is_train)
 _PHOTOGRAPH = Condition("image", "with --image", lambda opt: opt.image is not None)
 _DATA_SET = Condition("image", "without --image", lambda opt: opt.image is None)
-_SCALE_ROTATION = Condition("occlusion", "without --occlusion true", lambda opt: not opt.occlusion)
-_OCCLUSION = Condition("occlusion", "with --occlusion true", lambda opt: opt.occlusion)
 _MASKABLE = Condition(
     "network",
     f"with --network {'|'.join(name for name, network in NETWORKS.items() if network.maskable)}",
@@ -52,15 +52,7 @@ _JOINT_FOLDER = Condition(
     "with --is_train true or --load_checkpoint true",
     lambda opt: opt.is_train or opt.load_checkpoint,
 )
-_FROM_SR = Condition("agent_draws", "with --load_prefix_sr", lambda opt: _named(opt, "load_prefix_sr"))
-_FROM_OCC = Condition("occ_draws", "with --load_prefix_occ", lambda opt: _named(opt, "load_prefix_occ"))
-_SR_AGENT = Condition(
-    "load_prefix_sr", "with a scale-rotation agent", lambda opt: _takes_part(opt, "load_prefix_sr")
-)
-_OCC_AGENT = Condition(
-    "load_prefix_occ", "with an occlusion agent", lambda opt: _takes_part(opt, "load_prefix_occ")
-)
-_LEARNED = Condition("load_prefix_sr", "with learned draws of an agent", _learning)
+_LEARNED = Condition("load_checkpoint", "with learned draws of an agent", _learning)
 _TORCHRUN = Condition("sync_bn", "under torchrun", lambda opt: "TORCHELASTIC_RUN_ID" in os.environ)
 
 
@@ -76,8 +68,32 @@ def _sizes() -> dict[str, tuple[Condition, ...]]:
     return conditions
 
 
+def _of_agents() -> dict[str, tuple[Condition, ...]]:
+    """Flags of agents, each of which applies where its agent is trained or takes part."""
+    conditions = {}
+    switches = [agent.switch for agent in AGENTS.values() if agent.switch is not None]
+    for agent in AGENTS.values():
+        words = f"with --{agent.switch} true"
+        if agent.switch is None:
+            words = f"without {' or '.join(f'--{switch} true' for switch in switches)}"
+        chosen = Condition(switches[0], words, lambda opt, agent=agent: chosen_agent(opt) is agent)
+        named = Condition(agent.draws, f"with --{agent.load}", lambda opt, load=agent.load: _named(opt, load))
+        article = "an" if agent.title[0] in "aeiou" else "a"
+        takes_part = Condition(
+            agent.load, f"with {article} {agent.title}", lambda opt, load=agent.load: _takes_part(opt, load)
+        )
+        maskable = (_MASKABLE,) if agent.masks else ()
+        conditions[agent.folder] = (chosen, named)
+        conditions[agent.load] = (chosen, _TRAINING, _START, *maskable)
+        conditions[agent.draws] = (_TRAINING, takes_part)
+        if agent.switch is not None:
+            conditions[agent.switch] = maskable
+    return conditions
+
+
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
     **_sizes(),
+    **_of_agents(),
     "lr": (_TRAINING,),
     "nEpochs": (_TRAINING,),
     "keep": (_TRAINING,),
@@ -88,15 +104,8 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "center": (_PHOTOGRAPH,),
     "scale": (_PHOTOGRAPH,),
     "overwrite": (_DATA_SET,),
-    "occlusion": (_MASKABLE,),
-    "sr_dir": (_SCALE_ROTATION, _FROM_SR),
-    "occ_dir": (_OCCLUSION, _FROM_OCC),
-    "load_prefix_sr": (_SCALE_ROTATION, _TRAINING, _START),
-    "load_prefix_occ": (_OCCLUSION, _TRAINING, _START, _MASKABLE),
     "joint_dir": (_JOINT_FOLDER,),
     "agent_lr": (_TRAINING,),
-    "agent_draws": (_TRAINING, _SR_AGENT),
-    "occ_draws": (_TRAINING, _OCC_AGENT),
     "agent_iters": (_TRAINING, _LEARNED),
 }
 """All must be met. Flags that every script takes are in none: a user shares them among command lines."""

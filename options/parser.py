@@ -16,6 +16,7 @@ from options.values import (
     weight_decay,
     whole_number,
 )
+from utils.agents import AGENTS, AgentType
 
 RECIPE = (
     "seed",
@@ -25,19 +26,16 @@ RECIPE = (
     "lr",
     "weight_decay",
     "mirror",
-    "agent_draws",
-    "occ_draws",
     "agent_lr",
     "agent_iters",
+    *(agent.draws for agent in AGENTS.values()),
 )
 """Flags that decide how a network is trained, beside its people and its size; kept with each epoch."""
 
 STAGE_3 = (
     "train_or_evaluate",
     "pose",
-    "resume_agent",
-    "agent_folder",
-    "occlusion_agent",
+    "agents",
     "joint",
     "rate",
     "epochs",
@@ -99,7 +97,8 @@ class StageParser(OneLineParser):
         """The options; a wrong one ends the process with code 2.
 
         Beside the flags there are `defaults` (name -> default), `given` (names of the flags on the command
-        line), `out_res`, and the folders of the experiment and of its agents and its joint training.
+        line), `recipe` (the values of `RECIPE`), `out_res`, and the folders of the experiment and of its agents
+        and its joint training.
         """
         opt = self._parse(arguments)
         self._check_applies(opt)
@@ -126,6 +125,7 @@ class StageParser(OneLineParser):
         for name in self.defaults.keys() - opt.given:
             setattr(opt, name, self.defaults[name])
         opt.defaults = self.defaults
+        opt.recipe = {name: getattr(opt, name) for name in RECIPE if name in opt}
         return opt
 
     def _check_applies(self, opt: argparse.Namespace) -> None:
@@ -143,7 +143,8 @@ class StageParser(OneLineParser):
             self.error(f"--in_res {opt.in_res}: expected a multiple of {stride}")
         if opt.bs == 1 and side == 1 and getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has none
             self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
-        for name in ("occlusion", "load_prefix_occ", "eval_occlusion"):
+        masking = [flag for agent in AGENTS.values() if agent.masks for flag in (agent.switch, agent.load)]
+        for name in (*masking, "eval_occlusion"):
             if getattr(opt, name, None) and side**2 <= MASKED_CELLS:
                 self.error(
                     f"--{name}: at --in_res {opt.in_res} there are {side} x {side} cells to mask: "
@@ -158,12 +159,12 @@ class StageParser(OneLineParser):
         opt.exp_folder = opt.exp_dir / name
         self._find_checkpoint(opt, "load_prefix_pose", opt.exp_folder)
         pose = getattr(opt, "load_prefix_pose", None) or ""
-        if "sr_dir" in opt:
-            opt.agent_folder = opt.exp_folder / f"{opt.sr_dir}-{pose}"
-            self._find_checkpoint(opt, "load_prefix_sr", opt.agent_folder)
-        if "occ_dir" in opt:
-            opt.occlusion_folder = opt.exp_folder / f"{opt.occ_dir}-{pose}"
-            self._find_checkpoint(opt, "load_prefix_occ", opt.occlusion_folder)
+        opt.agent_folders = {}
+        for agent in AGENTS.values():
+            if agent.folder in opt:
+                folder = opt.exp_folder / f"{getattr(opt, agent.folder)}-{pose}"
+                opt.agent_folders[agent.name] = folder
+                self._find_checkpoint(opt, agent.load, folder)
         if "joint_dir" in opt:
             opt.joint_folder = opt.exp_folder / f"{opt.joint_dir}-{pose}"
 
@@ -258,32 +259,31 @@ class StageParser(OneLineParser):
         add = self.add_argument_group("stage 1's result").add_argument
         add("--load_prefix_pose", required=True, help="the pose network, such as lr-0.00025-10.pth.tar")
 
-    def _agent_folder(self) -> None:
-        add = self.add_argument_group("the agent's folder").add_argument
-        add(
-            "--sr_dir",
-            type=folder_name,
-            default="sr-dir",
-            help="start of the folder's name; the pose network's prefix follows",
-        )
+    def _collecting(self) -> None:
+        for agent in AGENTS.values():
+            if agent.collects:
+                self._agent_folder(agent)
 
-    def _occlusion_agent(self) -> None:
-        add = self.add_argument_group("the occlusion agent").add_argument
-        add(
-            "--occ_dir",
-            type=folder_name,
-            default="occ-dir",
-            help="start of its folder's name; the pose network's prefix follows",
-        )
-        start = "the occlusion agent to start from, such as lr-0.00025-1.pth.tar; best as above"
-        add("--load_prefix_occ", help=start)
+    def _agents(self) -> None:
+        for agent in AGENTS.values():
+            add = self._agent_folder(agent).add_argument
+            start = (
+                f"the {agent.title} to start from, such as lr-0.00025-1.pth.tar; joint training takes best,"
+            )
+            add(f"--{agent.load}", help=f"{start} too, that of least validation loss")
+
+    def _agent_folder(self, agent: AgentType) -> argparse._ArgumentGroup:
+        group = self.add_argument_group(f"the {agent.title}")
+        start = "start of its folder's name; the pose network's prefix follows"
+        default = agent.folder.replace("_", "-")
+        group.add_argument(f"--{agent.folder}", type=folder_name, default=default, help=start)
+        return group
 
     def _pretraining(self) -> None:
         add = self.add_argument_group("which agent").add_argument
-        which = (
-            "true: the occlusion agent, which learns where the joints are; false: the scale-rotation agent"
-        )
-        add("--occlusion", type=boolean, default=False, help=which)
+        for agent in AGENTS.values():
+            if agent.switch is not None:
+                add(f"--{agent.switch}", type=boolean, default=False, help=f"train the {agent.title}")
 
     def _overwrite(self) -> None:
         add = self.add_argument_group("earlier results").add_argument
@@ -359,13 +359,13 @@ class StageParser(OneLineParser):
             help="resume joint training from its newest epoch, or evaluate that epoch",
         )
         draws = (
-            "how the bins of the agent's batches are drawn: by the agent as it trains, by the agent as "
-            "pretraining left it, or all with equal probability; comparing them shows what is due to the "
-            "agent's choice and what to the range of its bins"
+            "by the agent as it trains, by the agent as pretraining left it, or all choices with equal "
+            "probability; comparing them shows what is due to the agent's choice and what to its range"
         )
-        add("--agent_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=draws)
-        masks = "how the cells are drawn that are masked in the occlusion agent's batches; likewise"
-        add("--occ_draws", choices=("learned", "pretrained", "uniform"), default="learned", help=masks)
+        for agent in AGENTS.values():
+            how = f"how the {agent.title}'s batches are drawn: {draws}"
+            choices = ("learned", "pretrained", "uniform")
+            add(f"--{agent.draws}", choices=choices, default="learned", help=how)
         self._agent_training()
 
     def _agent_training(self) -> None:
@@ -376,11 +376,6 @@ class StageParser(OneLineParser):
             type=whole_number(1),
             help="batches on which each agent trains in an epoch; default: all",
         )
-
-    def _resume_agent(self) -> None:
-        add = self.add_argument_group("checkpoint").add_argument
-        start = "the agent to start from, such as lr-0.00025-1.pth.tar; joint training takes best, too"
-        add("--load_prefix_sr", help=f"{start}, that of least validation loss")
 
     def _agent_recipe(self) -> None:
         add = self.add_argument_group("the agent's training (the defaults are the paper's)").add_argument

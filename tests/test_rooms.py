@@ -24,7 +24,8 @@ ROOMS = (
 )
 """Of utils/, from the top: each imports only its own floor and lower ones."""
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
-REMAINING = {"utils/agents/collect.py imports utils.display.plots.plot_distributions"}
+LIGHT = ("utils", "agents")
+"""Its `__init__` alone is a table that the command line reads flags from."""
 FILES = [path for top in TOPS for path in sorted((REPOSITORY / top).rglob("*.py"))]
 
 
@@ -45,11 +46,15 @@ def test_imports_lead_down():
         top, room = (Path(part).stem for part in path.relative_to(REPOSITORY).parts[:2])
         for name in imports(path):
             up = name[0] in TOPS and name[0] not in TOPS[top]
+            if top == "options" and name[:2] == LIGHT and len(name) == 3:
+                continue
+            if top == "utils" and name[0] == "options":
+                up = FLOORS.get(room) != 0
             if top == name[0] == "utils" and room in FLOORS:
                 up = FLOORS[room] > FLOORS[name[1]]
             if up:
                 wrong.add(f"{path.relative_to(REPOSITORY).as_posix()} imports {'.'.join(name)}")
-    assert wrong <= REMAINING
+    assert not wrong
 
 
 def test_every_room_has_its_floor():

@@ -14,11 +14,11 @@ import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from data.kinds import KINDS
 from options.parser import DISPLAY, PLACE, RECIPE, StageParser
 from options.values import learning_rate, whole_number
+from utils.agents import chosen_agent
 from utils.compare.arms import read_arms
 from utils.compare.experiment_record import ExperimentRecord
 from utils.compare.run_logs import read_tables
@@ -38,25 +38,6 @@ ARMS = ("random", "uniform", "pretrained", "learned")
 ARM_FLAGS = "arms: later calls may add some"
 ANEW = ("--overwrite", "true")  # a run that was killed amid saving its first epoch has left parts of it
 TRAIN = ("--is_train", "true", "--keep", 1)
-
-
-class Agent(NamedTuple):
-    """An agent's part of the command lines.
-
-    collected: the kinds whose rows it learns from. folder: start of its folder's name. load, draws: flags of
-    stage 3. pretrain: more flags of its pretraining. evaluation: what `--eval_...` adds to an arm's scores.
-    """
-
-    collected: tuple[str, ...]
-    folder: str
-    load: str
-    draws: str
-    pretrain: tuple[str, ...]
-    evaluation: str
-
-
-SCALE_ROTATION = Agent(tuple(KINDS), "sr-dir", "--load_prefix_sr", "--agent_draws", (), "grid")
-OCCLUSION = Agent((), "occ-dir", "--load_prefix_occ", "--occ_draws", ("--occlusion", "true"), "occlusion")
 
 
 def parse() -> argparse.Namespace:
@@ -107,14 +88,15 @@ class Experiment:
     def __init__(self, opt: argparse.Namespace) -> None:
         self.opt, self.folder = opt, opt.exp_folder
         self.base = checkpoint_name(opt.lr, opt.base_epochs - 1)
-        self.agent = OCCLUSION if opt.occlusion else SCALE_ROTATION
+        self.agent = chosen_agent(opt)
+        self.collected = tuple(KINDS) if self.agent.collects else ()
         self.pretrained = checkpoint_name(opt.pretrain_lr, opt.agent_epochs - 1)
         self.last = opt.base_epochs + opt.arm_epochs - 1
         self.arms, self.seeds = dict.fromkeys(opt.arms), dict.fromkeys(opt.seeds)
-        self.agent_folder = self.folder / f"{self.agent.folder}-{self.base}"
+        self.agent_folder = self.folder / f"{self.agent.folder.replace('_', '-')}-{self.base}"
         self.out = self.folder / "comparison"
         self.record = ExperimentRecord(self.folder, opt.settings, opt.defaults)
-        self.number_of_steps = 2 + len(self.agent.collected) + 2 * len(self.arms) * len(self.seeds)
+        self.number_of_steps = 2 + len(self.collected) + 2 * len(self.arms) * len(self.seeds)
 
     def shared_stages(self) -> dict[Path, tuple[int, dict[str, str]]]:
         """The folders of the base and of the agent, the number of their epochs and the options of these."""
@@ -132,9 +114,9 @@ class Experiment:
             UserError: an arm has gone further than it should.
         """
         yield "stage 1: the base", self.base_step()
-        for kind in self.agent.collected:
+        for kind in self.collected:
             yield f"stage 2: how hard is each {kind}?", self.collection_step(kind)
-        what = "that" if self.agent.collected else "where the joints are"
+        what = "that" if self.collected else "where the joints are"
         yield f"stage 2: the agent learns to predict {what}", self.pretraining_step()
         for seed in self.seeds:
             for arm in self.arms:
@@ -157,10 +139,11 @@ class Experiment:
     def pretraining_step(self) -> str | None:
         if (self.agent_folder / f"{self.pretrained}{SUFFIX}").exists():
             return None
+        switch = (f"--{self.agent.switch}", "true") if self.agent.switch else ()
         flags = (
-            *("--load_prefix_pose", self.base, *self.agent.pretrain),
+            *("--load_prefix_pose", self.base, *switch),
             *("--lr", learning_rate_text(self.opt.pretrain_lr), "--nEpochs", self.opt.agent_epochs),
-            *resumed_or_anew(self.agent.load, self.agent_folder),
+            *resumed_or_anew(f"--{self.agent.load}", self.agent_folder),
         )
         return self.stage("pretrain-s-r-agent.py", self.opt.exp_id, *self.given("seed"), *flags)
 
@@ -180,12 +163,12 @@ class Experiment:
         if self.finished(folder, "pose-"):
             return None
         flags = (
-            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", self.agent.draws, arm),
+            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", f"--{self.agent.draws}", arm),
             *(*self.arm_flags(seed), *self.given("agent_lr", *(["agent_iters"] if arm == "learned" else []))),
             *(
                 ("--load_checkpoint", "true")
                 if saved_epochs(folder, "pose-")
-                else (self.agent.load, self.pretrained, *ANEW)
+                else (f"--{self.agent.load}", self.pretrained, *ANEW)
             ),
         )
         return self.stage("joint-train-pose-s-r-agent.py", self.opt.exp_id, *flags)

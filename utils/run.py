@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from data import DataError
 from data.augmentation import MARGINS, Augmentation
 from data.crops import PersonBatch, Sample, augment
 from data.datasets import Dataset, find_annotations, load_dataset
 from data.loading.loader import PatchLoader
+from data.loading.patches import Patches
 from data.people import People, scorable
 from models import NETWORKS, PoseNetwork
 from utils.patch_store import Caches
@@ -131,6 +133,25 @@ class Run:
         if generator is not None and not len(loader):
             raise UserError(f"--dataset {self.opt.dataset} has one person to train on: expected at least two")
         return loader
+
+    def batch(self, people: People, rows: np.ndarray, augmentation: str) -> PersonBatch:
+        """People of these rows with patches for an augmentation of `MARGINS`, on the device.
+
+        Not by a `DataLoader`, which would draw from PyTorch's global random numbers.
+
+        Raises:
+            DataError: a photograph does not decode.
+        """
+        patches = Patches(people, self.dataset.root, self.opt.in_res, MARGINS[augmentation])
+        batch = patches[[int(row) for row in rows]]
+        if isinstance(batch, DataError):
+            raise batch
+        return batch.to(self.device)
+
+    @property
+    def cells(self) -> int:
+        """Cells of the crop that can be masked, along a side: the size of the pose network's neck."""
+        return self.opt.in_res // NETWORKS[self.opt.network].stride
 
     def _scored_rows(self, people: People) -> np.ndarray:
         rows = np.flatnonzero(scorable(people))

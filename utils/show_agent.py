@@ -11,18 +11,21 @@ import logging
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.augmentation import MARGINS, Augmentation
 from data.crops import augment
 from data.kinds import KINDS, Kind
 from data.loading.patches import Patches
+from data.people import fixed_rows
 from options.parser import STAGE_3, StageParser
+from utils.agents import AGENTS
+from utils.agents.base import Agent
 from utils.agents.collect import bin_pck
-from utils.agents.joint import POSE, SCALE_ROTATION
-from utils.agents.scale_rotation import agent_logits, build_agent, draw
+from utils.agents.joint import POSE
+from utils.agents.scale_rotation import draw
 from utils.display.drawing import clear_peaks, draw_skeleton
-from utils.display.gallery import fixed_rows, load, look
+from utils.display.gallery import look
 from utils.records.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
 from utils.run import Run
 from utils.system import ranks
@@ -42,35 +45,36 @@ def main() -> None:
     path = newest_checkpoint(opt.joint_folder, POSE, f"--joint_dir {opt.joint_dir}")
     run = Run(opt, opt.joint_folder)
     checkpoint = load_checkpoint(path)
-    if SCALE_ROTATION not in checkpoint:
+    which = AGENTS["agent"]
+    if which.name not in checkpoint:
         raise UserError(f"{path} was trained without a scale-rotation agent: there are no draws to show")
-    agent_path = find_checkpoint(run.folder, checkpoint[SCALE_ROTATION], f"the agent of {path.name},")
+    agent_path = find_checkpoint(run.folder, checkpoint[which.name], f"the agent of {path.name},")
     network = run.pose_network()
-    agent = build_agent(run, network)
+    agent = which.build(run, network, opt.agent_lr)
     load_weights(network, checkpoint, path, run.network_size)
-    load_weights(agent, load_checkpoint(agent_path), agent_path, run.network_size)
+    load_weights(agent.learner.network, load_checkpoint(agent_path), agent_path, run.network_size)
     network.eval()
-    agent.eval()
-    text = hardness_text(run.dataset.metric_name, hardness(run, network, agent))
+    agent.learner.network.eval()
+    text = hardness_text(run.dataset.metric_name, hardness(agent))
     log.info("%s", text)
     write_file(run.folder / "agent.txt", text + "\n")
-    write_file(run.folder / "agent.jpg", draw_picture(run, network, agent))
+    write_file(run.folder / "agent.jpg", draw_picture(agent))
     log.info("written: %s", run.folder / "agent.txt, .jpg")
 
 
 @torch.no_grad()
-def hardness(run: Run, network: nn.Module, agent: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+def hardness(agent: Agent) -> dict[str, tuple[Tensor, Tensor]]:
     """By kind: how hard each bin is for each validation person, and how probable the agent makes it.
 
     Returns:
         PCK under the mean of each bin, and the agent's distributions: f32 [N, bins] each. The networks are
         in eval mode.
     """
-    found = {kind: ([], []) for kind in KINDS}
+    run, found = agent.run, {kind: ([], []) for kind in KINDS}
     for people in progress(run.loader(run.dataset.valid, "drawn", scored=True), "agent", run.opt.bs):
-        image = run.augment(people, Augmentation.identity(len(people))).image
-        for kind, logits in agent_logits(run, network, agent, image).items():
-            found[kind][0].append(bin_pck(run, network, people, KINDS[kind]).cpu())
+        sample = run.augment(people, Augmentation.identity(len(people)))
+        for kind, logits in agent.predict(sample).items():
+            found[kind][0].append(bin_pck(run, agent.pose, people, KINDS[kind]).cpu())
             found[kind][1].append(logits.softmax(dim=1).cpu())
     return {kind: (torch.cat(pck), torch.cat(shares)) for kind, (pck, shares) in found.items()}
 
@@ -93,20 +97,22 @@ def hardness_text(metric_name: str, found: dict[str, tuple[Tensor, Tensor]]) -> 
     return "\n".join(lines)
 
 
-def draw_picture(run: Run, network: nn.Module, agent: nn.Module) -> bytes:
+def draw_picture(agent: Agent) -> bytes:
     """A JPEG of a few validation people: as they are, drawn at random, drawn by the agent; its distributions.
 
     The skeletons are predicted. The draws follow from --seed.
     """
+    run = agent.run
     people, side = run.dataset.valid, run.opt.display_winsize
     rows = fixed_rows(people)
-    batch, identity = load(run, people, rows, "drawn"), Augmentation.identity(len(rows))
-    with torch.no_grad():
-        logits = agent_logits(run, network, agent, run.augment(batch, identity).image)
-    drawn, bins = draw(logits, batch, run.streams.agent)
-    random = Augmentation.random(len(rows), run.streams.random).only(*(kind.field for kind in KINDS.values()))
+    batch, identity = run.batch(people, rows, "drawn"), Augmentation.identity(len(rows))
+    logits = agent.predict(run.augment(batch, identity))
+    drawn, bins = draw(logits, batch, agent.streams[0])
+    random = Augmentation.random(len(rows), run.streams["random"]).only(
+        *(kind.field for kind in KINDS.values())
+    )
     augmentation = Augmentation.cat([identity, random, drawn])
-    crops = look(run, network, run.augment(batch, augmentation))
+    crops = look(run, agent.pose, run.augment(batch, augmentation))
     patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])  # sharper than what the network sees
     sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res).image
     sharp = (255 * sharp).round().byte().permute(0, 2, 3, 1).numpy()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import RMSprop
 
 from data.loading.loader import PatchLoader
-from options.parser import RECIPE
 from utils.records.epochs import KeptEpochs, later_best, refuse_to_overwrite
 from utils.records.history import History
 from utils.run import Run
@@ -148,7 +147,7 @@ class Learner:
             "seed": run.opt.seed,
             "network": run.network_size,
             "people": run.people,
-            "recipe": {flag: value for flag, value in vars(run.opt).items() if flag in RECIPE},
+            "recipe": run.opt.recipe,
         }
 
 
@@ -201,7 +200,7 @@ def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
 
 
 def say_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
-    """Log a warning if a checkpoint was trained with other values of the flags of `RECIPE`."""
+    """Log a warning if a checkpoint was trained with other values of the flags of `opt.recipe`."""
     recorded = {"seed": checkpoint.get("seed", run.opt.seed)} | checkpoint.get("recipe", {})
     differing = [flag for flag in recorded if getattr(run.opt, flag, recorded[flag]) != recorded[flag]]
     if differing:

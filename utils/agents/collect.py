@@ -1,6 +1,5 @@
 """Stage 2's collector: how hard each bin of scale or rotation is for every person."""
 
-import argparse
 import logging
 
 import torch
@@ -8,11 +7,10 @@ from torch import Tensor, nn
 
 from data.augmentation import Augmentation
 from data.crops import PersonBatch
-from data.kinds import KINDS, Kind
+from data.kinds import Kind
 from data.people import People, scorable
 from models.losses import hardness_distribution
-from utils.agents.hits import hardest_bins
-from utils.display.plots import plot_distributions
+from utils.agents.pretraining import hardest_bins
 from utils.evaluation.evaluate import crop_pck
 from utils.records.distributions import distribution_path, read_distributions, write_distributions
 from utils.run import Run
@@ -22,24 +20,23 @@ from utils.system.process import progress
 log = logging.getLogger(__name__)
 
 
-def collect(opt: argparse.Namespace, name: str) -> None:
-    """Write the distributions of the kind of that name ("scale" or "rotation") of all train and valid people.
+def collect(run: Run, kind: Kind) -> dict[str, Tensor]:
+    """Write the distributions of a kind of all people, and return those of people who have PCK, by split.
 
-    The pose network of --load_prefix_pose is fixed. A file that is there already is checked and kept, unless
-    --overwrite true. At the end a summary is logged and plotted.
+    The pose network of --load_prefix_pose is fixed. A file that exists already is checked and kept, unless
+    --overwrite true. At the end a summary is logged.
 
     Raises:
         UserError, DataError: what the run needs is missing, or a file does not fit the run.
     """
-    run, kind = Run(opt, opt.agent_folder), KINDS[name]
     network = run.pose_network()
     run.load_pose(network)
     network.eval()
     collected = {}
     for split, people in (("train", run.dataset.train), ("val", run.dataset.valid)):
-        path = distribution_path(run.folder, split, name)
-        source = run.distribution_source(split, name, people)
-        if path.exists() and not opt.overwrite:
+        path = distribution_path(run.folder, split, kind.name)
+        source = run.distribution_source(split, kind.name, people)
+        if path.exists() and not run.opt.overwrite:
             rows = read_distributions(path, source)
             log.info("%s exists already and fits this run: kept (--overwrite true collects again)", path)
         else:
@@ -47,11 +44,8 @@ def collect(opt: argparse.Namespace, name: str) -> None:
             write_distributions(path, rows, source)
             log.info("%s: %d people", path, len(people))
         collected[split] = rows[torch.from_numpy(scorable(people))]
-    for split, rows in collected.items():
-        log.info("%s", summary(rows, split, kind))
-    plot = run.folder / f"{name}-distributions.png"
-    plot_distributions(plot, collected, kind)
-    log.info("plot: %s", plot)
+        log.info("%s", summary(collected[split], split, kind))
+    return collected
 
 
 def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Tensor:

@@ -1,15 +1,19 @@
 """The networks of joint training: which agents take part, and the files of them all in its folder."""
 
-import argparse
 import logging
 from pathlib import Path
 
-from data.kinds import OCCLUSION
 from models import PoseNetwork
-from utils.agents.occlusion import build_occlusion_agent
-from utils.agents.scale_rotation import build_agent, load_agent
+from utils.agents import AGENTS
+from utils.agents.base import Agent
 from utils.evaluation.evaluate import Evaluation
-from utils.records.checkpoint import best_checkpoint, find_checkpoint, load_checkpoint
+from utils.records.checkpoint import (
+    best_checkpoint,
+    common_hash,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+)
 from utils.records.epochs import checkpoint_name, save_epoch
 from utils.records.predictions import encode_predictions
 from utils.run import Run
@@ -18,47 +22,65 @@ from utils.training import Learner
 
 log = logging.getLogger(__name__)
 
-SCALE_ROTATION = "agent"
 POSE = "pose-"  # prefix of the pose network's files
-PREFIXES = {SCALE_ROTATION: "agent-", OCCLUSION: "occ-"}  # of the agents' files
 
 
-def load_agents(
-    run: Run, network: PoseNetwork, checkpoint: dict | None, resumed: Path | None
-) -> dict[str, Learner]:
-    """The agents that take part, by name: of --load_prefix_sr and --load_prefix_occ, or of the resumed epoch.
+def load_agents(run: Run, network: PoseNetwork, checkpoint: dict | None, resumed: Path | None) -> list[Agent]:
+    """The agents that take part: those whose checkpoints the flags name, or of the resumed epoch.
 
     checkpoint, resumed: the pose network's of that epoch, and its path; None at the start.
 
     Raises:
         UserError: the resumed epoch has none; or one is missing, does not fit, or took no part in it.
     """
-    opt, agents = run.opt, {}
-    if checkpoint is not None and not PREFIXES.keys() & checkpoint.keys():
+    opt, agents = run.opt, []
+    if checkpoint is not None and not AGENTS.keys() & checkpoint.keys():
         raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
-    for name, build, folder, prefix, flag in (
-        (SCALE_ROTATION, build_agent, opt.agent_folder, opt.load_prefix_sr, "--load_prefix_sr"),
-        (OCCLUSION, build_occlusion_agent, opt.occlusion_folder, opt.load_prefix_occ, "--load_prefix_occ"),
-    ):
+    for name, which in AGENTS.items():
+        folder, prefix, flag = opt.agent_folders[name], getattr(opt, which.load), f"--{which.load}"
         if checkpoint is not None:
             folder, prefix, flag = run.folder, checkpoint.get(name), "--load_checkpoint true"
         if prefix is not None:
             path = find_pretrained(folder, prefix, flag)
-            agents[name] = Learner(build(run, network), opt.agent_lr, opt.sync_bn)
-            agents[name].restore(load_agent(run, agents[name].network, path), path)
+            agent = which.build(run, network, opt.agent_lr)
+            agent.learner.restore(load_agent(agent, path), path)
+            agents.append(agent)
     if checkpoint is not None:
-        _refuse_idle_flags(opt, agents, resumed)
+        _refuse_idle_flags(run, agents, resumed)
     return agents
 
 
-def _refuse_idle_flags(opt: argparse.Namespace, agents: dict[str, Learner], resumed: Path) -> None:
+def load_agent(agent: Agent, path: Path) -> dict:
+    """Load an agent's checkpoint and return it.
+
+    Raises:
+        UserError: it is damaged, of another size, of another agent, or was trained on another pose
+            network's features.
+    """
+    checkpoint, run, network = load_checkpoint(path), agent.run, agent.learner.network
+    for other in AGENTS.values():
+        if other.parameter in checkpoint["state_dict"].keys() - network.state_dict().keys():
+            raise UserError(f"{path} is of another agent, the {other.title}: expected the {agent.type.title}")
+    load_weights(network, checkpoint, path, run.network_size)
+    loaded = run.pose_identity
+    trained_on = checkpoint.get("pose", loaded)
+    name = common_hash(trained_on, loaded)
+    if trained_on[name] != loaded[name]:
+        raise UserError(
+            f"{path} was trained on features of {trained_on['checkpoint']} ({name} {trained_on[name]}), "
+            f"this run loads {loaded['checkpoint']} ({name} {loaded[name]}): pretrain an agent on that"
+        )
+    log.info("agent: %s", path)
+    return checkpoint
+
+
+def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
     """Only the resumed epoch tells which agents there are, and so which of their flags do anything."""
-    draws = {SCALE_ROTATION: "agent_draws", OCCLUSION: "occ_draws"}
-    idle = [flag for name, flag in draws.items() if name not in agents]
-    if not any(getattr(opt, draws[name]) == "learned" for name in agents):
+    idle = [which.draws for which in AGENTS.values() if all(agent.type is not which for agent in agents)]
+    if all(agent.draws != "learned" for agent in agents):
         idle.append("agent_iters")
     for flag in idle:
-        if flag in opt.given:
+        if flag in run.opt.given:
             raise UserError(f"--{flag}: {resumed} has no agent that it applies to: leave it out")
 
 
@@ -75,18 +97,16 @@ def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:
     return path
 
 
-def save_networks(
-    run: Run, pose: Learner, agents: dict[str, Learner], valid: Evaluation, best: bool
-) -> list[Path]:
+def save_networks(run: Run, pose: Learner, agents: list[Agent], valid: Evaluation, best: bool) -> list[Path]:
     """All networks' checkpoints; the agents' come first, so that the pose network's never lacks them."""
     names = {
-        name: PREFIXES[name] + checkpoint_name(run.opt.agent_lr, agent.epoch)
-        for name, agent in agents.items()
+        agent.type.name: agent.type.prefix + checkpoint_name(run.opt.agent_lr, agent.learner.epoch)
+        for agent in agents
     }
     written = []
-    for name, agent in agents.items():
-        checkpoint = agent.checkpoint(run) | {"pose": run.pose_identity}
-        written += save_epoch(run.folder, names[name], checkpoint, best=False)
+    for agent in agents:
+        checkpoint = agent.learner.checkpoint(run) | {"pose": run.pose_identity}
+        written += save_epoch(run.folder, names[agent.type.name], checkpoint, best=False)
     predictions = encode_predictions(valid.preds, run.dataset.valid)
     pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
     return written + save_epoch(run.folder, pose_name, pose.checkpoint(run) | names, best, predictions)

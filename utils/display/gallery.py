@@ -4,21 +4,17 @@ Nothing here touches the run's random numbers, the networks' modes or their stat
 no page were written.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from data import DataError
-from data.augmentation import MARGINS, Augmentation
-from data.crops import PersonBatch, Sample
+from data.augmentation import Augmentation
+from data.crops import Sample
 from data.kinds import KINDS
-from data.loading.patches import Patches
-from data.people import People, annotated, scorable
+from data.people import People, annotated, fixed_rows
 from data.skeleton import SCORED_JOINTS
-from utils.agents.scale_rotation import agent_logits, draw
 from utils.display.drawing import (
     clear_peaks,
     cross_out,
@@ -27,13 +23,12 @@ from utils.display.drawing import (
     enlarge,
     overlay_heatmaps,
 )
-from utils.display.sections import Bars, Grid, Person, Picture, Section
+from utils.display.sections import Grid, Person, Picture, Section
 from utils.evaluation.evaluate import Evaluation, undisturbed
 from utils.evaluation.metrics import normalized_distances, person_pckh
 from utils.run import Run
 
 PEOPLE = 4  # in a row of a gallery
-_MINUS = "\u2212"
 
 
 def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[Section]:
@@ -44,14 +39,14 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     ranked = known[np.lexsort((distance[known], -share[known]))]
     count = min(PEOPLE, len(ranked) // 2)
     groups = {
-        "The same people each epoch": fixed_rows(people),
+        "The same people each epoch": fixed_rows(people, PEOPLE),
         "Best of this epoch": ranked[:count],
         "Worst of this epoch": ranked[::-1][:count],
     }
     rows = np.unique(np.concatenate(list(groups.values())))
     if not len(rows):
         return []
-    sample = run.augment(load(run, people, rows, "identity"), Augmentation.identity(len(rows)))
+    sample = run.augment(run.batch(people, rows, "identity"), Augmentation.identity(len(rows)))
     crops, metric_name = look(run, network, sample), run.dataset.metric_name
     preds = evaluation.preds[torch.from_numpy(rows)].to(run.device)
     flip_tested = sample.in_crop(preds, crops.side).cpu().numpy()
@@ -63,73 +58,6 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
         made[row] = Person(f"{person_name(people, row)}: {scored}", [skeleton, heat])
     note = "Skeletons are predicted with the flip test; heatmaps are of the crop alone, without it."
     return [Section(title, note, [made[row] for row in group]) for title, group in groups.items()]
-
-
-def agent_gallery(run: Run, network: nn.Module, agent: nn.Module, epoch: int) -> list[Section]:
-    """The same validation people each epoch: not augmented, as the agent draws them, and drawn at random.
-
-    epoch: seeds the draws, which are no draws of the run.
-    """
-    people, generator = run.dataset.valid, Generator().manual_seed(epoch)
-    rows = fixed_rows(people)
-    batch = load(run, people, rows, "drawn")
-    identity = Augmentation.identity(len(rows))
-    sample = run.augment(batch, identity)
-    with undisturbed(network, agent):
-        logits = agent_logits(run, network, agent, sample.image)
-    drawn, bins = draw(logits, batch, generator)
-    random = Augmentation.random(len(rows), generator).only(*(kind.field for kind in KINDS.values()))
-    augmentation = Augmentation.cat([identity, drawn, random])
-    crops = look(run, network, run.augment(batch, augmentation))
-    persons = []
-    for k, row in enumerate(rows):
-        pictures = [
-            _augmented(run, crops, augmentation, place * len(rows) + k, title)
-            for place, title in enumerate(("not augmented", "agent", "random"))
-        ]
-        bars = [
-            Bars(
-                f"{kind.label}, %",
-                [f"{mean:g}" for mean in kind.means],
-                logits[kind.name][k].softmax(dim=0).tolist(),
-                int(bins[kind.name][k]),
-            )
-            for kind in KINDS.values()
-        ]
-        persons.append(Person(person_name(people, row), pictures, bars))
-    note = (
-        f"Predictions without the flip test; {run.dataset.metric_name} over the joints in the crop. The bars "
-        "are what the agent predicts from the crop that is not augmented, the red ones what it drew."
-    )
-    return [Section("The agent against random augmentation", note, persons)]
-
-
-def hardest_gallery(run: Run, network: nn.Module, hardest: Sequence[dict]) -> list[Section]:
-    """The agent's draws of an epoch that lost most joints.
-
-    hardest: of each the training person's `row`, the `kind` and the `value` that was drawn, and the shares of
-    joints that were found under it, `pck_agent`, and under the random draw beside it, `pck_random`.
-    """
-    if not hardest:
-        return []
-    people, rows = run.dataset.train, np.array([one["row"] for one in hardest])
-    augmentation = Augmentation.identity(len(rows))
-    for k, one in enumerate(hardest):
-        getattr(augmentation, KINDS[one["kind"]].field)[k] = one["value"]
-    crops = look(run, network, run.augment(load(run, people, rows, "drawn"), augmentation))
-    persons = [
-        Person(
-            f"{person_name(people, row)}: {run.dataset.metric_name} {100 * one['pck_agent']:.0f}\u00a0%, "
-            f"{100 * one['pck_random']:.0f}\u00a0% under the random draw",
-            [
-                _augmented(run, crops, augmentation, k, "at the epoch's end"),
-                Picture(crops.heat(k), f"heatmaps, highest {crops.heatmaps[k].max():.2f}"),
-            ],
-        )
-        for k, (row, one) in enumerate(zip(rows, hardest, strict=True))
-    ]
-    note = "The agent's draws for training people that lost most against the random ones, re-evaluated."
-    return [Section("Hardest augmentations of the epoch", note, persons)]
 
 
 def grid_section(run: Run, shares: Tensor) -> list[Section]:
@@ -197,28 +125,6 @@ def look(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = Non
     )
 
 
-def load(run: Run, people: People, rows: np.ndarray, augmentation: str) -> PersonBatch:
-    """These people with patches for an augmentation of `data.augmentation.MARGINS`, on the run's device.
-
-    Not by a `DataLoader`, which would draw from PyTorch's global random numbers.
-
-    Raises:
-        DataError: a photograph does not decode.
-    """
-    patches = Patches(people, run.dataset.root, run.opt.in_res, MARGINS[augmentation])
-    batch = patches[[int(row) for row in rows]]
-    if isinstance(batch, DataError):
-        raise batch
-    return batch.to(run.device)
-
-
-def fixed_rows(people: People) -> np.ndarray:
-    """Rows of a few people who have PCK, evenly spread over the table."""
-    known = np.flatnonzero(scorable(people))
-    places = np.linspace(0, len(known) - 1, min(PEOPLE, len(known))).round().astype(int)
-    return known[places]
-
-
 def _shares(people: People, preds: Tensor, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Share of each person's scored joints found, and their mean distance; NaN where none is annotated."""
     points, normalizer = torch.from_numpy(people.points), torch.from_numpy(people.normalizer)
@@ -226,15 +132,6 @@ def _shares(people: People, preds: Tensor, threshold: float) -> tuple[np.ndarray
     total = (~distance.isnan()).sum(dim=1)
     share = torch.where(total > 0, (distance <= threshold).sum(dim=1) / total, torch.nan)
     return share.numpy(), distance.nanmean(dim=1).numpy()
-
-
-def _augmented(run: Run, crops: Crops, augmentation: Augmentation, k: int, title: str) -> Picture:
-    values = {kind: getattr(augmentation, kind.field)[k].item() for kind in KINDS.values()}
-    what = [
-        f"{kind.name} {value:+.2g}{kind.unit}".replace("-", _MINUS) for kind, value in values.items() if value
-    ]
-    score = f"{run.dataset.metric} {100 * crops.pck[k]:.0f}\u00a0%"
-    return Picture(crops.skeletons(k), f"{title}: {', '.join([*what, score])}")
 
 
 def person_name(people: People, row: int) -> str:

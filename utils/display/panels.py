@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from data.kinds import KINDS, OCCLUSION
+from data.kinds import KINDS
+from utils.agents import AGENTS, AgentType
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00")
 LIGHT = "#9cc9e3"
@@ -35,6 +36,47 @@ class Panel:
     lines: tuple[Line, ...]
     percent: bool = False
     log: bool = False
+
+
+SINGLE = [agent for agent in AGENTS.values() if not agent.collects]
+"""The agents that make a single choice, which is named as they are."""
+
+
+def agent_panels(agent: AgentType) -> list[Panel]:
+    """The curves of an epoch of such an agent, from the columns of its record."""
+    name, title = agent.name, agent.title
+    return [
+        Panel(
+            f"PCK by draws of the {title}",
+            f"{{metric_name}} under draws of the {title}, %",
+            (Line(f"{name}_pck_uniform", "uniform"), Line(f"{name}_pck_agent", "agent")),
+            percent=True,
+        ),
+        Panel(
+            f"gap of the {title}",
+            f"{{metric_name}}: uniform minus {title}, points, with standard error",
+            (
+                Line(f"{name}_gap", "training (running)", running=True),
+                Line(f"{name}_gap", "mean", error=f"{name}_gap_error"),
+            ),
+            percent=True,
+        ),
+        Panel(
+            f"reward of the {title}",
+            f"Draws of the {title}, %",
+            (
+                Line(f"{name}_reward_share", "rewarded"),
+                Line(f"{name}_tie_share", "ties"),
+                Line(f"{name}_limit_share", "targets at their limit"),
+            ),
+            percent=True,
+        ),
+        Panel(
+            f"loss of the {title}",
+            f"Loss of the {title}",
+            (Line(f"{name}_loss", "training (running)", running=True), Line(f"{name}_loss", "training")),
+        ),
+    ]
 
 
 PANELS = (
@@ -83,36 +125,7 @@ PANELS = (
         percent=True,
     ),
     Panel("reward", "Rewarded draws, %", (Line("reward_share", "rewarded"),), percent=True),
-    Panel(
-        "PCK by mask",
-        "{metric_name} under masks, %",
-        (Line("occlusion_pck_uniform", "uniform"), Line("occlusion_pck_agent", "agent")),
-        percent=True,
-    ),
-    Panel(
-        "gap of masks",
-        "{metric_name}: uniform minus agent's masks, points, with standard error",
-        (
-            Line("occlusion_gap", "training (running)", running=True),
-            Line("occlusion_gap", "mean", error="occlusion_gap_error"),
-        ),
-        percent=True,
-    ),
-    Panel(
-        "reward of masks",
-        "The agent's masks, %",
-        (
-            Line("occlusion_reward_share", "rewarded"),
-            Line("occlusion_tie_share", "ties"),
-            Line("occlusion_limit_share", "targets at their limit"),
-        ),
-        percent=True,
-    ),
-    Panel(
-        "loss of the occlusion agent",
-        "Loss of the occlusion agent",
-        (Line("occlusion_loss", "training (running)", running=True), Line("occlusion_loss", "training")),
-    ),
+    *(panel for agent in SINGLE for panel in agent_panels(agent)),
     Panel(
         "agent loss",
         "Loss of the agent",
@@ -121,7 +134,7 @@ PANELS = (
     Panel(
         "entropy",
         "Entropy of the agent's answers, nats",
-        tuple(Line(f"{kind}_entropy", kind) for kind in (*KINDS, OCCLUSION)),
+        tuple(Line(f"{kind}_entropy", kind) for kind in (*KINDS, *(agent.name for agent in SINGLE))),
     ),
     *(
         Panel(
@@ -147,7 +160,10 @@ PANELS = (
     ),
 )
 
-DISTRIBUTIONS = {**{kind.name: kind.label for kind in KINDS.values()}, OCCLUSION: "cell (row, column)"}
+DISTRIBUTIONS = {
+    **{kind.name: kind.label for kind in KINDS.values()},
+    **{agent.name: "cell (row, column)" if agent.masks else "bin" for agent in SINGLE},
+}
 """What an agent predicts, whose mean over people is a column `..._distribution`, and what its bins are."""
 
 
@@ -155,5 +171,7 @@ def bin_names(name: str, bins: int) -> list[str]:
     """The bins of a distribution: the means of a kind's, or the cells of a grid, row by row from 1."""
     if name in KINDS:
         return [f"{mean:g}" for mean in KINDS[name].means]
+    if not AGENTS[name].masks:
+        return [str(number + 1) for number in range(bins)]
     side = math.isqrt(bins)
     return [f"{cell // side + 1}, {cell % side + 1}" for cell in range(bins)]

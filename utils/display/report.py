@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from utils.display.sections import Section
 from utils.display.visdom import VisdomDisplay, default_environment
 from utils.evaluation.evaluate import Evaluation
-from utils.records.epochs import epoch_files
+from utils.records.epochs import KeptEpochs, epoch_files
 from utils.records.events import EVENTS, EventLog
 from utils.records.history import format_value
 from utils.run import Run
@@ -34,18 +35,26 @@ class Report:
     Args:
         run, stage: the run, and its stage's name.
         learner: the network in training, whose history's last row `epoch` reports.
+        kept: decides which epochs' files stay.
         summary: the file that gets the history as a table.
     """
 
-    def __init__(self, run: Run, stage: str, learner: Learner, summary: str = "training-summary.txt") -> None:
+    def __init__(
+        self,
+        run: Run,
+        stage: str,
+        learner: Learner,
+        kept: KeptEpochs,
+        summary: str = "training-summary.txt",
+    ) -> None:
         self.run, self.history, self.summary = run, learner.history, run.folder / summary
+        self._learner, self._kept = learner, kept
         self.pages: Pages | None = None
         self._reports = ranks.rank() == 0
         if not self._reports:
             return
         self._log = EventLog(run.folder / EVENTS)
         self._visdom, opt = None, run.opt
-        self._learner = learner
         if opt.use_visdom:
             env = opt.vis_env or default_environment(opt.exp_id, run.folder)
             self._visdom = VisdomDisplay(run.folder / EVENTS, env, opt.vis_server, opt.vis_port)
@@ -93,7 +102,28 @@ class Report:
         if due[1]:
             self._event(kind="batch", epoch=epoch, batch=done, batches=bar.total, **means)
 
-    def epoch(self, evaluation: Evaluation | None = None) -> None:
+    def end_epoch(
+        self,
+        row: dict,
+        save: Callable[[bool], list[Path]],
+        gallery: Callable[[], list[Section]],
+        evaluation: Evaluation | None = None,
+    ) -> None:
+        """An epoch has ended: it is reported, saved and shown, and the learner goes on to the next.
+
+        Args:
+            row: for the history. save: writes the files and returns them, told whether the epoch is the best
+                so far. gallery: makes the page's pictures. evaluation: of the pose network, if that is
+                in training.
+        """
+        self.history.append(row)
+        self._tell(evaluation)
+        best = self.history.improved()
+        self._kept.add(save(best), best)
+        self._show(gallery, evaluation)
+        self._learner.epoch += 1
+
+    def _tell(self, evaluation: Evaluation | None) -> None:
         """The history's last row and, of a stage that trains the pose network, its evaluation.
 
         Before the epoch is saved: should the run be killed in between, resuming tells of the epoch anew.
@@ -109,7 +139,7 @@ class Report:
         self._event(kind="epoch", **row, **table, updates=self._learner.updates)
         write_file(self.summary, self.history.table())
 
-    def show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None = None) -> None:
+    def _show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None) -> None:
         """The epoch's HTML page, once it is saved; `gallery` makes its pictures, if there are pages."""
         if not self._reports:
             return

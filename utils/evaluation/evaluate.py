@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from data.augmentation import Augmentation
-from data.crops import PersonBatch
+from data.crops import PersonBatch, Sample
 from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
 from models.losses import pose_loss
+from models.masks import cell_mask
 from utils.evaluation.meters import Means
 from utils.evaluation.metrics import PckCounter, PckTable, pck_table, person_pckh
 from utils.run import Run
@@ -89,6 +90,41 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
                 heatmaps = run.forward(network, sample.image)[-1]
                 counters[i][j].add(heatmaps, sample)
     return torch.tensor([[counter.read() for counter in row] for row in counters], dtype=torch.float64)
+
+
+@torch.no_grad()
+def masked_pck(run: Run, network: nn.Module, sample: Sample, cells: list[Tensor]) -> Tensor:
+    """PCK f32 [K, N] of N crops under K masks each, of cells int64 [N, M]; the network is in eval mode."""
+    crops = len(cells)
+    image, mask = sample.image.repeat(crops, 1, 1, 1), cell_mask(torch.cat(cells), run.cells)
+    heatmaps = run.forward(network, image, mask)[-1]
+    pck = [
+        person_pckh(
+            sample.predict(maps), sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold
+        )
+        for maps in heatmaps.split(len(sample.image))
+    ]
+    return torch.stack(pck)
+
+
+@torch.no_grad()
+def occlusion_grid(run: Run, network: nn.Module) -> tuple[Tensor, float]:
+    """PCK of the validation people with each single cell masked, f64 [side, side], and without a mask.
+
+    Un-augmented, without the flip test; the network is put in eval mode.
+    """
+    network.eval()
+    side = run.cells
+    plain = PckCounter(run.dataset.threshold)
+    masked = [PckCounter(run.dataset.threshold) for _ in range(side * side)]
+    for people in progress(run.loader(run.dataset.valid, "identity"), "occlusion", run.opt.bs):
+        sample = run.augment(people, Augmentation.identity(len(people)))
+        plain.add(run.forward(network, sample.image)[-1], sample)
+        for cell, counter in enumerate(masked):
+            mask = cell_mask(torch.full((len(people), 1), cell, device=run.device), side)
+            counter.add(run.forward(network, sample.image, mask)[-1], sample)
+    grid = torch.tensor([counter.read() for counter in masked], dtype=torch.float64)
+    return grid.view(side, side), plain.read()
 
 
 @contextmanager

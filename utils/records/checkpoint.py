@@ -8,7 +8,7 @@ A checkpoint is a dict of
     seed            --seed, from which, with the epoch, random draws follow
     network         the flags that choose and size the pose network, with their values
     people          data set, and fingerprints of the people it was trained and validated on
-    recipe          the flags of `options.parser.RECIPE` that its epoch was trained with, with their values
+    recipe          the flags that decide how its epoch was trained, with their values
 and, of an agent, pose: the `checkpoint_identity` of the pose network that it learned from; of a pose network
 in joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
 release load too: they lack all but the first three, and their names carry the epoch. Older files of

@@ -20,7 +20,7 @@ from utils.system.files import link_file, write_file
 
 log = logging.getLogger(__name__)
 
-_EPOCH = r"(?:pose-|agent-|occ-)?lr-[\d.]+-(?P<epoch>\d+)"
+_EPOCH = r"(?:[a-z]+-)?lr-[\d.]+-(?P<epoch>\d+)"
 _PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
 _SOME = r"(?:-[\w.-]+)?"  # the end of an evaluation's names that says whom and what it is of
 _NAMES = (
@@ -88,7 +88,7 @@ class EpochFile:
     @property
     def beside(self) -> bool:
         """Whether it is of such an agent."""
-        return self.path.name.startswith(("agent-", "occ-"))
+        return not self.path.name.startswith(("lr-", "pose-", "epoch-", "evaluation-"))
 
 
 def epoch_files(folder: Path) -> list[EpochFile]:

@@ -6,13 +6,12 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from utils.system import ranks
 from utils.system.errors import UserError
@@ -81,35 +80,37 @@ def set_precision(precision: str) -> None:
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
-@dataclass(frozen=True)
 class Streams:
     """What a training draws from: a generator for each purpose, all of them seeded anew for every epoch.
 
-    So no draw depends on how many others there were before, and resuming needs no state of them.
-
-    order: of the people whom the network trains on. random: their random augmentation. agent, occlusion: what
-    these agents draw for them. agent_training, occlusion_training: all that an agent's own training draws,
-    but for the uniform draws that its draws are compared with, which are from `uniform`.
+    So no draw depends on how many others there were before, and resuming needs no state of them. `order` is
+    that of the people whom the network trains on, `random` their random augmentation; agents have their own.
     """
 
-    seed: int
-    order: Generator = field(default_factory=Generator)
-    random: Generator = field(default_factory=Generator)
-    agent: Generator = field(default_factory=Generator)
-    occlusion: Generator = field(default_factory=Generator)
-    agent_training: Generator = field(default_factory=Generator)
-    occlusion_training: Generator = field(default_factory=Generator)
-    uniform: Generator = field(default_factory=Generator)
-
-    def __post_init__(self) -> None:
+    def __init__(self, seed: int) -> None:
+        self.seed, self._generators = seed, {}
         self.start(0)
 
+    def __getitem__(self, purpose: str) -> Generator:
+        """The generator of a purpose, which is the same object in every epoch."""
+        if purpose not in self._generators:
+            self._generators[purpose] = Generator()
+            self._begin(purpose)
+        return self._generators[purpose]
+
     def start(self, epoch: int) -> None:
-        """Begin an epoch: every generator starts from a seed that follows from the seed and the epoch."""
-        generators = [one for one in vars(self).values() if isinstance(one, Generator)]
-        for number, generator in enumerate(generators):
-            words = np.random.SeedSequence((self.seed, epoch, number)).generate_state(1)
-            generator.manual_seed(int(words[0]))
+        """Begin an epoch: every generator starts from a seed that follows from seed, epoch and purpose."""
+        self._epoch = epoch
+        for purpose in self._generators:
+            self._begin(purpose)
+
+    def states(self) -> dict[str, Tensor]:
+        """The state of each generator in use, u8 [...]."""
+        return {purpose: generator.get_state() for purpose, generator in self._generators.items()}
+
+    def _begin(self, purpose: str) -> None:
+        words = np.random.SeedSequence((self.seed, self._epoch, *purpose.encode())).generate_state(1)
+        self._generators[purpose].manual_seed(int(words[0]))
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,15 +1,50 @@
-"""How often one bin, that of an answer, is the hardest that was collected for a person.
+"""How well an agent predicts what it is pretrained on: its loss, and how often it finds the hardest bin.
 
-Where h bins of a row are hardest alike, each of them counts 1 / h: whoever guesses hits 1 / bins of the
-people. A uniform row has no hardest bin, and its person is left out.
+The hardest bin is the one under which most joints of a person were lost. Where h bins of a row are hardest
+alike, each of them counts 1 / h: whoever guesses hits 1 / bins of the people. A uniform row has no hardest
+bin, and its person is left out.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from models.losses import distribution_loss
 from utils.evaluation.meters import Means
 
 UNIFORM = 1e-6  # a row whose shares all lie within this of their mean is uniform
+
+
+def agent_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """The sum over choices of KL(target || softmax(logits)), averaged over people; [N, bins] each."""
+    return sum(distribution_loss(answer, targets[name]) for name, answer in logits.items())
+
+
+def constant_loss(rows: dict[str, Tensor], constants: dict[str, Tensor]) -> float:
+    """The loss, over people with rows [N, bins], of predicting the same [bins] for everyone."""
+    logits = {name: constants[name].clamp(min=1e-12).log().expand_as(row) for name, row in rows.items()}
+    return agent_loss(logits, rows).item()
+
+
+def baselines(split: str, rows: dict[str, Tensor], scored: np.ndarray) -> dict[str, float]:
+    """What predicting the same for everyone is worth, of the people who have PCK, as in training.
+
+    The losses of the mean row, which is the best constant, and of 1 / bins; and how often the mean row's
+    largest bin is a person's hardest, `<choice>_mean_row_hit`, and the bin that most often is,
+    `<choice>_constant_hit`. Both are of the split itself: of new people nobody knows them beforehand.
+
+    Args:
+        split: with which the names begin. rows: [N, bins] by choice. scored: bool [N], who has PCK.
+    """
+    rows = {name: row[torch.from_numpy(scored)] for name, row in rows.items()}
+    mean_row = {name: row.mean(dim=0) for name, row in rows.items()}
+    uniform = {name: torch.full_like(mean, 1 / len(mean)) for name, mean in mean_row.items()}
+    return {
+        f"{split}_mean_row": constant_loss(rows, mean_row),
+        f"{split}_uniform": constant_loss(rows, uniform),
+        **{f"{split}_{name}_mean_row_hit": constant_hits(mean_row[name], row) for name, row in rows.items()},
+        **{f"{split}_{name}_constant_hit": best_constant_hits(row) for name, row in rows.items()},
+    }
 
 
 def hardest_bins(rows: Tensor) -> Tensor:
