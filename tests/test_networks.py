@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from support import stages
 from support.experiment import POSE, run_here
 from support.stages import REPOSITORY, demo_data, environment
 from torch import nn
@@ -151,8 +152,10 @@ def test_the_hourglass_starts_without_torchvision():
 def test_all_stages_run_with_simple_baseline(tmp_path, monkeypatch):
     """With the small ResNet, whose features the agent's adapter has to fit."""
     monkeypatch.setattr("torchvision.models.get_model", lambda _, weights: resnet18(weights=weights))
+    small = tuple(flag for flag in stages.SMALL if flag not in ("--chan", 16))
+    monkeypatch.setattr("support.stages.SMALL", small)
     place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "simple")
-    place += ("--network", "simple_baseline", "--chan", 256)
+    place += ("--network", "simple_baseline")
     run_here("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 1)
     flags = (*place, "--load_prefix_pose", POSE)
     run_here("collect-scale-distri.py", *flags)

@@ -220,8 +220,9 @@ def test_resumed_joint_training_ends_where_the_uninterrupted_one_does(joint, tmp
     run_here(JOINT, *made.flags, *GRID, *resume)
     for name in ("pose-lr-0.00025-2.pth.tar", "occ-lr-0.00005-3.pth.tar"):
         assert_same_state(folder / name, joint.joint_folder / name)
-    message = refusal(JOINT, *made.flags, *GRID, *resume, "--load_prefix_sr", AGENT)
-    assert message.startswith("--load_prefix_sr") and "leave it out" in message
+    for idle in (("--agent_draws", "learned"), ("--occ_draws", "uniform", "--agent_iters", 1)):
+        message = refusal(JOINT, *made.flags, *GRID, *resume, *idle)
+        assert message.startswith(f"{idle[-2]}: ") and "leave it out" in message
 
 
 def test_only_as_many_epochs_are_kept_as_asked_for(joint, tmp_path):
@@ -282,5 +283,5 @@ def test_joint_training_without_its_agent_is_one_line(pretrained, experiment):
     flags = (*pretrained.flags, *GRID, "--is_train", "true")
     assert "--load_prefix_occ" in refusal(JOINT, *flags)
     assert AGENT in refusal(JOINT, *flags, "--load_prefix_occ", "lr-0.00025-7")  # what there is
-    done = run_stage(JOINT, *experiment.flags, "--load_prefix_occ", AGENT, check=False)
+    done = run_stage(JOINT, *experiment.flags, "--load_prefix_occ", AGENT, "--is_train", "true", check=False)
     assert_user_error(done, "--load_prefix_occ", "--in_res 64")
