@@ -112,8 +112,8 @@ def test_the_five_stages(tmp_path, precision):
     stage("collect-scale-distri.py", *flags, *pose)
     stage("collect-rotation-distri.py", *flags, *pose)
     stage("pretrain-s-r-agent.py", *flags, *pose, "--nEpochs", 1)
-    joint = (*flags, *pose, "--load_prefix_sr", LAST["pretrain-s-r-agent.py"], "--is_train", "true")
-    stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 3, "--use_html", "true")
+    joint, agent = (*flags, *pose, "--is_train", "true"), ("--load_prefix_sr", LAST["pretrain-s-r-agent.py"])
+    stage("joint-train-pose-s-r-agent.py", *joint, *agent, "--nEpochs", 3, "--use_html", "true")
     stage("joint-train-pose-s-r-agent.py", *joint, "--nEpochs", 4, "--load_checkpoint", "true")
     folder = tmp_path / "tiny" / f"joint-{LAST['stack-hg.py']}"
     rows = load_checkpoint(folder / "pose-lr-0.00025-3.pth.tar")["train_history"]

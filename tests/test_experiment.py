@@ -131,6 +131,7 @@ def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog
 @pytest.mark.slow
 def test_an_experiment_with_the_occlusion_agent(calls):
     flags = ("--occlusion", "true", "--in_res", 128, "--arms", "random", "uniform", "learned", "--seeds", 1)
+    flags += ("--agent_iters", 1, "--limit", 24)  # for learned draws alone; more people than there are
     calls(*flags)
     assert calls.ran == [
         "stack-hg.py x",
@@ -152,7 +153,7 @@ def test_an_experiment_with_the_occlusion_agent(calls):
     calls(*flags)
     assert calls.ran == []
     with pytest.raises(UserError, match="holds an experiment with --occlusion True, this call has False"):
-        calls("--in_res", 128)
+        calls(*flags, "--occlusion", "false")
 
 
 def test_interrupted_stages_are_resumed(calls, monkeypatch):
