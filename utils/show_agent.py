@@ -39,7 +39,9 @@ ROWS = ("not augmented", "random draw", "the agent's draw")
 
 
 def main() -> None:
-    opt = StageParser(__doc__, *STAGE_3).parse()
+    parser = StageParser(__doc__, *STAGE_3)
+    parser.set_defaults(is_train=True)  # without its --is_train, too, the flags are a joint training's
+    opt = parser.parse()
     if ranks.world() > 1:
         raise UserError("several processes were started by torchrun: expected one, start it without torchrun")
     path = newest_checkpoint(opt.joint_folder, POSE, f"--joint_dir {opt.joint_dir}")
