@@ -97,8 +97,8 @@ class StageParser(OneLineParser):
         """The options; a wrong one ends the process with code 2.
 
         Beside the flags there are `defaults` (name -> default), `given` (names of the flags on the command
-        line), `recipe` (the values of `RECIPE`), `out_res`, and the folders of the experiment and of its agents
-        and its joint training.
+        line), `recipe` (the values of `RECIPE`), `out_res`, and the folders of the experiment, of its agents
+        and of its joint training.
         """
         opt = self._parse(arguments)
         self._check_applies(opt)
