@@ -6,11 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from utils.agents.occlusion import occlusion_grid
 from utils.display.gallery import grid_section, pose_gallery
 from utils.display.plots import plot_cells, plot_grid
 from utils.display.sections import Section, cell_grid
-from utils.evaluation.evaluate import Evaluation, evaluate, evaluation_grid
+from utils.evaluation.evaluate import Evaluation, evaluate, evaluation_grid, occlusion_grid
 from utils.evaluation.grids import format_cells, format_grid
 from utils.records.events import EVENTS, EventLog
 from utils.records.predictions import encode_predictions, refuse_other_people
