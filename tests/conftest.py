@@ -93,6 +93,6 @@ def nasty_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_demo(folder / "data" / "demo", train=4, valid=6)
     sizes = "--num_stacks 1 --chan 8 --in_res 64 --bs 4 --gpu_id -1 --dataset demo --display_winsize 96"
     places = ["--exp_id", NASTY, "--exp_dir", str(folder / "exp"), "--data_dir", str(folder / "data")]
-    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "evaluation")
+    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "ranks", "evaluation")
     opt = StageParser("", *groups).parse([*sizes.split(), *places])
     return Run(opt, opt.exp_folder)

@@ -1,13 +1,13 @@
 """--compile true: the same numbers and names of parameters; one line where the compiler does not work."""
 
 from functools import partialmethod
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from utils.agents.occlusion import build_occlusion_agent
-from utils.agents.scale_rotation import agent_logits, build_agent
+from utils.agents import AGENTS
 from utils.run import Run
 from utils.system.devices import require_compiler
 from utils.system.errors import UserError
@@ -46,13 +46,18 @@ def test_compiled_networks_find_the_same(run):
         assert torch.equal(network.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize("build", [build_agent, build_occlusion_agent])
-def test_compiled_agents_answer_the_same(run, build):
-    network = run.pose_network()
-    plain, agent = pair(run, lambda: build(run, network))
+@pytest.mark.parametrize("name", AGENTS)
+def test_compiled_agents_answer_the_same(run, name):
+    network, agents = run.pose_network(), []
+
+    def build():
+        agents.append(AGENTS[name].build(run, network, 1e-3))
+        return agents[-1].learner.network.train()
+
+    pair(run, build)
     for crops in (4, 3):
-        image = torch.rand(crops, 3, 64, 64)
-        found, expected = (agent_logits(run, network, one.train(), image) for one in (agent, plain))
+        sample = SimpleNamespace(image=torch.rand(crops, 3, 64, 64))
+        expected, found = (agent.predict(sample, trains=True) for agent in agents)
         assert all(torch.equal(found[kind], expected[kind]) for kind in expected)
         assert all(answer.requires_grad for answer in found.values())
 

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from models.losses import pose_loss
 from models.masks import cell_mask
-from utils.agents.scale_rotation import agent_logits, agent_loss, build_agent
+from utils.agents import AGENTS
+from utils.agents.pretraining import agent_loss
 from utils.patch_store import Caches
 from utils.records.checkpoint import load_checkpoint
 from utils.system.devices import set_precision
@@ -75,7 +77,8 @@ def test_compiled_steps_are_the_eager_ones(nasty_run, monkeypatch, precision):
         monkeypatch.setattr(nasty_run, "compiled", compiled)
         torch.manual_seed(0)
         pose = Learner(nasty_run.pose_network(), 2e-5)
-        agent = Learner(build_agent(nasty_run, pose.network), 2e-5)
+        agent = AGENTS["agent"].build(nasty_run, pose.network, 2e-5)
+        agent.learner.network.train()
         generator = torch.Generator().manual_seed(0)
         losses[compiled], looks[compiled] = [], []
         for step in range(50):
@@ -85,11 +88,11 @@ def test_compiled_steps_are_the_eager_ones(nasty_run, monkeypatch, precision):
             mask = None if step % 3 else cell_mask(torch.zeros(crops, 1, dtype=torch.int64, device=cuda), 2)
             outputs = nasty_run.forward(pose.network.train(), image, mask)
             losses[compiled].append(pose.step(pose_loss(outputs, heatmap)))
-            logits = agent_logits(nasty_run, pose.network, agent.network.train(), image)
+            logits = agent.predict(SimpleNamespace(image=image), trains=True)
             with torch.no_grad():  # another network's pass before the agent's backward pass
                 nasty_run.forward(pose.network.eval(), image.repeat(2, 1, 1, 1))
             uniform = {kind: torch.full_like(answer, 1 / answer.shape[1]) for kind, answer in logits.items()}
-            looks[compiled].append(agent.step(agent_loss(logits, uniform)))
+            looks[compiled].append(agent.learner.step(agent_loss(logits, uniform)))
             graphs.append(counters["stats"]["unique_graphs"])
     tolerance = 2e-2 if precision == "bf16" else 5e-3  # RMSprop enlarges rounding
     for found in (losses, looks):

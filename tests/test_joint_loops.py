@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.experiment import kept_logging, load_script
 from support.stages import QUIET, SMALL, TRAIN, demo_data
-from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
+from support.stand_ins import Blind, Filter, Silent, Stubborn, agent_with, plain_run, some_people
 from torch.testing import assert_close
 
 from data.augmentation import Augmentation
@@ -16,7 +16,9 @@ from data.kinds import KINDS
 from data.skeleton import SCORED_JOINTS
 from models.losses import pose_loss
 from options.parser import StageParser
-from utils.agents.scale_rotation import HARDEST, AgentRecord, build_agent, draw
+from utils.agents import AGENTS
+from utils.agents.base import HARDEST, Trial
+from utils.agents.scale_rotation import ScaleRotationRecord, draw
 from utils.evaluation.metrics import pck_counts
 from utils.records.history import History
 from utils.run import Run
@@ -25,11 +27,19 @@ from utils.training import Learner
 
 SCRIPT = load_script("joint-train-pose-s-r-agent.py")
 CHI_SQUARE_999 = 22.46  # 6 degrees of freedom
+CROP_PCK = "utils.agents.scale_rotation.crop_pck"
+LEVEL = torch.zeros(1, 7)
 
 
 def drawn_by(scale, rotation, people, run):
-    logits = SCRIPT.look(run, Blind(), Stubborn(scale, rotation), people)
-    return *draw(logits, people, run.streams.agent), logits
+    agent = agent_with(Stubborn(scale, rotation), "agent", run, Blind())
+    logits = agent.predict(run.augment(people, Augmentation.identity(len(people))))
+    return *draw(logits, people, agent.streams[0]), logits
+
+
+def train_agent(run, agent, batches):
+    pose = SimpleNamespace(network=agent.pose, epoch=0)
+    return SCRIPT.train_agent(run, pose, agent, batches, Silent())
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,7 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("loops")
     flags = (*SMALL, *QUIET, "--data_dir", demo_data(root / "data"), "--exp_dir", root, "--exp_id", "loops")
     with kept_logging():
-        opt = StageParser("test", "resume_pose", "joint").parse([str(flag) for flag in flags])
+        opt = StageParser("test", "resume_pose", "joint", "ranks").parse([str(flag) for flag in flags])
         return Run(opt, root / "loops")
 
 
@@ -99,16 +109,15 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
         near = (value - KINDS[kind].means[chosen]).abs() <= 1.01 * KINDS[kind].std
         return 1 - 0.5 * near if hard else torch.ones(value.shape)
 
-    monkeypatch.setattr(SCRIPT, "crop_pck", crop_pck)
-    agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 0.02)
-    pose = SimpleNamespace(network=Blind(), epoch=0, history=SimpleNamespace(rows=[]))
+    monkeypatch.setattr(CROP_PCK, crop_pck)
     run = plain_run(seed)
-    record = SCRIPT.train_agent(run, pose, agent, [some_people(24)] * batches, Silent())
+    agent = agent_with(Stubborn(LEVEL.clone(), LEVEL.clone()), "agent", run, Blind(), 0.02)
+    record = train_agent(run, agent, [some_people(24)] * batches)
     row = record.row(History())
     assert (row[f"{kind}_gap"] > 0) == hard
     assert row["rotation_gap" if kind == "scale" else "scale_gap"] == 0
     assert row["pck_gap"] == pytest.approx(record.means.read()["pck_gap"], abs=1e-6)
-    return getattr(agent.network, kind).softmax(dim=1)[0, chosen].item()
+    return getattr(agent.learner.network, kind).softmax(dim=1)[0, chosen].item()
 
 
 @pytest.mark.parametrize(("kind", "chosen"), [("scale", 5), ("rotation", 1), ("rotation", 6)])
@@ -126,14 +135,12 @@ def test_choosing_is_compared_with_the_agents_own_range(monkeypatch):
         seen.append(augmentation)
         return 1 - 0.7 * (augmentation.rotation < -54).view(-1, len(people)).float()
 
-    monkeypatch.setattr(SCRIPT, "crop_pck", crop_pck)
-    sure, unsure = torch.tensor([[9.0, 0, 0, 0, 0, 0, 0]]), torch.zeros(1, 7)
-    gaps = []
-    for answer in (sure, unsure):
-        seen, run, agent = [], plain_run(), Learner(Stubborn(unsure.clone(), answer.clone()), 1e-9)
-        pose = SimpleNamespace(network=Blind(), epoch=0)
-        record = SCRIPT.train_agent(run, pose, agent, [some_people(50)] * 40, Silent())
-        row = record.row(History())
+    monkeypatch.setattr(CROP_PCK, crop_pck)
+    sure, gaps = torch.tensor([[9.0, 0, 0, 0, 0, 0, 0]]), []
+    for answer in (sure, LEVEL):
+        seen, run = [], plain_run()
+        agent = agent_with(Stubborn(LEVEL.clone(), answer.clone()), "agent", run, Blind(), 1e-9)
+        row = train_agent(run, agent, [some_people(50)] * 40).row(History())
         uniform = torch.cat([augmentation.rotation[50:] for augmentation in seen[1::2]])
         counts = (uniform / 20).round().long().add(3).bincount(minlength=7).double()
         assert ((counts - 2000 / 7) ** 2 / (2000 / 7)).sum() < CHI_SQUARE_999
@@ -148,34 +155,31 @@ def test_choosing_is_compared_with_the_agents_own_range(monkeypatch):
 
 def test_uniform_draws_change_no_other(monkeypatch):
     """The generator of the agent's draws ends where the agent's and random's alone take it."""
-    monkeypatch.setattr(
-        SCRIPT, "crop_pck", lambda run, network, people, drawn: torch.ones(len(drawn) // 9, 9)
-    )
-    run, people, level = plain_run(3), some_people(9), torch.zeros(1, 7)
-    pose = SimpleNamespace(network=Blind(), epoch=0)
-    SCRIPT.train_agent(run, pose, Learner(Stubborn(level, level), 1e-9), [people], Silent())
-    alone = Streams(3).agent_training
-    draw({kind: level.expand(9, 7) for kind in KINDS}, people, alone)
+    monkeypatch.setattr(CROP_PCK, lambda run, network, people, drawn: torch.ones(len(drawn) // 9, 9))
+    run, people = plain_run(3), some_people(9)
+    train_agent(run, agent_with(Stubborn(LEVEL, LEVEL), "agent", run, Blind(), 1e-9), [people])
+    alone = Streams(3)["agent training"]
+    draw({kind: LEVEL.expand(9, 7) for kind in KINDS}, people, alone)
     Augmentation.random(9, alone)
-    assert torch.equal(run.streams.agent_training.get_state(), alone.get_state())
+    assert torch.equal(run.streams["agent training"].get_state(), alone.get_state())
 
 
 def test_hardest_draws_of_an_epoch_are_kept():
     draws = torch.Generator().manual_seed(0)
-    record, lost = AgentRecord(), {}
-    uniform = dict.fromkeys(KINDS, torch.full((40, 7), 1 / 7))
+    record, lost = ScaleRotationRecord("agent"), {}
+    level, bins = dict.fromkeys(KINDS, LEVEL.expand(40, 7)), dict.fromkeys(KINDS, torch.zeros(40).long())
     for batch in range(4):
-        pckh, rows = torch.rand(3, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
-        drawn = Augmentation.random(40, draws)
-        record.add(0.0, uniform, pckh, replace(some_people(40), index=rows), drawn)
+        pck, rows = torch.rand(3, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
+        trial = Trial(level, bins, torch.rand(40, 2, generator=draws), pck)
+        record.add(replace(some_people(40), index=rows), torch.tensor(0.0), trial, trial.rewards())
         for k, row in enumerate(rows.tolist()):
-            for place, kind in enumerate(KINDS.values()):
-                draw = (row, kind.name, getattr(drawn, kind.field)[k].item())
-                lost[(pckh[0, place, k] - pckh[1, place, k]).item()] = draw
+            for place, kind in enumerate(KINDS):
+                draw = (row, kind, trial.values[k, place].item())
+                lost[(pck[0, place, k] - pck[1, place, k]).item()] = draw
     hardest = record.hardest()
-    kept = [(draw["row"], draw["kind"], draw["value"]) for draw in hardest]
+    kept = [(draw["row"], draw["choice"], draw["value"]) for draw in hardest]
     assert kept == [lost[most] for most in sorted(lost, reverse=True)[:HARDEST]]
-    gaps = [draw["pck_random"] - draw["pck_agent"] for draw in hardest]
+    gaps = [draw["pck_reference"] - draw["pck_agent"] for draw in hardest]
     assert gaps == pytest.approx(sorted(lost, reverse=True)[:HARDEST])
 
 
@@ -185,15 +189,17 @@ def learner_state(learner):
 
 def test_agents_epoch_leaves_the_pose_network_alone(run):
     pose = Learner(run.pose_network(), 1e-3)
-    agent = Learner(build_agent(run, pose.network), 1e-3)
-    loader = run.loader(run.dataset.train, "drawn", run.streams.order)
+    agent = AGENTS["agent"].build(run, pose.network, 1e-3)
+    loader = run.loader(run.dataset.train, "drawn", run.streams["order"])
     pose.network.train()
-    before, agent_before = learner_state(pose), learner_state(agent)
+    before, agent_before = learner_state(pose), learner_state(agent.learner)
     record = SCRIPT.train_agent(run, pose, agent, loader, Silent())
     assert_close(learner_state(pose), before, atol=0, rtol=0)
     assert all(parameter.grad is None for parameter in pose.network.parameters())
     changed = [
-        name for name, value in learner_state(agent).items() if not torch.equal(value, agent_before[name])
+        name
+        for name, value in learner_state(agent.learner).items()
+        if not torch.equal(value, agent_before[name])
     ]
     assert any(name.endswith("running_mean") for name in changed)
     assert any(name.startswith("fc_") for name in changed)
@@ -204,7 +210,7 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     """Even batches are augmented at random, odd ones as the agent says, mirrored and colored as before."""
     pose = Learner(run.pose_network(), 1e-3)
     far = torch.tensor([[0.0, 0, 0, 0, 0, 0, 60]])
-    agent = Learner(Stubborn(far, far.flip(1)), 1e-3)
+    agent = agent_with(Stubborn(far, far.flip(1)), "agent", run, pose.network)
     seen = []
 
     def recorded(people, augmentation):
@@ -212,12 +218,12 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
         return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
     monkeypatch.setattr(run, "augment", recorded)
-    loader = run.loader(run.dataset.train, "drawn", run.streams.order)
-    before, agent_before = learner_state(pose), learner_state(agent)
+    loader = run.loader(run.dataset.train, "drawn", run.streams["order"])
+    before, agent_before = learner_state(pose), learner_state(agent.learner)
     losses, step = [], pose.step
     pose.step = lambda *loss: losses.append(step(*loss)) or losses[-1]
-    row = SCRIPT.train_pose(run, pose, {"agent": agent}, loader, Silent())
-    assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
+    row = SCRIPT.train_pose(run, pose, [agent], loader, Silent())
+    assert_close(learner_state(agent.learner), agent_before, atol=0, rtol=0)
     assert not torch.equal(learner_state(pose)["conv1.weight"], before["conv1.weight"])
     assert pose.network.training
     assert 0 <= row["train_pck"] <= 1
@@ -248,7 +254,6 @@ class Seeing(Filter):
 
 def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
     run, crops, people = plain_run(in_res=32), [], some_people(9)
-    run.opt.agent_draws = "learned"
     people.normalizer[:] = 120  # within which many joints are
 
     def recorded(people, augmentation):
@@ -259,8 +264,8 @@ def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
 
     run.augment = recorded
     pose, again = (Learner(Seeing(), 1e-3) for _ in range(2))
-    agent, report = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-3), Silent()
-    row = SCRIPT.train_pose(run, pose, {"agent": agent}, [people] * 3, report)
+    agent, report = agent_with(Stubborn(LEVEL, LEVEL), "agent", run, pose.network), Silent()
+    row = SCRIPT.train_pose(run, pose, [agent], [people] * 3, report)
     found = []
     for sample in crops:
         outputs = again.network(sample.image)
@@ -277,31 +282,31 @@ def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
 
 def test_the_network_that_learns_is_in_train_mode_and_the_other_in_eval_mode(run):
     pose = Learner(run.pose_network(), 1e-3)
-    agent = Learner(build_agent(run, pose.network), 1e-3)
+    agent = AGENTS["agent"].build(run, pose.network, 1e-3)
     pose.network.eval()
-    loader = run.loader(run.dataset.train, "drawn", run.streams.order)
-    agent_before = learner_state(agent)
-    SCRIPT.train_pose(run, pose, {"agent": agent}, loader, Silent())
-    assert pose.network.training and not agent.network.training
-    assert_close(learner_state(agent), agent_before, atol=0, rtol=0)
+    loader = run.loader(run.dataset.train, "drawn", run.streams["order"])
+    agent_before = learner_state(agent.learner)
+    SCRIPT.train_pose(run, pose, [agent], loader, Silent())
+    assert pose.network.training and not agent.learner.network.training
+    assert_close(learner_state(agent.learner), agent_before, atol=0, rtol=0)
     report = Silent()
     record = SCRIPT.train_agent(run, pose, agent, loader, report)
     assert [heard[:2] for heard in report.heard] == [(0, k) for k in range(3)]
     assert report.heard[-1][2] == record.means.read()
-    assert agent.network.training and not pose.network.training
+    assert agent.learner.network.training and not pose.network.training
 
 
 def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
     """The half pass looks in eval mode, in the middle of training too."""
     pose = Learner(run.pose_network(), 1e-3)
-    agent = Learner(build_agent(run, pose.network), 1e-3)
-    agent.network.eval()
+    agent = AGENTS["agent"].build(run, pose.network, 1e-3)
+    agent.learner.network.eval()
     (people, *_) = run.loader(run.dataset.train, "drawn")
-    before = learner_state(pose)
-    logits = []
+    sample = run.augment(people, Augmentation.identity(len(people)))
+    before, logits = learner_state(pose), []
     for training in (True, False):
         pose.network.train(training)
-        logits.append(SCRIPT.look(run, pose.network, agent.network, people))
+        logits.append(agent.predict(sample))
         assert pose.network.training == training
     assert_close(logits[0], logits[1], atol=0, rtol=0)
     assert_close(learner_state(pose), before, atol=0, rtol=0)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.experiment import load_script
-from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
+from support.stand_ins import Blind, Filter, Silent, Stubborn, agent_with, plain_run, some_people
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -18,8 +18,10 @@ from data.heatmap import predict_points
 from data.kinds import KINDS
 from data.skeleton import JOINT_NAMES
 from models.losses import distribution_loss, pose_loss
+from utils.agents.base import Trial
 from utils.agents.collect import bin_pck, summary
-from utils.agents.scale_rotation import AgentRecord, agent_logits, constant_loss
+from utils.agents.pretraining import constant_loss
+from utils.agents.scale_rotation import ScaleRotationRecord
 from utils.evaluation.evaluate import crop_pck, evaluate, evaluation_grid, flip_tested_heatmaps
 from utils.evaluation.metrics import person_pckh
 from utils.records.history import History
@@ -52,7 +54,7 @@ def watched_run(seed=0):
 def test_stage_1_trains_on_random_augmentation():
     (run, used), loader = watched_run(seed=4), batches([3, 1, 4], [0, 9, 2, 5])
     STAGE1.train_epoch(run, Learner(Filter(), 1e-3), loader, Silent())
-    draws = Streams(4).random
+    draws = Streams(4)["random"]
     for augmentation, people in zip(used, loader, strict=True):
         for name, value in vars(Augmentation.random(len(people), draws)).items():
             assert torch.equal(getattr(augmentation, name), value), name
@@ -101,15 +103,16 @@ def test_pretraining_gives_each_person_their_own_rows(targets, training):
     (run, used), order = watched_run(), ([7, 2, 9], [0, 4])
     draws = torch.Generator().manual_seed(0)
     rows = {kind: torch.randn(10, 7, generator=draws).softmax(dim=1) for kind in KINDS}
-    agent, report = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-9), Silent()
-    agent.network.train(not training)
+    agent = agent_with(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), "agent", run, Blind(), 1e-9)
+    report = Silent()
+    agent.learner.network.train(not training)
     if training:
-        found = PRETRAIN.train_epoch(run, Blind(), agent, batches(*order), rows, report)
+        found = PRETRAIN.train_epoch(run, agent, batches(*order), rows, report)
         assert [heard[:2] for heard in report.heard] == [(0, 0), (0, 1)]
         assert report.heard[-1][2] == {"loss": found["loss"]}
     else:
-        found = PRETRAIN.validate(run, Blind(), agent.network, batches(*order), rows)
-    assert agent.network.training is training
+        found = PRETRAIN.validate(run, agent, batches(*order), rows)
+    assert agent.learner.network.training is training
     for part, target in zip(order, targets, strict=True):
         assert list(target) == list(KINDS)
         for kind in KINDS:
@@ -129,12 +132,13 @@ def test_pretraining_finds_out_whom_the_agent_knows(training):
     rows[3] = 0.5
     rows = rows / rows.sum(dim=1, keepdim=True)
     answers = 9 * torch.eye(7)[torch.tensor([2, 5, 5, 0])]
-    agent = Learner(Stubborn(answers, answers.roll(1, dims=1)), 1e-9)
-    (run, _), loader, by_kind = watched_run(), batches([0, 1, 2, 3]), {"scale": rows, "rotation": rows}
+    network, (run, _) = Stubborn(answers, answers.roll(1, dims=1)), watched_run()
+    agent = agent_with(network, "agent", run, Blind(), 1e-9)
+    loader, by_kind = batches([0, 1, 2, 3]), {"scale": rows, "rotation": rows}
     if training:
-        found = PRETRAIN.train_epoch(run, Blind(), agent, loader, by_kind, Silent())
+        found = PRETRAIN.train_epoch(run, agent, loader, by_kind, Silent())
     else:
-        found = PRETRAIN.validate(run, Blind(), agent.network, loader, by_kind)
+        found = PRETRAIN.validate(run, agent, loader, by_kind)
     assert list(found) == ["loss", "scale_hit", "rotation_hit"]
     assert found["scale_hit"] == pytest.approx(2 / 3)
     assert found["rotation_hit"] == 0
@@ -260,18 +264,20 @@ def test_networks_are_scored_in_eval_mode_without_gradients():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_agent_looks_without_changing_the_pose_network(training):
-    run, network, agent = plain_run(), Watched(), Stubborn(torch.zeros(1, 7), torch.zeros(1, 7))
-    precisions = []
+    run, network, precisions = plain_run(), Watched(), []
+    agent = agent_with(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), "agent", run, network.train(training))
     run.passes = lambda: precisions.append(len(network.modes)) or nullcontext()
-    logits = agent_logits(run, network.train(training), agent, torch.rand(2, 3, RES, RES))
+    sample = SimpleNamespace(image=torch.rand(2, 3, RES, RES))
+    logits = agent.predict(sample, trains=True)
     assert network.modes == {(False, False)} and network.training is training
     assert precisions == [0, 1]  # of either network's pass
     assert list(logits) == list(KINDS) and all(answer.requires_grad for answer in logits.values())
+    assert not any(answer.requires_grad for answer in agent.predict(sample).values())
 
 
 def test_crops_are_scored_augmentation_by_augmentation():
     run, (people,) = plain_run(in_res=RES), batches([1, 2, 3])
-    parts = [Augmentation.random(3, run.streams.random) for _ in range(4)]
+    parts = [Augmentation.random(3, run.streams["random"]) for _ in range(4)]
     together = crop_pck(run, Filter(), people, Augmentation.cat(parts))
     assert together.shape == (4, 3)
     assert torch.equal(together, torch.cat([crop_pck(run, Filter(), people, part) for part in parts]))
@@ -307,7 +313,7 @@ def test_a_collections_summary_by_hand():
 
 def test_an_agents_epoch_by_hand():
     """Two batches of unequal size; three kinds of outcome: harder, a tie, easier."""
-    record, draws = AgentRecord(), torch.Generator().manual_seed(0)
+    record, draws = ScaleRotationRecord("agent"), torch.Generator().manual_seed(0)
     history = History([{f"{kind}_distribution": [1.0, 0, 0, 0, 0, 0, 0] for kind in KINDS}])
     sizes, losses = (3, 1), (2.0, 4.0)
     predicted = [{kind: torch.rand(n, 7, generator=draws).softmax(dim=1) for kind in KINDS} for n in sizes]
@@ -321,8 +327,11 @@ def test_an_agents_epoch_by_hand():
     for loss, shares, part, rows in zip(
         losses, predicted, pckh.split(sizes, dim=2), ([0, 1, 2], [3]), strict=True
     ):
-        drawn = Augmentation.identity(len(rows))
-        record.add(loss, shares, part, replace(some_people(len(rows)), index=torch.tensor(rows)), drawn)
+        logits = {kind: one.log() for kind, one in shares.items()}
+        bins = dict.fromkeys(KINDS, torch.zeros(len(rows)).long())
+        trial = Trial(logits, bins, torch.zeros(len(rows), 2), part)
+        people = replace(some_people(len(rows)), index=torch.tensor(rows))
+        record.add(people, torch.tensor(loss), trial, trial.rewards())
     row = record.row(history)
     gap = pckh[0] - pckh[1]
     expected = {
@@ -352,8 +361,9 @@ def test_an_agents_epoch_by_hand():
 
 
 def test_a_single_persons_gap_has_no_standard_error():
-    record, uniform = AgentRecord(), dict.fromkeys(KINDS, torch.full((1, 7), 1 / 7))
-    record.add(0.0, uniform, torch.rand(3, 2, 1), some_people(1), Augmentation.identity(1))
+    record, bins = ScaleRotationRecord("agent"), dict.fromkeys(KINDS, torch.zeros(1).long())
+    trial = Trial(dict.fromkeys(KINDS, torch.zeros(1, 7)), bins, torch.zeros(1, 2), torch.rand(3, 2, 1))
+    record.add(some_people(1), torch.tensor(0.0), trial, trial.rewards())
     assert math.isnan(record.row(History())["uniform_gap_error"])
 
 

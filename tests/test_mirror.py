@@ -5,20 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 from support.experiment import load_script
-from support.stand_ins import Blind, Filter, Silent, Stubborn, plain_run, some_people
+from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, agent_with, plain_run, some_people
 from torch.testing import assert_close
 
 from data.augmentation import Augmentation
 from data.crops import augment
 from data.heatmap import mirror_heatmaps
-from data.kinds import KINDS, OCCLUSION
+from data.kinds import KINDS
 from data.skeleton import MIRROR
 from models.losses import distribution_loss
 from models.masks import joint_votes
-from utils.training import Learner
 
 PRETRAIN = load_script("pretrain-s-r-agent.py")
 RES = 32
+LEVEL = torch.zeros(1, 7)
 
 
 def flipped(augmentation):
@@ -82,10 +82,9 @@ def test_rows_of_a_network_that_knows_no_side_are_mirrored_with_the_person():
             lost = (network(sample.image)[-1] - sample.heatmap).square().mean(dim=(1, 2, 3)).detach()
             rows[kind, side] = lost.view(-1, 4).T / lost.view(-1, 4).sum(dim=0)[:, None]
     plain = {kind: rows[kind, False] for kind in KINDS}
-    found = PRETRAIN.mirrored(plain, torch.tensor([True, True, True, False]))
+    found = agent_with(Stubborn(LEVEL, LEVEL), "agent", plain_run(), Blind()).mirrored(plain)
     for kind in KINDS:
-        assert torch.equal(found[kind][3], plain[kind][3])
-        assert_close(found[kind][:3], rows[kind, True][:3], atol=1e-5, rtol=0)
+        assert_close(found[kind], rows[kind, True], atol=1e-5, rtol=0)
     assert (plain["rotation"] - plain["rotation"].flip(1)).abs().max() > 1e-3  # reversing them shows
 
 
@@ -93,8 +92,8 @@ def test_votes_of_a_mirrored_persons_joints_are_in_the_mirrored_cells():
     points = 16 * torch.rand(3, 16, 2, generator=torch.Generator().manual_seed(0))
     across = torch.stack((16 - points[..., 0], points[..., 1]), dim=-1)
     votes, expected = joint_votes(points, 16, 4), joint_votes(across, 16, 4)
-    found = PRETRAIN.mirrored({OCCLUSION: votes}, torch.tensor([True, False, True]))[OCCLUSION]
-    assert torch.equal(found[[0, 2]], expected[[0, 2]]) and torch.equal(found[1], votes[1])
+    agent = agent_with(Heart(4), "occlusion", plain_run(in_res=4 * 64), Blind())
+    assert torch.equal(agent.mirrored({"occlusion": votes})["occlusion"], expected)
     assert not torch.equal(votes[0], expected[0])
 
 
@@ -114,9 +113,9 @@ def test_pretraining_mirrors_half_of_the_people_with_their_rows(monkeypatch):
     monkeypatch.setattr(PRETRAIN, "agent_loss", recorded_loss)
     draws = torch.Generator().manual_seed(0)
     rows = {kind: torch.randn(60, 7, generator=draws).softmax(dim=1) for kind in KINDS}
-    level = torch.zeros(1, 7)
+    agent = agent_with(Stubborn(LEVEL, LEVEL), "agent", run, Blind(), 1e-9)
     batches = [some_people(60), some_people(60)]
-    PRETRAIN.train_epoch(run, Blind(), Learner(Stubborn(level, level), 1e-9), batches, rows, Silent())
+    PRETRAIN.train_epoch(run, agent, batches, rows, Silent())
     assert not torch.equal(used[0].flip, used[1].flip)
     for augmentation, target in zip(used, targets, strict=True):
         flip = augmentation.flip
@@ -127,7 +126,7 @@ def test_pretraining_mirrors_half_of_the_people_with_their_rows(monkeypatch):
         unflipped = replace(augmentation, flip=torch.zeros(60, dtype=torch.bool))
         for name, value in vars(Augmentation.identity(60)).items():
             assert torch.equal(getattr(unflipped, name), value), name
-    PRETRAIN.validate(run, Blind(), Stubborn(level, level), batches[:1], rows)
+    PRETRAIN.validate(run, agent, batches[:1], rows)
     assert not used[-1].flip.any() and torch.equal(targets[-1]["rotation"], rows["rotation"])
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.experiment import load_script
-from support.stand_ins import Heart, Silent, plain_run, some_people
+from support.stand_ins import Blind, Heart, Silent, Stubborn, agent_with, plain_run, some_people
 from torch import nn
 
-from data.kinds import KINDS, OCCLUSION
-from utils.agents.occlusion import OcclusionRecord, agent_cells
-from utils.agents.scale_rotation import HARDEST
+from data.augmentation import Augmentation
+from models.losses import Reward
+from utils.agents.base import HARDEST, Record, Trial
+from utils.agents.occlusion import agent_cells
 from utils.records.history import History
 from utils.system.errors import UserError
 from utils.training import Learner
@@ -39,26 +40,16 @@ class Watched(nn.Module):
         return (image,)
 
 
-class Spotter(nn.Module):
-    """An occlusion agent that is sure of the cell of the brightest pixel."""
+class Spotter(Heart):
+    """An occlusion agent's network that is sure of the cell of the brightest pixel."""
 
     def forward(self, features):
         brightest = F.adaptive_max_pool2d(features[0].sum(dim=1, keepdim=True), SIDE)
         return 1e4 * (brightest == brightest.amax(dim=(2, 3), keepdim=True))
 
 
-class Sure(nn.Module):
-    """A scale-rotation agent that wants everyone small and turned."""
-
-    def forward(self, features):
-        far = 60 * torch.eye(7)[6].expand(len(features[0]), 7)
-        return dict.fromkeys(KINDS, far)
-
-
 def small_run(seed=0):
-    run = plain_run(seed, RES)
-    run.opt.agent_draws = run.opt.occ_draws = "learned"
-    return run
+    return plain_run(seed, RES)
 
 
 def people_with_spots(count, seed=0):
@@ -70,17 +61,18 @@ def people_with_spots(count, seed=0):
     return replace(some_people(count), patch=patch)
 
 
-def pose_epoch(run, agents, batches):
+def pose_epoch(run, networks, batches):
+    """What the pose network saw, and the epoch's row; networks: the agents', by name."""
     pose = Learner(Watched(), 1e-3)
-    learners = {name: SimpleNamespace(network=agent) for name, agent in agents.items()}
-    row = SCRIPT.train_pose(run, pose, learners, batches, Silent())
+    agents = [agent_with(network, name, run, pose.network) for name, network in networks.items()]
+    row = SCRIPT.train_pose(run, pose, agents, batches, Silent())
     return pose.network.seen, row
 
 
 def test_masks_lie_on_the_crops_that_they_were_predicted_for():
     """The agent hides a bright spot: it has to be hidden in the crop that the network trains on."""
     people = people_with_spots(24)
-    seen, _ = pose_epoch(small_run(), {OCCLUSION: Spotter()}, [people, people])
+    seen, _ = pose_epoch(small_run(), {"occlusion": Spotter(SIDE)}, [people, people])
     (_, none), (image, mask) = seen
     assert none is None
     assert mask.shape == (24, 1, SIDE, SIDE)
@@ -91,7 +83,7 @@ def test_masks_lie_on_the_crops_that_they_were_predicted_for():
     assert (spots & hidden).any(dim=(1, 2)).all()
     cells = F.adaptive_max_pool2d(spots.float(), SIDE).flatten(1).argmax(dim=1)
     assert len(cells.unique()) >= 3  # it is not always the same cell
-    plain = SCRIPT.Augmentation.identity(24)
+    plain = Augmentation.identity(24)
     unaugmented = small_run().augment(people, plain).image.sum(dim=1)
     before = F.adaptive_max_pool2d(unaugmented, SIDE).flatten(1).argmax(dim=1)
     assert (before != cells).sum() >= 6  # nor the one that the un-augmented crop has it in
@@ -99,11 +91,12 @@ def test_masks_lie_on_the_crops_that_they_were_predicted_for():
 
 def test_batches_take_turns():
     batches = [some_people(6) for _ in range(7)]
-    agents = {"agent": Sure(), OCCLUSION: Heart(SIDE)}
+    small_and_turned = 60 * torch.eye(7)[6:]
+    networks = {"agent": Stubborn(small_and_turned, small_and_turned), "occlusion": Heart(SIDE)}
     for names, masked, row_has in (
         (("agent",), (), {"random", "agent"}),
-        ((OCCLUSION,), (1, 3, 5), {"random", OCCLUSION}),
-        (("agent", OCCLUSION), (2, 5), {"random", "agent", OCCLUSION}),
+        (("occlusion",), (1, 3, 5), {"random", "occlusion"}),
+        (("agent", "occlusion"), (2, 5), {"random", "agent", "occlusion"}),
     ):
         run, seen = small_run(), []
         augment = run.augment
@@ -113,7 +106,7 @@ def test_batches_take_turns():
             return augment(people, augmentation)
 
         run.augment = noted
-        calls, row = pose_epoch(run, {name: agents[name] for name in names}, batches)
+        calls, row = pose_epoch(run, {name: networks[name] for name in names}, batches)
         assert tuple(k for k, (_, mask) in enumerate(calls) if mask is not None) == masked
         assert {name.removeprefix("train_pck_") for name in row if name.startswith("train_pck_")} == row_has
         # The scale-rotation agent wants scales that no random augmentation has.
@@ -126,16 +119,15 @@ def test_batches_take_turns():
 
 def test_turns_go_on_from_epoch_to_epoch(caplog):
     """With one batch an epoch the agent has every other one; the epochs between say that it had none."""
-    run, agents = small_run(), {OCCLUSION: Heart(SIDE)}
     caplog.set_level("INFO")
-    pose, rows = Learner(Watched(), 1e-3), []
-    learners = {name: SimpleNamespace(network=agent) for name, agent in agents.items()}
+    run, pose, rows = small_run(), Learner(Watched(), 1e-3), []
+    agents = [agent_with(Heart(SIDE), "occlusion", run, pose.network)]
     for epoch, batches in enumerate((1, 1, 3, 1)):
         pose.epoch = epoch
-        rows.append(SCRIPT.train_pose(run, pose, learners, batches * [some_people(6)], Silent()))
+        rows.append(SCRIPT.train_pose(run, pose, agents, batches * [some_people(6)], Silent()))
     assert [mask is not None for _, mask in pose.network.seen] == [False, True] * 3
     turns = [{name.removeprefix("train_pck_") for name in row if "pck_" in name} for row in rows]
-    assert turns == [{"random"}, {OCCLUSION}, {"random", OCCLUSION}, {OCCLUSION}]
+    assert turns == [{"random"}, {"occlusion"}, {"random", "occlusion"}, {"occlusion"}]
     assert [message.partition(": ")[0] for message in caplog.messages] == [
         "epoch 0 had no batch for the turn of occlusion",
         "epoch 1 had no batch for the turn of random",
@@ -143,7 +135,7 @@ def test_turns_go_on_from_epoch_to_epoch(caplog):
     ]
     again = Learner(Watched(), 1e-3)
     again.restore({"optimizer": pose.optimizer.state_dict(), "epoch": 3}, Path("resumed"))
-    SCRIPT.train_pose(run, again, learners, [some_people(6)], Silent())
+    SCRIPT.train_pose(run, again, agents, [some_people(6)], Silent())
     assert again.network.seen[0][1] is None
 
 
@@ -155,14 +147,14 @@ def test_an_agent_that_has_diverged_masks_nobody():
 
 
 def test_uniform_masks_ask_nobody():
-    class Mute(nn.Module):
+    class Mute(Heart):
         def forward(self, features):
             raise AssertionError("asked")
 
     run, people = small_run(), some_people(500)
     run.opt.occ_draws = "uniform"
-    agent = SimpleNamespace(network=Mute())
-    mask = SCRIPT.drawn_mask(run, None, agent, people, None)
+    run.augment = lambda people, augmentation: None
+    _, mask = agent_with(Mute(SIDE), "occlusion", run, Blind()).augment(people, None)
     hidden = (mask == 0).float().mean(dim=0).flatten()
     assert hidden.sum() == pytest.approx(2, abs=1e-5)
     assert (hidden - 2 / 16).abs().max() < 0.06  # 4 standard deviations
@@ -180,19 +172,20 @@ def test_a_part_of_a_batch_is_masked_as_in_the_whole():
 def share_of_the_cell(monkeypatch, chosen, hard, seed):
     """How likely the agent draws a cell, at first 1 in 16, if masking it loses half of the joints."""
 
-    def masked_pck(run, network, people, sample, drawn):
+    def masked_pck(run, network, sample, drawn):
         lost = torch.stack([(cells == chosen).any(dim=1) for cells in drawn])
         return 1 - 0.5 * lost.float() * hard
 
-    monkeypatch.setattr(SCRIPT, "masked_pck", masked_pck)
-    agent, run = Learner(Heart(SIDE), 0.02), small_run(seed)
+    monkeypatch.setattr("utils.agents.occlusion.masked_pck", masked_pck)
+    run = small_run(seed)
+    agent = agent_with(Heart(SIDE), "occlusion", run, Blind(), 0.02)
     run.augment = lambda people, augmentation: SimpleNamespace(image=torch.zeros(len(people), 3, 4, 4))
-    pose = SimpleNamespace(network=Watched(), epoch=0)
-    record = SCRIPT.train_occlusion(run, pose, agent, [some_people(24)] * 120, Silent())
+    pose = SimpleNamespace(network=agent.pose, epoch=0)
+    record = SCRIPT.train_agent(run, pose, agent, [some_people(24)] * 120, Silent())
     row = record.row(History())
     assert (row["occlusion_gap"] > 0) == hard
     assert row["occlusion_gap"] == pytest.approx(record.means.read()["occlusion_gap"], abs=1e-6)
-    return agent.network.weight.flatten().softmax(dim=0)[chosen].item()
+    return agent.learner.network.weight.flatten().softmax(dim=0)[chosen].item()
 
 
 @pytest.mark.parametrize("chosen", [0, 6])
@@ -204,13 +197,15 @@ def test_agent_learns_which_cell_is_hard(monkeypatch, chosen):
 
 
 def test_record_by_hand():
-    record, people = OcclusionRecord(), replace(some_people(4), index=torch.tensor([7, 3, 5, 9]))
-    pck = torch.tensor([[1.0, 0.5, 0.75, 1.0], [0.5, 0.75, 0.75, 0.75]])
-    predicted = torch.full((4, 16), 1 / 16)
-    target = predicted.clone()
-    target[0, 0], target[0, 1] = 2 / 16, 0
-    cells = torch.tensor([[0, 1], [2, 3], [4, 5], [6, 7]])
-    record.add(torch.tensor(0.5), predicted, target, pck, people, cells)
+    record, people = Record("occlusion"), replace(some_people(4), index=torch.tensor([7, 3, 5, 9]))
+    uniform, agent = torch.tensor([[1.0, 0.5, 0.75, 1.0], [0.5, 0.75, 0.75, 0.75]])
+    logits, cells = torch.zeros(4, 16), torch.tensor([[0, 1], [2, 3], [4, 5], [6, 7]])
+    pck = torch.stack([uniform, agent, uniform])[:, None]
+    trial = Trial({"occlusion": logits}, {"occlusion": cells}, cells[:, None], pck)
+    rewarded, limited = torch.tensor([[True, False, False, True], [True, False, False, False]])
+    assert torch.equal(trial.rewards()["occlusion"].rewarded, rewarded)
+    reward = Reward(logits.softmax(dim=1), rewarded, limited)
+    record.add(people, torch.tensor(0.5), trial, {"occlusion": reward})
     before = [0.0] * 16
     before[0] = 1.0
     row = record.row(History([{"occlusion_distribution": before}]))
@@ -231,6 +226,6 @@ def test_record_by_hand():
         }
     )
     hardest = record.hardest()
-    assert [(one["row"], one["cells"]) for one in hardest[:2]] == [(7, [0, 1]), (9, [6, 7])]
-    assert (hardest[0]["pck_uniform"], hardest[0]["pck_agent"]) == (1.0, 0.5)
+    assert [(one["row"], one["value"]) for one in hardest[:2]] == [(7, [0, 1]), (9, [6, 7])]
+    assert (hardest[0]["pck_reference"], hardest[0]["pck_agent"]) == (1.0, 0.5)
     assert len(hardest) == min(4, HARDEST)

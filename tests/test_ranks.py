@@ -23,7 +23,7 @@ from torch.testing import assert_close
 from data.datasets import load_dataset
 from data.demo import write_demo
 from data.loading.loader import BatchRows
-from utils.agents.scale_rotation import joined
+from utils.agents.base import Record
 from utils.records.checkpoint import load_checkpoint
 from utils.run import Run
 from utils.system import ranks
@@ -247,7 +247,7 @@ def test_a_rank_without_a_batch_joins_in(monkeypatch):
     """As where there are fewer batches than ranks: it has nothing, and gets what the others have."""
     seen = {"row": torch.tensor([4, 2]), "pck": torch.rand(2, 2)}
     monkeypatch.setattr(ranks, "gathered", lambda mine: [[seen], mine])
-    assert_close(joined([]), seen, atol=0, rtol=0)
+    assert_close(Record("agent").seen, seen, atol=0, rtol=0)
 
 
 def test_batch_statistics_of_all_ranks_need_gpus(monkeypatch, nasty_run):

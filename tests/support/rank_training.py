@@ -5,7 +5,6 @@ torchrun ... rank_training.py DATA RESULT
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from data.augmentation import MARGINS
 from data.datasets import load_dataset
 from data.loading.loader import PatchLoader
 from support.experiment import load_script
-from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, plain_run
+from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, agent_with, plain_run
 from utils.records.history import History
 from utils.system import ranks
 from utils.training import Learner
@@ -55,25 +54,17 @@ def train(data: Path) -> dict:
 
     stage_1, joint = load_script("stack-hg.py"), load_script("joint-train-pose-s-r-agent.py")
     pose = Learner(Watching(), 1e-3)
-    row = stage_1.train_epoch(run, pose, loader(run.streams.order), Silent())
-    agent = Learner(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), 1e-2)
-    beside = SimpleNamespace(network=pose.network, epoch=0)
-    record = joint.train_agent(run, beside, agent, loader(run.streams.agent_training), Silent())
-    heart = Heart(RES // 64)
+    row = stage_1.train_epoch(run, pose, loader(run.streams["order"]), Silent())
+    heart = Heart(run.cells)
     with torch.no_grad():  # where cells are alike, gradients are rounding, which RMSprop would enlarge
         heart.weight += torch.tensor([[0.3, -0.2], [0.1, 0.5]])
-    masking = Learner(heart, 1e-2)
-    masks = joint.train_occlusion(run, beside, masking, loader(run.streams.occlusion_training), Silent())
-    return {
-        "pose": pose.network.state_dict(),
-        "agent": agent.network.state_dict(),
-        "occlusion": masking.network.state_dict(),
-        "row": row,
-        "agent_row": record.row(History()),
-        "occlusion_row": masks.row(History()),
-        "hardest": [one["pck_random"] - one["pck_agent"] for one in record.hardest()],
-        "streams": {name: one.get_state() for name, one in vars(run.streams).items() if name != "seed"},
-    }
+    made = {"pose": pose.network.state_dict(), "row": row}
+    for name, network in (("agent", Stubborn(torch.zeros(1, 7), torch.zeros(1, 7))), ("occlusion", heart)):
+        agent = agent_with(network, name, run, pose.network, 1e-2)
+        record = joint.train_agent(run, pose, agent, loader(agent.streams[1]), Silent())
+        made[name], made[f"{name}_row"] = network.state_dict(), record.row(History())
+        made[f"{name}_hardest"] = [one["pck_reference"] - one["pck_agent"] for one in record.hardest()]
+    return made | {"streams": run.streams.states()}
 
 
 if __name__ == "__main__":

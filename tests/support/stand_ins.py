@@ -9,6 +9,9 @@ from torch import nn
 
 from data.augmentation import MARGINS
 from data.crops import PersonBatch, augment
+from utils.agents import AGENTS
+from utils.agents.occlusion import Occlusion
+from utils.agents.scale_rotation import ScaleRotation
 from utils.system.devices import Streams
 
 
@@ -53,7 +56,7 @@ class Blind(nn.Module):
 
 
 class Stubborn(nn.Module):
-    """An agent that tells each person the same, or everyone their row, of its logits; it can learn."""
+    """A scale-rotation agent's network: each person gets the same logits, or their row; it can learn."""
 
     def __init__(self, scale, rotation):
         super().__init__()
@@ -65,7 +68,7 @@ class Stubborn(nn.Module):
 
 
 class Heart(nn.Module):
-    """An occlusion agent of side x side cells that tells everyone the same; it can learn."""
+    """An occlusion agent's network of side x side cells that tells everyone the same; it can learn."""
 
     def __init__(self, side):
         super().__init__()
@@ -73,6 +76,12 @@ class Heart(nn.Module):
 
     def forward(self, features):
         return self.weight.expand(len(features[0]), -1, -1, -1)
+
+
+def agent_with(network, name, run, pose, lr=1e-3):
+    """The agent of that name in a run, with this network in place of its own."""
+    which = {"agent": ScaleRotation, "occlusion": Occlusion}[name]
+    return type("StandIn", (which,), {"network": lambda _: network})(AGENTS[name], run, pose, lr)
 
 
 def some_people(count):
@@ -106,10 +115,15 @@ def plain_run(seed=0, in_res=8):
             bs=24,
             seed=seed,
             mirror=False,
+            sync_bn=False,
+            agent_draws="learned",
+            occ_draws="learned",
         ),
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
         streams=Streams(seed),
         device=torch.device("cpu"),
+        cells=in_res // 64,
+        place=lambda network: network,
         passes=nullcontext,
         augment=partial(augment, in_res=in_res, out_res=in_res // 4),
         forward=plain_forward,

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
-from utils.agents.hits import Hits, best_constant_hits, constant_hits, hardest_bins
+
+from utils.agents.pretraining import Hits, best_constant_hits, constant_hits, hardest_bins
 
 ROWS = torch.tensor(
     [
