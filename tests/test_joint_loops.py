@@ -272,7 +272,7 @@ def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
         again.step(pose_loss(outputs, sample.heatmap))
         correct, known = pck_counts(sample.predict(outputs[-1].detach()), sample.points, sample.normalizer)
         found.append(correct[SCORED_JOINTS].sum().item() / known[SCORED_JOINTS].sum().item())
-    assert len({*found}) == 3
+    assert found[1] != pytest.approx((found[0] + found[2]) / 2)
     assert row["train_pck_random"] == pytest.approx((found[0] + found[2]) / 2)
     assert row["train_pck_agent"] == pytest.approx(found[1])
     assert row["train_pck"] == pytest.approx(sum(found) / 3)

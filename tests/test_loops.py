@@ -272,7 +272,6 @@ def test_the_agent_looks_without_changing_the_pose_network(training):
     assert network.modes == {(False, False)} and network.training is training
     assert precisions == [0, 1]  # of either network's pass
     assert list(logits) == list(KINDS) and all(answer.requires_grad for answer in logits.values())
-    assert not any(answer.requires_grad for answer in agent.predict(sample).values())
 
 
 def test_crops_are_scored_augmentation_by_augmentation():

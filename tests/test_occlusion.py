@@ -7,23 +7,27 @@ import torch
 
 from models.hourglass import StackedHourglass
 from models.masks import cell_mask, draw_cells, joint_votes
-from utils.agents.scale_rotation import race
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def noise_of(people, cells):
+    """As `utils.agents.base.exponential_noise` of a whole batch."""
+    return torch.empty(people, cells).exponential_(generator=seeded())
+
+
 @pytest.mark.parametrize("cells", [4, 16])
 def test_cells_are_those_of_multinomial_without_putting_back(cells):
     shares = (3 * torch.randn(200, cells, generator=seeded(1))).softmax(dim=1)
-    drawn = draw_cells(shares, race(len(shares), cells, seeded()))
+    drawn = draw_cells(shares, noise_of(len(shares), cells))
     assert torch.equal(drawn, torch.multinomial(shares, 2, generator=seeded()))
     assert (drawn[:, 0] != drawn[:, 1]).all()
 
 
 def test_part_of_a_batch_draws_what_it_draws_in_the_whole():
-    shares, noise = torch.rand(6, 16, generator=seeded(1)), race(6, 16, seeded())
+    shares, noise = torch.rand(6, 16, generator=seeded(1)), noise_of(6, 16)
     assert torch.equal(draw_cells(shares[2:5], noise[2:5]), draw_cells(shares, noise)[2:5])
 
 
