@@ -187,7 +187,7 @@ def find_annotations(name: str, data_dir: Path) -> Path:
     other = " or another of its files" if len(source.files) > 1 else ""
     raise DataError(
         f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}; "
-        'README.md says under "Data" where to get them, and --dataset demo needs no download'
+        "docs/data.md says where to get them, and --dataset demo needs no download"
     )
 
 

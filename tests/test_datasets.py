@@ -259,7 +259,7 @@ def test_absent_data_set_says_what_is_missing_and_where_to_get_it(tmp_path):
     for part in (
         str(tmp_path / "nowhere" / "mpii"),
         "normalizer.json or another",
-        "README",
+        "docs/data.md",
         "--dataset demo",
     ):
         assert part in str(caught.value)
