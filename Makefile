@@ -1,12 +1,12 @@
 # make .venv   a virtual environment with everything the stages and the tests need
-# make demo    the stages, in order, on the embedded demo set
+# make demo    all stages, in order, on the demo set, which is generated; docs/results.md has its numbers
 # make demo-occlusion    the occlusion agent, from stage 1 to networks under masks, on the same set
 # make experiment    the arms of an experiment, several seeds each, from one base, and their table; what is
-#     finished is skipped. Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS, AGENT_EPOCHS, EPOCHS (of an
+#     finished is skipped (docs/experiments.md). Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS, AGENT_EPOCHS, EPOCHS (of an
 #     arm), and FLAGS for all others of python -m utils.experiment, such as FLAGS="--in_res 128 --chan 64" or
 #     FLAGS="--occlusion true" for the occlusion agent's arms
 # make bench   where the time goes
-# make test    the tests; make test-fast   those that take no minute: no stages, servers and browsers
+# make test    all tests; make test-fast    without stages, servers and browsers; make lint    the style
 
 PYTHON ?= python3
 PY := .venv/bin/python
