@@ -2,9 +2,9 @@
 # make demo    all stages, in order, on the demo set, which is generated; docs/results.md has its numbers
 # make demo-occlusion    the occlusion agent, from stage 1 to networks under masks, on the same set
 # make experiment    the arms of an experiment, several seeds each, from one base, and their table; what is
-#     finished is skipped (docs/experiments.md). Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS, AGENT_EPOCHS, EPOCHS (of an
-#     arm), and FLAGS for all others of python -m utils.experiment, such as FLAGS="--in_res 128 --chan 64" or
-#     FLAGS="--occlusion true" for the occlusion agent's arms
+#     finished is skipped (docs/experiments.md). Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS,
+#     AGENT_EPOCHS, EPOCHS (of an arm), and FLAGS for all others of python -m utils.experiment, such as
+#     FLAGS="--in_res 128 --chan 64" or FLAGS="--occlusion true" for the occlusion agent's arms
 # make bench   where the time goes
 # make test    all tests; make test-fast    without stages, servers and browsers; make lint    the style
 
