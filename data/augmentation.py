@@ -3,11 +3,11 @@
 The constructors of `Augmentation` make every stage: random in training, the identity in validation, fixed
 bins when collecting, the agent's draws in joint training. A new augmentation is a field of it and a line of
 `data.crops.augment`, or of `deformation` where it is an affine warp; an entry of `KINDS` lets the agent
-choose it.
-Ranges are the paper's (Peng et al., CVPR 2018, section 4 and the release that came with it).
+choose it, and random augmentation draw it.
+Ranges are the paper's (Peng et al., CVPR 2018, section 4, and the release that came with it).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -15,9 +15,6 @@ from torch import Generator, Tensor
 
 from data.kinds import KINDS, Kind
 
-RANDOM_SCALE_STD, RANDOM_SCALE_LIMIT = 0.25, 0.5  # log2
-RANDOM_ROTATION_STD, RANDOM_ROTATION_LIMIT = 30.0, 60.0  # degrees
-RANDOM_ROTATION_PROBABILITY = 0.4
 FLIP_PROBABILITY = 0.5
 COLOR_RANGE = (0.6, 1.4)
 
@@ -41,33 +38,29 @@ class Augmentation:
 
     def __getitem__(self, rows: slice) -> "Augmentation":
         """The augmentation of some of the people."""
-        return Augmentation(*(getattr(self, one.name)[rows] for one in fields(self)))
+        return self._map(lambda values: values[rows])
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Augmentation":
+        return Augmentation(**{name: function(values) for name, values in vars(self).items()})
 
     @staticmethod
     def identity(n: int) -> "Augmentation":
         """Nothing is done to n people."""
-        values = {one.name: torch.tensor(one.metadata["identity"]) for one in fields(Augmentation)}
-        return Augmentation(**{name: torch.stack(n * [value]) for name, value in values.items()})
+        values = (torch.tensor(one.metadata["identity"]) for one in fields(Augmentation))
+        return Augmentation(*(torch.stack(n * [value]) for value in values))
 
     @staticmethod
     def random(n: int, generator: Generator) -> "Augmentation":
         """The random augmentation that the adversarial one is compared with.
 
-        log2 scale: N(0, 0.25) clamped to +-0.5; rotation: N(0, 30) clamped to +-60 degrees with probability
-        0.4, else 0; mirrored with probability 0.5; each color channel times U(0.6, 1.4).
+        A value of each kind from the kind's random distribution; mirrored with probability 0.5; each color
+        channel times U(0.6, 1.4).
         """
-        log2_scale = (RANDOM_SCALE_STD * torch.randn(n, generator=generator)).clamp(
-            -RANDOM_SCALE_LIMIT, RANDOM_SCALE_LIMIT
-        )
-        rotation = (RANDOM_ROTATION_STD * torch.randn(n, generator=generator)).clamp(
-            -RANDOM_ROTATION_LIMIT, RANDOM_ROTATION_LIMIT
-        )
-        rotated = torch.rand(n, generator=generator) < RANDOM_ROTATION_PROBABILITY
-        flip = torch.rand(n, generator=generator) < FLIP_PROBABILITY
+        values = {kind.field: _at_random(kind, n, generator) for kind in KINDS.values()}
+        mirrored = Augmentation.mirrored(n, generator)
         low, high = COLOR_RANGE
         color = low + (high - low) * torch.rand(n, 3, generator=generator)
-        identity = Augmentation.identity(n)
-        return replace(identity, log2_scale=log2_scale, rotation=rotation * rotated, flip=flip, color=color)
+        return replace(mirrored, color=color, **values)
 
     @staticmethod
     def mirrored(n: int, generator: Generator) -> "Augmentation":
@@ -105,8 +98,8 @@ class Augmentation:
     @staticmethod
     def cat(augmentations: list["Augmentation"]) -> "Augmentation":
         """Several augmentations of the same people, one after another."""
-        names = [one.name for one in fields(Augmentation)]
-        return Augmentation(*(torch.cat([getattr(one, name) for one in augmentations]) for name in names))
+        columns = zip(*(vars(one).values() for one in augmentations), strict=True)
+        return Augmentation(*map(torch.cat, columns))
 
     def with_draws(self, drawn: "Augmentation") -> "Augmentation":
         """What an agent draws, of every kind, in place of this augmentation's own values.
@@ -127,7 +120,15 @@ class Augmentation:
 
     def to(self, device: torch.device) -> "Augmentation":
         """The same augmentation on `device`."""
-        return Augmentation(*(getattr(self, one.name).to(device, non_blocking=True) for one in fields(self)))
+        return self._map(lambda values: values.to(device, non_blocking=True))
+
+
+def _at_random(kind: Kind, n: int, generator: Generator) -> Tensor:
+    values = kind.random_std * torch.randn(n, generator=generator)
+    values = values.clamp(-kind.random_limit, kind.random_limit)
+    if kind.random_probability < 1:
+        values *= torch.rand(n, generator=generator) < kind.random_probability
+    return values
 
 
 def _around(kind: Kind, chosen: Tensor, generator: Generator) -> Tensor:
@@ -156,7 +157,7 @@ def crop_to_box(augmentation: Augmentation) -> Tensor:
 
 
 def reach(augmentation: Augmentation) -> Tensor:
-    """How far each crop reaches over its box: f32 [N], side of the square round it / side of the box."""
+    """How far each crop reaches over its box: f32 [N], side of the square around it / side of the box."""
     return crop_to_box(augmentation).abs().sum(dim=2).amax(dim=1)
 
 
@@ -167,11 +168,12 @@ def _widest(values: dict[str, Iterable[float]]) -> float:
     return reach(replace(Augmentation.identity(len(combinations)), **columns)).max().item()
 
 
+_RANDOM = _widest({kind.field: kind.random_range for kind in KINDS.values()})
 MARGINS = {
     "identity": 1.0,
-    # A turned square is widest at 45 degrees.
-    "random": _widest({"log2_scale": [RANDOM_SCALE_LIMIT], "rotation": [min(RANDOM_ROTATION_LIMIT, 45.0)]}),
+    "random": _RANDOM,
     **{kind.name: _widest({kind.field: kind.means}) for kind in KINDS.values()},
-    "drawn": _widest({kind.field: kind.extremes for kind in KINDS.values()}),
+    # The same patches give the random crops that the agent's are compared with.
+    "drawn": max(_RANDOM, _widest({kind.field: kind.extremes for kind in KINDS.values()})),
 }
 """Side of the patch / side of the box that each way of augmenting needs."""

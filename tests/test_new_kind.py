@@ -14,20 +14,42 @@ from utils.records.checkpoint import load_checkpoint
 pytestmark = pytest.mark.slow
 
 ENTRY = """
-        Kind("scale","""
+        Kind(
+            "scale","""
+SHEAR = """
+        Kind(
+            "shear",
+            "shear",
+            means=(-0.3, -0.15, 0.0, 0.15, 0.3),
+            std=0.04,
+            random_std=0.2,
+            random_limit=0.6,
+            random_probability=0.7,
+            unit="",
+            label="shear",
+        ),"""
 FIELD = """
     color: Tensor ="""
 LINE = """
     return matrix
 """
 CHANGES = {
-    "data/kinds.py": (
-        ENTRY,
-        '\n        Kind("shear", "shear", (-0.3, -0.15, 0.0, 0.15, 0.3), 0.04, "", "shear"),' + ENTRY,
-    ),
+    "data/kinds.py": (ENTRY, SHEAR + ENTRY),
     "data/augmentation.py": (FIELD, '\n    shear: Tensor = field(metadata={"identity": 0.0})' + FIELD),
 }
 WARP = ("data/augmentation.py", LINE, "\n    matrix[:, 0, 1] = augmentation.shear" + LINE)
+
+RANDOM = """
+import torch
+from data.augmentation import MARGINS, Augmentation, reach
+
+drawn = Augmentation.random(20_000, torch.Generator().manual_seed(0))
+sheared = drawn.shear != 0
+assert abs(sheared.float().mean() - 0.7) < 0.02
+assert drawn.shear.abs().max() == torch.tensor(0.6) and abs(drawn.shear[sheared].std() - 0.2) < 0.01
+assert 2.3 < reach(drawn).max() <= MARGINS["random"] * 1.001
+assert MARGINS["random"] <= MARGINS["drawn"]  # joint training draws both from the same patches
+"""
 
 # White dots on black: the brightest place of the crop and the peak of the heatmap say where each of them is.
 PROBE = """
@@ -98,6 +120,10 @@ def run(tree, code, *arguments):
 
 def test_crops_points_and_predictions_agree(tree):
     run(tree, PROBE)
+
+
+def test_random_augmentation_draws_it(tree):
+    run(tree, "-c", RANDOM)
 
 
 def test_it_goes_through_all_stages(tree, changeable):
