@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Generator, Tensor
 
+from data.geometry import crop_axes
 from data.kinds import KINDS, Kind
 
 FLIP_PROBABILITY = 0.5
@@ -146,14 +147,9 @@ def deformation(augmentation: Augmentation) -> Tensor:
 
 
 def crop_to_box(augmentation: Augmentation) -> Tensor:
-    """The linear part of the map from a crop to the person's box: f32 [N, 2, 2].
-
-    It is about their common middle; both have the sides -1 and 1.
-    """
-    angle = torch.deg2rad(-augmentation.rotation)
-    cos, sin = angle.cos(), angle.sin()
-    turn = torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
-    return 2 ** augmentation.log2_scale[:, None, None] * (turn @ deformation(augmentation))
+    """The linear map from crops to the people's boxes, f32 [N, 2, 2]: about the middle, in -1..1 of both."""
+    axes = crop_axes(augmentation.rotation, deformation(augmentation))
+    return 2 ** augmentation.log2_scale[:, None, None] * axes
 
 
 def reach(augmentation: Augmentation) -> Tensor:

@@ -24,40 +24,40 @@ def transform_points(
     inverse: bool = False,
     deformation: Tensor | None = None,
 ) -> Tensor:
-    """Carry points from the photograph into the crop, or back; nothing is rounded.
+    """Map points from the photograph into the crop, or back; nothing is rounded.
 
     Args:
         points: [N, K, 2] (x, y) in px of the photograph (of the crop, if `inverse`).
         center: [N, 2] px. scale: [N], box side / 200 px. rotation: [N] degrees.
         res: side of the crop in px (256 for the image, 64 for heatmaps).
-        deformation: [N, 2, 2], linear, about the crop's middle: from the crop's plane to the plane in which
-            it is only zoomed and turned. Without it nothing is deformed.
+        deformation: [N, 2, 2], see `crop_axes`.
 
     Returns:
         [N, K, 2] float64.
     """
     points, center = points.double(), center.double().unsqueeze(1)
     zoom = (res / (PIXELS_PER_SCALE * scale.double())).view(-1, 1, 1)
-    angle = torch.deg2rad(-rotation.double()).view(-1, 1)
+    axes = crop_axes(rotation.double(), deformation)
     if inverse:
-        points = _multiply(deformation, points - res / 2)
-        return _rotate(points, -angle) / zoom + center
-    points = _rotate((points - center) * zoom, angle)
-    if deformation is not None:
-        deformation = torch.linalg.inv_ex(deformation.double()).inverse  # `inv` would wait for a GPU
-    return _multiply(deformation, points) + res / 2
+        return (points - res / 2) @ axes.mT / zoom + center
+    axes = torch.linalg.inv_ex(axes).inverse  # `inv` would wait for a GPU
+    return (points - center) * zoom @ axes.mT + res / 2
 
 
-def _multiply(matrix: Tensor | None, points: Tensor) -> Tensor:
-    """[N, K, 2] times [N, 2, 2]; without a matrix the points themselves."""
-    return points if matrix is None else points @ matrix.to(points.dtype).mT
+def crop_axes(rotation: Tensor, deformation: Tensor | None = None) -> Tensor:
+    """The linear map from crops to the photograph, without the zoom: for pixels and points alike.
 
+    Args:
+        rotation: [N] degrees. deformation: [N, 2, 2], linear, about the crop's middle: from the crop's plane
+            to the plane in which it is only zoomed and turned; none if None.
 
-def _rotate(points: Tensor, angle: Tensor) -> Tensor:
-    """[N, K, 2] turned about the origin by `angle` [N, 1] (radians, from x towards y)."""
-    x, y = points.unbind(-1)
+    Returns:
+        [N, 2, 2] of the type of `rotation`; its columns are the crop's x and y axes in the photograph.
+    """
+    angle = torch.deg2rad(rotation)
     cos, sin = angle.cos(), angle.sin()
-    return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
+    turn = torch.stack((cos, -sin, sin, cos), dim=-1).view(-1, 2, 2)
+    return turn if deformation is None else turn @ deformation.to(turn.dtype)
 
 
 def mirror_points(points: Tensor, width: Tensor) -> Tensor:

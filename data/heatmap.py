@@ -63,7 +63,7 @@ def predict_points(
 
     Args:
         heatmaps: [N, K, H, H] of the box with `center` [N, 2] px, `scale` [N], `rotation` [N] degrees.
-        deformation: [N, 2, 2] as `data.geometry.transform_points` takes it.
+        deformation: [N, 2, 2], see `data.geometry.crop_axes`.
 
     Returns:
         f32 [N, K, 2], px of the photograph, whole numbers. Each maximum is moved a quarter of a cell towards
@@ -72,7 +72,7 @@ def predict_points(
     res = heatmaps.shape[-1]
     peak = decode_heatmaps(heatmaps)
     refined = peak + 0.25 * _slope_sign(heatmaps, peak.long()) + 0.5
-    box = (center, scale.view(-1), rotation.view(-1))
+    box = (center, scale, rotation)
     located = transform_points(refined - 1, *box, res, inverse=True, deformation=deformation)
     return (located.trunc() + 1).float()
 
