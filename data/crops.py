@@ -3,7 +3,8 @@
 `augment` warps patches of people into network inputs and target heatmaps, as an `Augmentation` says.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -76,14 +77,9 @@ class PersonBatch:
         """These people's rows of what was drawn for the whole batch."""
         return whole[self.before : self.before + len(self)]
 
-    def _map(self, function) -> "PersonBatch":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PersonBatch(
-            **{
-                name: function(value) if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-        )
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "PersonBatch":
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
 
     def to(self, device: torch.device) -> "PersonBatch":
         """The same people on `device`."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +41,8 @@ class Source:
     extension: tuple[str, Reader] | None = None
 
 
-def _read_lsp_json(path: Path, images: str, skip_bad: bool) -> People:
-    return read_json(path, images, "lsp", skip_bad)
-
-
-def _read_mpii_json(path: Path, images: str, skip_bad: bool) -> People:
-    return read_json(path, images, "mpii", skip_bad)
-
-
-_MPII_READERS = {
-    ".json": _read_mpii_json,
-    ".gz": _read_mpii_json,
-    ".mat": read_official,
-    ".h5": read_h5,
-}
+_MPII_READERS = {".json": read_json, ".gz": read_json, ".mat": read_official, ".h5": read_h5}
+_LSP_JSON = partial(read_json, dataset="lsp")
 DATASETS: dict[str, Source] = {
     "mpii": Source(
         "PCKh",
@@ -76,7 +65,7 @@ DATASETS: dict[str, Source] = {
         "PCK",
         0.2,
         (("joints.mat",),),
-        {".json": _read_lsp_json, ".gz": _read_lsp_json, ".mat": read_lsp},
+        {".json": _LSP_JSON, ".gz": _LSP_JSON, ".mat": read_lsp},
         extension=("lspet", read_lspet),
     ),
     "demo": Source("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS, draw=write_demo),
@@ -125,12 +114,9 @@ def load_dataset(
 ) -> Dataset:
     """The data set `name` ("mpii", "lsp" or "demo") from `<data_dir>/<name>`.
 
-    Photographs are in `<data_dir>/<name>/images`, the annotation file beside that folder. For MPII
-    it is the first of: mpii-hr-lsp-normalizer.json, train.h5 with valid.h5,
-    mpii_human_pose_v1_u12_1.mat with valid_images.txt (all with exact head sizes),
-    mpii_annotations.json, the .mat alone, valid.h5 alone; a JSON may be gzipped. For LSP it is
-    joints.mat, and where `<data_dir>/lspet` is there its people join the training split. The demo
-    set is drawn when its folder is absent.
+    Photographs are in `<data_dir>/<name>/images`, the annotation file beside that folder: the first choice of
+    `DATASETS` whose files exist. People of LSP's extension in `<data_dir>/lspet`, if it exists, join the
+    training split. The demo set is drawn when its folder does not exist.
 
     annotations: another file instead, its kind told by its suffix (.json, .gz, .h5, .mat); it then
         names everyone, so nobody is added from LSPET.
@@ -153,7 +139,10 @@ def load_dataset(
                 raise DataError(f"{data_dir / name} cannot be written: {error.strerror}") from error
     path = Path(annotations) if annotations is not None else find_annotations(name, data_dir)
     log.info("annotations: %s", path)
-    people = _read(name, path, skip_bad)
+    reader = source.readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: annotations of data set {name} are {', '.join(source.readers)} files")
+    people = reader(path, f"{name}/images", skip_bad)
     if source.extension is not None and annotations is None:
         folder, read = source.extension
         if (data_dir / folder).is_dir():
@@ -189,11 +178,3 @@ def find_annotations(name: str, data_dir: Path) -> Path:
         f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}; "
         "docs/data.md says where to get them, and --dataset demo needs no download"
     )
-
-
-def _read(name: str, path: Path, skip_bad: bool) -> People:
-    readers = DATASETS[name].readers
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: annotations of data set {name} are {', '.join(readers)} files")
-    return reader(path, f"{name}/images", skip_bad)

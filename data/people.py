@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -14,13 +14,13 @@ Points = TypeVar("Points")
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Annotated people, one row a person; all arrays share their first axis.
+    """Annotated people, one row per person.
 
     image       [N] str             the photograph's path relative to the data folder
-    center      f32 [N, 2] px       middle of the person's square
-    scale       f32 [N]             side of the square / 200 px
+    center      f32 [N, 2] px       middle of the person's box, a square
+    scale       f32 [N]             side of the box / 200 px
     points      f32 [N, 16, 2] px   joints in the order of `data.skeleton`, (0, 0) where not annotated
-    normalizer  f32 [N] px          the length that PCK errors are divided by, 0 where unknown
+    normalizer  f32 [N] px          the length that PCK divides errors by, 0 where unknown
     valid       bool [N]            True: validation split, False: training split
     """
 
@@ -35,33 +35,30 @@ class People:
         return len(self.image)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "People":
-        """The people of a slice, of integer row numbers or of a bool mask [N]."""
-        return People(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        """The people of a slice, of row numbers (int) or of a mask (bool [N])."""
+        return People(*(column[rows] for column in vars(self).values()))
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that say who the people are, in order, and how they are annotated."""
-        digest = hashlib.sha256("\0".join(self.image.tolist()).encode())
-        for field in fields(self)[1:]:
-            digest.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
+        """16 hexadecimal digits that identify the people, their order and their annotations."""
+        images, *columns = vars(self).values()
+        digest = hashlib.sha256("\0".join(images.tolist()).encode())
+        for column in columns:
+            digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()[:16]
 
     @staticmethod
     def concatenate(tables: Sequence["People"]) -> "People":
-        """One table of all rows of one or more tables, in their order."""
-        return People(
-            **{
-                field.name: np.concatenate([getattr(table, field.name) for table in tables])
-                for field in fields(People)
-            }
-        )
+        """One table of the rows of one or more tables, in order."""
+        columns = zip(*(vars(table).values() for table in tables), strict=True)
+        return People(*map(np.concatenate, columns))
 
 
 def annotated(points: Points) -> Points:
-    """Bool [..., K] of points [..., K, 2] px, an array or a tensor.
+    """Whether joints are annotated: bool [..., K] of points [..., K, 2] px, an array or a tensor.
 
-    A joint with x <= 0 or y <= 0 is not annotated. The rule is that of the training code published for MPII
-    Human Pose; it also leaves out the few joints that were annotated beyond the left or the upper edge.
+    A joint with x <= 0 or y <= 0 is not. That is the rule of the training code published for MPII Human Pose;
+    it also leaves out the few joints that were annotated beyond the left or the upper edge.
     """
     return (points > 0).all(-1)
 

@@ -1,4 +1,4 @@
-"""The joints that people have: their names, and which are each other's mirror image."""
+"""The 16 joints: their names, and which of them are left and right of each other."""
 
 JOINT_NAMES = (
     "right ankle",
@@ -18,10 +18,10 @@ JOINT_NAMES = (
     "left elbow",
     "left wrist",
 )
-"""The 16 joints in the order of MPII Human Pose; left and right are the person's own."""
+"""The order is that of MPII Human Pose; left and right are the person's, not the photograph's."""
 
 MIRROR = [5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10]
-"""The permutation `points[:, MIRROR]` exchanges the left and the right joints."""
+"""A permutation: `points[:, MIRROR]` exchanges left and right joints."""
 
 RIGHT_HIP, UPPER_NECK, HEAD_TOP, LEFT_SHOULDER = 2, 8, 9, 13
 

@@ -58,7 +58,7 @@ def test_head_size_is_unknown_without_neck_or_head_top(tmp_path, joint):
 
 def test_json_lsp_rows_and_mpii_rows_are_kept_apart(tmp_path, caplog):
     path = write_json(tmp_path, entry(dataset="LEEDS", img_paths="im0001.jpg"), entry())
-    lsp = read_json(path, "lsp/images", "lsp")
+    lsp = read_json(path, "lsp/images", dataset="lsp")
     assert "left out 1 of 2 rows of data set MPI or MPII" in caplog.text
     assert lsp.image.tolist() == ["lsp/images/im0001.jpg"]
     np.testing.assert_allclose(lsp.center, [[120, 230]])

@@ -1,4 +1,4 @@
-"""The checks that every reader of annotation files shares."""
+"""What the readers of annotation files share: parsing, and the checks of rows."""
 
 import logging
 import multiprocessing
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -55,7 +56,7 @@ def parsing(source: Path, kind: str) -> Iterator[None]:
 def read_matlab(path: Path, **options: bool) -> dict:
     """The variables of a MATLAB file by name; options: of `scipy.io.loadmat`.
 
-    Read in a process of its own, where there are forks: some damaged files crash scipy's reader.
+    On Linux another process reads it: some damaged files crash scipy's reader.
 
     Raises:
         DataError: the file cannot be read.
@@ -72,12 +73,12 @@ def read_matlab(path: Path, **options: bool) -> dict:
 
 
 class RowChecks:
-    """Collects the bad rows of one annotation file while its columns become arrays.
+    """Turns the columns of an annotation file into arrays, and collects its bad rows.
 
-    `rows` are the rows' numbers in the file `source`, counted from 0, for messages. Each column
-    goes through `numbers` or `names`, which blank what is wrong; `people` then builds the table. It
-    raises a `DataError` for the first bad row or, with `skip_bad`, leaves out all bad ones and logs
-    a warning.
+    Each column goes through `numbers` or `names`, which blank bad values; then `good_rows` ends it.
+    It raises a `DataError` for the first bad row or, with `skip_bad`, leaves out bad rows with a warning.
+
+    source: the file. rows: the rows' numbers in it, counted from 0, for messages.
     """
 
     def __init__(self, source: Path, rows: Sequence[int], skip_bad: bool = False):
@@ -96,7 +97,7 @@ class RowChecks:
         expected: str = "a finite number",
         accept: Callable[[np.ndarray], np.ndarray] = finite,
     ) -> np.ndarray:
-        """A column as float64 [N, *shape]; rows that `accept` (elementwise) refuses become 0."""
+        """A column as float64 [N, *shape]. A row with a number that `accept` refuses is bad and becomes 0."""
         self._require_all_rows(field, found)
         values = _to_floats(found, shape)
         refused = ~accept(values)
@@ -106,7 +107,7 @@ class RowChecks:
         return values
 
     def names(self, field: str, found: Sequence[object], folder: str) -> np.ndarray:
-        """Photographs' names, to stay inside `folder`, as paths str [N] `folder/name`, "" if wrong.
+        """Photographs' names as paths `folder/name`, str [N]; a name outside `folder` is bad, its path "".
 
         Files that Windows has written may have backslashes in them.
         """
@@ -135,32 +136,21 @@ class RowChecks:
             expected = f"as many as there are people, {len(self._rows)}"
             raise DataError(f"{self.source}: field {field} has {len(found)} rows, expected {expected}")
 
-    def people(
-        self,
-        image: np.ndarray,
-        center: np.ndarray,
-        scale: np.ndarray,
-        points: np.ndarray,
-        normalizer: np.ndarray,
-        valid: np.ndarray,
-    ) -> People:
-        """The table of the good rows; joints that are not `annotated` become (0, 0).
+    def good_rows(self, people: People) -> People:
+        """The good rows of the table in its types; joints that are not `annotated` become (0, 0).
 
-        Raises DataError for the first bad row unless `skip_bad`.
+        Raises:
+            DataError: there is a bad row, and `skip_bad` is not set.
         """
         if self._bad.any():
             if not self.skip_bad:
                 raise DataError(self._message)
             count = f"{self._bad.sum()} of {len(self._bad)}"
             log.warning("left out %s people with bad annotations; first: %s", count, self._message)
-        return People(
-            image=image,
-            center=center.astype(np.float32),
-            scale=scale.astype(np.float32),
-            points=np.where(annotated(points)[..., None], points, 0).astype(np.float32),
-            normalizer=normalizer.astype(np.float32),
-            valid=valid.astype(bool),
-        )[~self._bad]
+        people = replace(people, points=np.where(annotated(people.points)[..., None], people.points, 0))
+        names = ("center", "scale", "points", "normalizer")
+        floats = {name: getattr(people, name).astype(np.float32) for name in names}
+        return replace(people, **floats, valid=people.valid.astype(bool))[~self._bad]
 
 
 def _to_floats(found: Sequence | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -194,34 +184,33 @@ def _inside(name: object) -> bool:
 
 
 def _shorten(value: object, length: int = 60) -> str:
-    """One line that shows `value`; of a list or an array, the first part that is no finite number, if any."""
+    """`value` in one line; of a list or an array, its first part that is not a finite number, if any."""
+    index = []
+    while (row := _odd_row(value)) is not None:
+        index.append(row)
+        value = value[row]
     numbers = _as_floats(value)
-    if numbers is None and isinstance(value, list | tuple):
-        index, value = _odd_part(value)
-        return f"{_shorten(value, length)} at {index}"
     if numbers is not None and numbers.ndim:
-        odd = np.argwhere(~finite(numbers))
-        if not len(odd):
-            return f"{' x '.join(map(str, numbers.shape))} numbers"
-        index = odd[0].tolist()
-        for i in index:
-            value = value[i]
-        return f"{_shorten(value, length)} at {index}"
-    text = " ".join((str(value) if isinstance(value, np.generic) else repr(value)).split())
-    return text if len(text) <= length else f"{text[:length]}..."
+        text = f"{' x '.join(map(str, numbers.shape))} numbers"
+    else:
+        text = " ".join((str(value) if isinstance(value, np.generic) else repr(value)).split())
+        text = text if len(text) <= length else f"{text[:length]}..."
+    return f"{text} at {index}" if index else text
 
 
-def _odd_part(value: list | tuple) -> tuple[list[int], object]:
-    """Index and value of what keeps a nested list from being an array of numbers.
+def _odd_row(value: object) -> int | None:
+    """Place of what keeps a list or an array from being one of finite numbers, None if nothing does.
 
-    That is the first part that is no number or, where all are, the first whose shape is not the most common.
+    It is the first part without numbers; else the first that has not the most common shape; else the first
+    with a number that is not finite.
     """
+    if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
+        return None
     parts = [_as_floats(part) for part in value]
     shapes = [None if part is None else part.shape for part in parts]
-    common = max((shape for shape in shapes if shape is not None), key=shapes.count, default=())
-    wanted = None if None in shapes else next((shape for shape in shapes if shape != common), common)
-    row = shapes.index(wanted)
-    if wanted is None and isinstance(value[row], list | tuple):
-        index, part = _odd_part(value[row])
-        return [row, *index], part
-    return [row], value[row]
+    if None in shapes:
+        return shapes.index(None)
+    common = max(shapes, key=shapes.count, default=())
+    odd = [shape != common for shape in shapes]
+    odd = odd if any(odd) else [not finite(part).all() for part in parts]
+    return odd.index(True) if any(odd) else None

@@ -42,17 +42,11 @@ def read_lsp(path: Path, images: str, skip_bad: bool = False) -> People:
     1.4375, `normalizer` the torso length. Raises DataError for an unreadable file or a bad row;
     `skip_bad` leaves bad rows out.
     """
-    joints = _load_joints(path, (3, 14)).transpose(2, 1, 0)
-    labelled = np.ones(joints.shape[:2], dtype=bool)
-    number = np.arange(len(joints))
-    names = [f"im{i + 1:04d}.jpg" for i in number]
-    return _people(
-        RowChecks(path, number, skip_bad),
-        [f"{images}/{name}" for name in names],
-        joints[..., :2],
-        labelled,
-        valid=number >= TRAIN_PEOPLE,
-    )
+    xy = _load_joints(path, (3, 14)).transpose(2, 1, 0)[..., :2]
+    rows = np.arange(len(xy))
+    photographs = [f"{images}/im{row + 1:04d}.jpg" for row in rows]
+    labelled = np.ones(xy.shape[:2], dtype=bool)
+    return _people(RowChecks(path, rows, skip_bad), photographs, xy, labelled, valid=rows >= TRAIN_PEOPLE)
 
 
 def read_lspet(path: Path, images: str, skip_bad: bool = False) -> People:
@@ -71,13 +65,9 @@ def read_lspet(path: Path, images: str, skip_bad: bool = False) -> People:
     known = annotated(xy) | ~finite(xy).all(axis=-1)
     rows = np.flatnonzero(known[:, [MPII_JOINTS.index(joint) for joint in _REQUIRED]].all(axis=1))
     log.info("%s: %d of %d people have hips, shoulders and head", path, len(rows), len(joints))
-    return _people(
-        RowChecks(path, rows, skip_bad),
-        [f"{images}/im{row + 1:05d}.jpg" for row in rows],
-        xy[rows],
-        labelled[rows],
-        valid=np.zeros(len(rows), dtype=bool),
-    )
+    photographs = [f"{images}/im{row + 1:05d}.jpg" for row in rows]
+    valid = np.zeros(len(rows), dtype=bool)
+    return _people(RowChecks(path, rows, skip_bad), photographs, xy[rows], labelled[rows], valid)
 
 
 def _load_joints(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -90,7 +80,7 @@ def _load_joints(path: Path, shape: tuple[int, int]) -> np.ndarray:
 def _people(
     checks: RowChecks, image: list[str], xy: np.ndarray, labelled: np.ndarray, valid: np.ndarray
 ) -> People:
-    """The table from coordinates [N, 14, 2] px and their labels [N, 14]."""
+    """The table from coordinates [N, 14, 2] px and whether each joint is labelled, bool [N, 14]."""
     xy = checks.numbers("joints", xy, (14, 2), "finite coordinates of 14 joints")
     low = np.where(labelled[..., None], xy, np.inf).min(axis=1)
     high = np.where(labelled[..., None], xy, -np.inf).max(axis=1)
@@ -98,11 +88,5 @@ def _people(
     side = checks.numbers("joints", side, (), "joints that span a box with a side > 0", positive)
     points = np.zeros((len(xy), 16, 2))
     points[:, MPII_JOINTS] = xy
-    return checks.people(
-        image=np.array(image, dtype=str),
-        center=(low + high) / 2,
-        scale=side / 200 * BOX_MARGIN,
-        points=points,
-        normalizer=torso_length(points),
-        valid=valid,
-    )
+    image, scale = np.array(image, dtype=str), side / 200 * BOX_MARGIN
+    return checks.good_rows(People(image, (low + high) / 2, scale, points, torso_length(points), valid))

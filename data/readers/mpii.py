@@ -42,7 +42,7 @@ def head_size(points: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
 def person_box(position: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Center [N, 2] px and scale [N] of the square from MPII's `objpos` and `scale`.
 
-    The published training code lowers the middle by 15 px a unit of scale and widens the square by
+    The published training code lowers the middle by 15 px per unit of scale and widens the square by
     a quarter, so that feet and hands are inside.
     """
     return position + np.stack([np.zeros_like(scale), 15 * scale], axis=1), 1.25 * scale
@@ -52,7 +52,7 @@ def _is_scale(values: np.ndarray) -> np.ndarray:
     return positive(values) & (values <= _LARGEST_SCALE)
 
 
-def read_json(path: Path, images: str, dataset: str = "mpii", skip_bad: bool = False) -> People:
+def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "mpii") -> People:
     """A JSON list of people, plain or gzipped: pytorch-pose's `mpii_annotations.json` (rows of data
     set "MPI") or the method's authors' `mpii-hr-lsp-normalizer.json` (rows of "MPII" and "LEEDS").
 
@@ -94,7 +94,7 @@ def read_json(path: Path, images: str, dataset: str = "mpii", skip_bad: bool = F
     else:
         center, scale = position, BOX_MARGIN * scale
         normalizer = torso_length(points)
-    return checks.people(image, center, scale, points, normalizer, valid)
+    return checks.good_rows(People(image, center, scale, points, normalizer, valid))
 
 
 def _load_json(path: Path) -> list[dict]:
@@ -115,7 +115,7 @@ def read_h5(path: Path, images: str, skip_bad: bool = False) -> People:
     People of train.h5 come first. Fields read: imgname, center (px), scale, part (N x 16 x 2 px)
     and normalize (head size in px; without it, the estimate of `head_size`). Center and scale carry
     MPII's adjustments already. Image names are N x 16 character codes or N byte strings; without
-    them `train_images.txt` / `valid_images.txt` beside the file holds one a line. Coordinates were
+    them `train_images.txt` / `valid_images.txt` beside the file holds one per line. Coordinates were
     cut to whole px when these files were made, which matters for neck and head top only.
 
     Raises DataError for an unreadable file, another file name or a bad row; `skip_bad` leaves bad
@@ -125,16 +125,11 @@ def read_h5(path: Path, images: str, skip_bad: bool = False) -> People:
     if path.stem not in splits:
         raise DataError(f"{path}: its name has to say the split, train.h5 or valid.h5")
     files = [path.with_stem(stem) for stem in splits]
-    return People.concatenate(
-        [
-            _read_h5_split(file, images, file.stem == "valid", skip_bad)
-            for file in files
-            if file == path or file.exists()
-        ]
-    )
+    files = [file for file in files if file == path or file.exists()]
+    return People.concatenate([_read_h5_split(file, images, skip_bad) for file in files])
 
 
-def _read_h5_split(path: Path, images: str, valid: bool, skip_bad: bool) -> People:
+def _read_h5_split(path: Path, images: str, skip_bad: bool) -> People:
     with parsing(path, "HDF5"), h5py.File(path) as file:
         center, scale, part = (file[field][:] for field in ("center", "scale", "part"))
         normalize = file["normalize"][:] if "normalize" in file else None
@@ -150,7 +145,8 @@ def _read_h5_split(path: Path, images: str, valid: bool, skip_bad: bool) -> Peop
         normalizer = head_size(points, np.zeros(len(points)))
     else:
         normalizer = checks.numbers("normalize", normalize, (), _LENGTH, not_negative)
-    return checks.people(image, center, scale, points, normalizer, np.full(len(points), valid))
+    valid = np.full(len(points), path.stem == "valid")
+    return checks.good_rows(People(image, center, scale, points, normalizer, valid))
 
 
 def _decode_names(stored: np.ndarray) -> list[str]:
@@ -190,11 +186,12 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
     position = checks.numbers("objpos", column(_position), (2,), _POINT)
     scale = checks.numbers("scale", column(_present, "scale"), (), _SCALE, _is_scale)
     points = checks.numbers("annopoints", column(_joints), (16, 2), "finite x, y of ids 0 to 15")
-    box = checks.numbers(", ".join(_HEAD_BOX), column(_head_box), (4,), "four finite numbers")
-    diagonal = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+    head = checks.numbers(", ".join(_HEAD_BOX), column(_head_box), (4,), "four finite numbers")
+    diagonal = np.hypot(head[:, 2] - head[:, 0], head[:, 3] - head[:, 1])
     listed = _validation_names(path, photographs)
     valid = np.isin(image, [f"{images}/{name}" for name in listed])
-    return checks.people(image, *person_box(position, scale), points, head_size(points, diagonal), valid)
+    box = person_box(position, scale)
+    return checks.good_rows(People(image, *box, points, head_size(points, diagonal), valid))
 
 
 def _photographs(path: Path) -> list[tuple[int, str, list]]:
@@ -238,9 +235,7 @@ def _joints(person: object) -> np.ndarray | list:
     found = [tuple(_present(point, field) for field in ("id", "x", "y")) for point in points]
     joints = np.zeros((16, 2))
     for joint, x, y in found:
-        if not all(isinstance(value, int | float) for value in (joint, x, y)):
-            return found
-        if joint not in range(16):
+        if not all(isinstance(value, int | float) for value in (joint, x, y)) or joint not in range(16):
             return found
         joints[int(joint)] = x, y
     return joints
