@@ -179,9 +179,9 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
     matrix = matrix.view(-1, n, 2, 2)
     image = matrix.new_empty(len(matrix), n, 3, res, res)
 
-    # One CPU thread is quicker in little memory: cached, not cleared anew. More, or a GPU: in few calls.
-    alone = image.device.type == "cpu" and torch.get_num_threads() == 1
-    at_once = AT_ONCE if alone else n
+    # One CPU thread is quicker with little memory, which stays in cache; others are with few calls.
+    single_thread = image.device.type == "cpu" and torch.get_num_threads() == 1
+    at_once = AT_ONCE if single_thread else n
     for first in range(0, n, at_once):
         some = slice(first, first + at_once)
         patch = people.patch[some].float()
@@ -191,7 +191,7 @@ def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
 
 
 def _sample(patch: Tensor, matrix: Tensor, res: int) -> Tensor:
-    """A crop f32 [N, 3, res, res] of each patch f32 [N, 3, P, P], which [N, 2, 2] lead from crop to patch."""
+    """Crops f32 [N, 3, res, res] of patches f32 [N, 3, P, P]; the matrices [N, 2, 2] map crops to patches."""
     fine = SUPERSAMPLING * res
     middles = (2 * torch.arange(fine, device=matrix.device) + 1) / fine - 1  # from edge to edge in -1..1
     # A row of crop pixels takes several rows of samples, each as long as itself: their mean has no strides.

@@ -75,8 +75,8 @@ def read_matlab(path: Path, **options: bool) -> dict:
 class RowChecks:
     """Turns the columns of an annotation file into arrays, and collects its bad rows.
 
-    Each column goes through `numbers` or `names`, which blank bad values; then `good_rows` ends it.
-    It raises a `DataError` for the first bad row or, with `skip_bad`, leaves out bad rows with a warning.
+    Each column goes through `numbers` or `names`, which blank bad values. `good_rows` completes the table: it
+    raises a `DataError` for the first bad row or, with `skip_bad`, leaves out the bad rows with a warning.
 
     source: the file. rows: the rows' numbers in it, counted from 0, for messages.
     """
