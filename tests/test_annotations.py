@@ -90,6 +90,7 @@ def test_backslashes_separate_folders(tmp_path):
         ("joint_self", [*entry()["joint_self"][:15], None], "None at [15]"),
         ("joint_self", joints_with(3, None, 2.0), "None at [3, 0]"),
         ("joint_self", [*entry()["joint_self"][:15], [1.0, 2.0]], "2 numbers at [15]"),
+        ("joint_self", [*entry()["joint_self"][:15], [1.0, None]], "None at [15, 1]"),
         ("objpos", [1.0, float("-inf")], "-inf at [1]"),
         ("objpos", [1.0, 1e300], "1e+300 at [1]"),
         ("objpos", [1.0, 1e6], "1000000.0 at [1]"),
