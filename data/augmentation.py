@@ -88,7 +88,7 @@ class Augmentation:
 
     @staticmethod
     def drawn(bins: dict[str, Tensor], generator: Generator) -> "Augmentation":
-        """The agent's choice: each person's bin [N] (int64) of each kind, with its Gaussian round the mean.
+        """The agent's choice: each person's bin [N] (int64) of each kind, with its Gaussian around the mean.
 
         A Gaussian is clamped to one standard deviation. Neither flip nor color is changed.
         """

@@ -27,7 +27,7 @@ AT_ONCE = 2  # people that one thread samples together
 class PersonBatch:
     """People as the loader hands them out; N people.
 
-    patch       u8 [N, 3, P, P]     RGB, the square round the centre whose side is `margin` times the box's;
+    patch       u8 [N, 3, P, P]     RGB, the square around the centre whose side is `margin` times the box's;
                                     black beyond the photograph
     center      f32 [N, 2] px       middle of the person's box
     scale       f32 [N]             side of the box / 200 px

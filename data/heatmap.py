@@ -1,6 +1,6 @@
 """Heatmaps: joints -> target maps, and maps -> joints.
 
-A target is the published method's: exp(-d^2 / 9) on a 7 x 7 patch round the cell that holds the joint.
+A target is the published method's: exp(-d^2 / 9) on a 7 x 7 patch around the cell that holds the joint.
 Decoding keeps the arithmetic with which published hourglass numbers were measured (Newell et al., ECCV 2016):
 1-based maxima, a quarter cell towards the larger neighbour, truncation to whole pixels of the photograph.
 """

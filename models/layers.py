@@ -8,7 +8,7 @@ Features = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class Residual(nn.Module):
-    """Bottleneck residual block: 1x1, 3x3 and 1x1 convolutions round a shortcut.
+    """Bottleneck residual block: 1x1, 3x3 and 1x1 convolutions around a shortcut.
 
     Batch normalisation and ReLU follow each of the first two convolutions and the sum with the
     shortcut. The shortcut is the input itself, or a 1x1 convolution (`adapter`) of it where the

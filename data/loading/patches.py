@@ -1,6 +1,6 @@
 """Photographs -> patches.
 
-A patch is the square round a person's box with margin for the augmentations in use, resampled once, with
+A patch is the square around a person's box with margin for the augmentations in use, resampled once, with
 anti-aliasing, to a fixed size.
 """
 

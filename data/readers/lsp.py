@@ -56,7 +56,7 @@ def read_lspet(path: Path, images: str, skip_bad: bool = False) -> People:
     of the others mean nothing. Photographs are `<images>/im00001.jpg` and so on. Everyone is of the
     training split; people without both hips, both shoulders, neck and head top are left out.
 
-    Box, normalizer and errors as `read_lsp`, the box round the labelled joints.
+    Box, normalizer and errors as `read_lsp`, the box around the labelled joints.
     """
     joints = _load_joints(path, (14, 3)).transpose(2, 0, 1)
     labelled = joints[..., 2] == 1
