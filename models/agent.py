@@ -62,14 +62,21 @@ class ScaleRotationAgent(AgentBody):
 
     Args:
         chan_in, chan_out: see `AgentBody`.
-        bins: number of bins of each kind as `<kind>_num`; 7 of scale and 7 of rotation unless given.
+        scale_num, rotation_num, more_num: bins of each kind; of further ones by `<kind>_num`.
 
     Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
-    def __init__(self, chan_in: int | Sequence[int] = 256, chan_out: int = 256, **bins: int):
+    def __init__(
+        self,
+        chan_in: int | Sequence[int] = 256,
+        chan_out: int = 256,
+        scale_num: int = 7,
+        rotation_num: int = 7,
+        **more_num: int,
+    ):
         super().__init__(chan_in, chan_out)
-        bins = {"scale_num": 7, "rotation_num": 7} | bins
+        bins = {"scale_num": scale_num, "rotation_num": rotation_num, **more_num}
         self.kinds = [name.removesuffix("_num") for name in bins]
         for kind, number in zip(self.kinds, bins.values(), strict=True):
             self.add_module(f"fc_{kind}", nn.Linear(chan_out, number))
