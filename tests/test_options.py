@@ -57,7 +57,7 @@ def test_published_command_lines(script, bs):
         assert opt.joint_folder == folder / "joint-lr-0.00025-10"
         _assert_options(opt, load_prefix_sr="lr-0.00025-1", agent_lr=5e-5, load_checkpoint=False)
     if script not in (STAGE1, STAGE3):
-        assert opt.agent_folder == folder / "sr-dir-lr-0.00025-10"
+        assert opt.agent_folders["agent"] == folder / "sr-dir-lr-0.00025-10"
 
 
 def test_defaults():
@@ -179,7 +179,7 @@ def test_one_person_a_batch_where_no_statistics_are_learned(capsys):
 def test_the_largest_seed_seeds():
     opt = parsed(STAGE1, "--exp_id", "a", "--seed", str(2**63 - 1))
     torch.manual_seed(opt.seed)  # as a run does, for initial weights
-    assert Streams(opt.seed).order.initial_seed() != Streams(opt.seed - 1).order.initial_seed()
+    assert Streams(opt.seed)["order"].initial_seed() != Streams(opt.seed - 1)["order"].initial_seed()
 
 
 @pytest.mark.parametrize("exp_id", ["../x", "/abs", ".", "", "a/..", "a/../.."])
@@ -280,8 +280,8 @@ def test_every_way_to_name_a_checkpoint_means_the_same(monkeypatch, tmp_path, wa
         flags += [f"--{name}", way.format(name="lr-0.001-1", folder=folder, here=tmp_path) + suffix]
     opt = parsed(STAGE3, "--exp_id", "a", *TRAIN, *flags)
     _assert_options(opt, **dict.fromkeys(folders, "lr-0.001-1"))
-    assert opt.agent_folder == Path(folders["load_prefix_sr"])
-    assert opt.occlusion_folder == Path(folders["load_prefix_occ"])
+    assert opt.agent_folders["agent"] == Path(folders["load_prefix_sr"])
+    assert opt.agent_folders["occlusion"] == Path(folders["load_prefix_occ"])
     assert opt.joint_folder == Path("checkpoints/a/joint-lr-0.001-1")
 
 

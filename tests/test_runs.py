@@ -24,7 +24,7 @@ from utils.display.report import Report
 from utils.display.sections import Section
 from utils.evaluation.evaluate import Evaluation
 from utils.evaluation.metrics import PckCounter, PckTable
-from utils.records.epochs import save_epoch
+from utils.records.epochs import KeptEpochs, save_epoch
 from utils.records.events import read_events
 from utils.records.history import History
 from utils.run import Run
@@ -65,7 +65,7 @@ def test_loaders(nasty_run, monkeypatch):
     (batch,) = nasty_run.loader(people, "identity", scored=True)
     assert batch.index.tolist() == [0, 2, 3] and batch.margin < MARGINS["drawn"]
     with pytest.raises(UserError, match="at least two"):
-        nasty_run.loader(people[:1], "identity", nasty_run.streams.order)
+        nasty_run.loader(people[:1], "identity", nasty_run.streams["order"])
     people.normalizer[:] = 0
     for some in (people, people[:1]):
         with pytest.raises(UserError, match=f"none of {len(some)} training people has PCK"):
@@ -189,15 +189,18 @@ def scored(pck):
 def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
     run = quiet_run(print_freq=2, display_freq=3)
     learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=1, updates=0)
-    with Report(run, "the stage", learner, "table.txt") as report:
+    with Report(run, "the stage", learner, KeptEpochs(None), "table.txt") as report:
         assert "nEpochs: 5\n" in (tmp_path / "opt.txt").read_text()
         bar = progress(range(6), "", 4)
         for batch in range(6):
             report.batch(bar, 1, batch, lambda batch=batch: {"loss": batch / 2})
-        learner.history.append({"epoch": 1, "loss": 0.5})
-        report.epoch(scored(0.25))
-        assert (tmp_path / "table.txt").read_text() == learner.history.table()
-        report.show(lambda: pytest.fail("there are no pages"))
+        report.end_epoch(
+            {"epoch": 1, "loss": 0.5},
+            lambda best: [],
+            lambda: pytest.fail("there are no pages"),
+            scored(0.25),
+        )
+        assert (tmp_path / "table.txt").read_text() == learner.history.table() and learner.epoch == 2
     first, *batches, epoch, last = read_events(tmp_path / "log.jsonl")
     assert (first["kind"], first["stage"], first["measure"]) == ("start", "the stage", "PCKh@0.5")
     assert (first["epoch"], first["epochs"], first["people"]) == (1, 5, run.people)
@@ -219,12 +222,12 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
 
 def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
     learner = SimpleNamespace(history=History(), epoch=0, updates=0)
-    with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner):
+    with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner, KeptEpochs(None)):
         raise UserError("the reason")
     assert [event["kind"] for event in read_events(tmp_path / "log.jsonl")] == ["start", "end"]
     assert "done:" not in (tmp_path / "log.txt").read_text()
     write_file(tmp_path / "agent-lr-1-9.pth.tar", "it counts epochs of its own")
-    Report(quiet_run(seed=1), "a", learner).close()
+    Report(quiet_run(seed=1), "a", learner, KeptEpochs(None)).close()
     assert "* seed: 1" in (tmp_path / "opt.txt").read_text()
     assert (tmp_path / "log.txt").read_text().endswith(f"done: {tmp_path}\n")
 
@@ -243,11 +246,11 @@ def test_a_report_draws_where_the_flags_say(quiet_run, tmp_path, monkeypatch, en
 
     monkeypatch.setattr("utils.display.report.VisdomDisplay", Display)
     learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=0, updates=0)
-    Report(quiet_run(), "a", learner).close()
+    Report(quiet_run(), "a", learner, KeptEpochs(None)).close()
     assert not displays  # --use_visdom false
     where = {"use_visdom": True, "vis_env": env, "vis_server": "http://there", "vis_port": 9}
-    with Report(quiet_run(**where), "a", learner) as report:
-        report.epoch()
+    with Report(quiet_run(**where), "a", learner, KeptEpochs(None)) as report:
+        report.end_epoch({"epoch": 1}, lambda best: [], list)
         (display,) = displays
         assert not display.closed
     assert display.closed and [event["kind"] for event in display] == ["start", "epoch", "end"]
@@ -259,11 +262,13 @@ def test_a_report_draws_where_the_flags_say(quiet_run, tmp_path, monkeypatch, en
 def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
     write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
     learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1, updates=0)
-    report = Report(quiet_run(use_html=True, seed=1), "a", learner)
+    report = Report(quiet_run(use_html=True, seed=1), "a", learner, KeptEpochs(None))
     assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
-    learner.history.append({"epoch": 1, "valid_pck": 0.25})
-    report.epoch(scored(0.25))
-    report.show(lambda: [Section("Some people", "")], scored(0.25))
+    row, saved = {"epoch": 1, "valid_pck": 0.25}, []
+    report.end_epoch(
+        row, lambda best: saved.append(best) or [], lambda: [Section("Some people", "")], scored(0.25)
+    )
+    assert saved == [True]
     index, gallery = (read(tmp_path / "web" / f"{name}.html") for name in ("index", "epoch-1"))
     assert "Some people" in gallery.text and "25.0" in index.text and refreshes(index)
     changed, defaults = index.text.split("Set for this run")[1].split("Left at their defaults")
@@ -353,7 +358,7 @@ def test_a_lock_ends_with_its_context_though_processes_go_on(tmp_path):
 def test_every_stream_draws_anew_in_every_epoch_by_the_seed():
     def firsts(seed, epoch, before=0):
         streams = Streams(seed)
-        generators = [one for one in vars(streams).values() if isinstance(one, torch.Generator)]
+        generators = [streams[purpose] for purpose in ("order", "random", "agent", "agent training")]
         for one in generators[:before]:
             torch.rand(5, generator=one)  # that one has drawn moves no other and no later epoch
         streams.start(epoch)

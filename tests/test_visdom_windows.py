@@ -146,15 +146,15 @@ def test_the_occlusion_agent_has_windows_of_its_own():
     events = [start(), batch, row]
     cells = [f"{row}, {column}" for row in range(1, 5) for column in range(1, 5)]
     assert legends(events) == {
-        "PCK by mask": ["uniform", "agent"],
-        "gap of masks": [RUNNING, "mean"],
-        "reward of masks": ["rewarded", "ties", "targets at their limit"],
+        "PCK by draws of the occlusion agent": ["uniform", "agent"],
+        "gap of the occlusion agent": [RUNNING, "mean"],
+        "reward of the occlusion agent": ["rewarded", "ties", "targets at their limit"],
         "loss of the occlusion agent": [RUNNING, "training"],
         "entropy": ["occlusion"],
         "occlusion distribution": cells,
     }
     windows = draw_windows(events)
-    gap = windows["gap of masks"]["data"][1]
+    gap = windows["gap of the occlusion agent"]["data"][1]
     assert (gap["y"], gap["error_y"]["array"]) == ([4.0], [1.0])
     looks = {(c["line"]["color"], c["line"]["dash"]) for c in windows["occlusion distribution"]["data"]}
     assert len(looks) == 16
