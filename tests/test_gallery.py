@@ -10,31 +10,37 @@ from PIL import Image
 from data import DataError
 from data.augmentation import Augmentation
 from data.kinds import KINDS
-from utils.agents.scale_rotation import build_agent
+from data.people import fixed_rows
+from utils.agents import AGENTS
 from utils.display.drawing import draw_skeleton, encode_jpeg
-from utils.display.gallery import agent_gallery, fixed_rows, hardest_gallery, load, look, pose_gallery
+from utils.display.exhibits import draw_exhibits
+from utils.display.gallery import look, pose_gallery
 from utils.evaluation.evaluate import evaluate
+
+
+def exhibited(agent, hardest=()):
+    """The sections of an agent, after an epoch whose draws were these."""
+    return draw_exhibits(agent.run, agent.pose, agent.exhibits({"epoch": 3}, hardest))
 
 
 def test_galleries_leave_training_as_it_was(nasty_run):
     network = nasty_run.pose_network()
-    agent = build_agent(nasty_run, network)
+    shown = AGENTS["agent"].build(nasty_run, network, 1e-3)
+    agent = shown.learner.network
     network.train(), agent.train()
     network.bn1.eval()
     state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}
     modes = [module.training for part in (network, agent) for module in part.modules()]
-    generators = [one for one in vars(nasty_run.streams).values() if isinstance(one, torch.Generator)]
+    generators = [nasty_run.streams[purpose] for purpose in ("order", "random")] + [*shown.streams]
     draws = [one.get_state() for one in (*generators, torch.default_generator)]
-    hardest_gallery(
-        nasty_run, network, [{"row": 0, "kind": "scale", "value": 0.0, "pck_agent": 1.0, "pck_random": 1.0}]
-    )
-    first = agent_gallery(nasty_run, network, agent, 3)
+    draw = {"row": 0, "choice": "scale", "value": 0.0, "pck_agent": 1.0, "pck_reference": 1.0}
+    first = exhibited(shown, [draw])
     assert modes == [module.training for part in (network, agent) for module in part.modules()]
     for part in (network, agent):
         assert all(torch.equal(state[name], value) for name, value in part.state_dict().items())
     for state, one in zip(draws, (*generators, torch.default_generator), strict=True):
         assert torch.equal(state, one.get_state())
-    assert agent_gallery(nasty_run, network, agent, 3) == first
+    assert exhibited(shown, [draw]) == first
 
 
 def test_best_people_are_not_worse_than_the_worst(nasty_run):
@@ -50,7 +56,7 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
 
 
 def test_pictures_are_the_crops(nasty_run):
-    people = load(nasty_run, nasty_run.dataset.valid, np.array([0, 3]), "identity")
+    people = nasty_run.batch(nasty_run.dataset.valid, np.array([0, 3]), "identity")
     sample = nasty_run.augment(people, Augmentation.identity(2))
     crops = look(nasty_run, nasty_run.pose_network(), sample)
     assert crops.side == 96 and crops.image.shape == (2, 96, 96, 3)
@@ -73,13 +79,13 @@ def test_a_person_is_told_its_share_of_found_joints(nasty_run):
 
 def test_a_persons_pictures_are_its_own(nasty_run):
     network = nasty_run.pose_network()
-    agent, rows = build_agent(nasty_run, network), fixed_rows(nasty_run.dataset.valid)
-    (section,) = agent_gallery(nasty_run, network, agent, 0)
+    rows = fixed_rows(nasty_run.dataset.valid)
+    (section,) = exhibited(AGENTS["agent"].build(nasty_run, network, 1e-3))
     identity = Augmentation.identity(len(rows))
     crops = look(
         nasty_run,
         network,
-        nasty_run.augment(load(nasty_run, nasty_run.dataset.valid, rows, "drawn"), identity),
+        nasty_run.augment(nasty_run.batch(nasty_run.dataset.valid, rows, "drawn"), identity),
     )
     assert [person.pictures[0].jpeg for person in section.people] == [crops.skeletons(k) for k in range(4)]
     for person in section.people:
@@ -91,7 +97,7 @@ def test_a_persons_pictures_are_its_own(nasty_run):
 
 
 def test_a_prediction_lies_on_the_truth(nasty_run):
-    people = load(nasty_run, nasty_run.dataset.valid, np.array([0]), "identity")
+    people = nasty_run.batch(nasty_run.dataset.valid, np.array([0]), "identity")
     crops = look(
         nasty_run, nasty_run.pose_network(), nasty_run.augment(people, Augmentation.identity(len(people)))
     )
@@ -104,10 +110,10 @@ def test_a_prediction_lies_on_the_truth(nasty_run):
 
 def test_draws_that_lost_most_are_told(nasty_run):
     draws = [
-        {"row": 2, "kind": "scale", "value": -0.5, "pck_agent": 0.75, "pck_random": 1.0},
-        {"row": 1, "kind": "rotation", "value": 45.0, "pck_agent": 0.0, "pck_random": 0.75},
+        {"row": 2, "choice": "scale", "value": -0.5, "pck_agent": 0.75, "pck_reference": 1.0},
+        {"row": 1, "choice": "rotation", "value": 45.0, "pck_agent": 0.0, "pck_reference": 0.75},
     ]
-    (section,) = hardest_gallery(nasty_run, nasty_run.pose_network(), draws)
+    _, section = exhibited(AGENTS["agent"].build(nasty_run, nasty_run.pose_network(), 1e-3), draws)
     first, second = section.people
     assert first.title == "train-0002.jpg, person 2: PCKh@0.5 75\u00a0%, 100\u00a0% under the random draw"
     assert second.title == "train-0001.jpg, person 1: PCKh@0.5 0\u00a0%, 75\u00a0% under the random draw"
@@ -120,4 +126,4 @@ def test_a_photograph_that_is_gone_is_named(nasty_run):
     people = nasty_run.dataset.valid[np.array([0])]
     people.image[0] = "demo/images/gone.jpg"
     with pytest.raises(DataError, match=r"gone\.jpg"):
-        load(nasty_run, people, np.array([0]), "identity")
+        nasty_run.batch(people, np.array([0]), "identity")

@@ -11,10 +11,11 @@ from support.pages import NASTY, Page, read, refreshes, row, section, some_pages
 from support.stages import demo_data, run_stage
 
 from data import DataError
-from utils.agents.scale_rotation import build_agent
+from utils.agents import AGENTS
 from utils.display import pages as pages_module
 from utils.display.curves import draw_curves
-from utils.display.gallery import agent_gallery, grid_section, hardest_gallery, pose_gallery
+from utils.display.exhibits import draw_exhibits
+from utils.display.gallery import grid_section, pose_gallery
 from utils.display.markup import gallery_page
 from utils.display.pages import NEWEST, Pages, best_epoch, joint_rows, kept, write_evaluation
 from utils.display.sections import Section
@@ -28,10 +29,10 @@ from utils.system.errors import UserError
 def site(nasty_run: Run) -> Pages:
     """Pages of two epochs with everything that a page can show."""
     network = nasty_run.pose_network()
-    agent = build_agent(nasty_run, network)
+    agent = AGENTS["agent"].build(nasty_run, network, 1e-3)
     evaluation = evaluate(nasty_run, network, nasty_run.loader(nasty_run.dataset.valid, "identity"))
     hardest = [
-        {"row": k, "kind": kind, "value": value, "pck_agent": 0.2, "pck_random": 0.8}
+        {"row": k, "choice": kind, "value": value, "pck_agent": 0.2, "pck_reference": 0.8}
         for k, (kind, value) in enumerate((("scale", 0.5), ("rotation", -45.0), ("scale", -0.6)))
     ]
     share = [1 / 7] * 7
@@ -42,8 +43,7 @@ def site(nasty_run: Run) -> Pages:
         pages.write_epoch(
             [
                 *pose_gallery(nasty_run, network, evaluation),
-                *agent_gallery(nasty_run, network, agent, epoch),
-                *hardest_gallery(nasty_run, network, hardest),
+                *draw_exhibits(nasty_run, network, agent.exhibits({"epoch": epoch}, hardest)),
                 *grid_section(nasty_run, torch.eye(7)),
             ]
         )

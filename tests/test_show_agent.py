@@ -13,9 +13,9 @@ from support.stages import QUIET, SMALL, VALID, assert_user_error, environment
 
 from data.augmentation import Augmentation
 from data.kinds import KINDS
+from data.people import fixed_rows
 from utils import show_agent as show
-from utils.agents.scale_rotation import agent_logits, build_agent
-from utils.display.gallery import fixed_rows, load
+from utils.agents import AGENTS
 from utils.show_agent import draw_picture, hardness, hardness_text
 from utils.system.errors import UserError
 
@@ -76,12 +76,18 @@ def test_several_processes_are_refused(monkeypatch):
         show.main()
 
 
+def untrained(run):
+    """A scale-rotation agent with initial weights."""
+    agent = AGENTS["agent"].build(run, run.pose_network().eval(), 1e-3)
+    agent.learner.network.eval()
+    return agent
+
+
 @pytest.mark.slow
 def test_every_validation_person_who_has_pck_has_its_bins(experiment):
     run = experiment.run()
     run.dataset.people.normalizer[np.flatnonzero(run.dataset.people.valid)[1]] = 0
-    network = run.pose_network().eval()
-    found = hardness(run, network, build_agent(run, network).eval())
+    found = hardness(untrained(run))
     assert list(found) == ["scale", "rotation"]
     for pckh, shares in found.values():
         assert pckh.shape == shares.shape == (VALID - 1, 7)
@@ -90,18 +96,16 @@ def test_every_validation_person_who_has_pck_has_its_bins(experiment):
 
 
 def test_a_picture_shows_people_draws_and_distributions(nasty_run, figures):
-    network = nasty_run.pose_network().eval()
-    agent = build_agent(nasty_run, network).eval()
-    jpeg = draw_picture(nasty_run, network, agent)
+    agent = untrained(nasty_run)
+    jpeg = draw_picture(agent)
     with Image.open(io.BytesIO(jpeg)) as picture:
         assert picture.format == "JPEG" and picture.size == (800, 860)
     axes = figures[0].axes
     assert [len(panel.images) for panel in axes] == 12 * [1] + 8 * [0]
     assert all(panel.get_title().startswith("PCKh ") for panel in axes[:12])
-    batch = load(nasty_run, nasty_run.dataset.valid, fixed_rows(nasty_run.dataset.valid), "drawn")
-    with torch.no_grad():
-        image = nasty_run.augment(batch, Augmentation.identity(4)).image
-        logits = agent_logits(nasty_run, network, agent, image)
+    people = nasty_run.dataset.valid
+    batch = nasty_run.batch(people, fixed_rows(people), "drawn")
+    logits = agent.predict(nasty_run.augment(batch, Augmentation.identity(4)))
     for kind, panels in zip(KINDS, (axes[12:16], axes[16:]), strict=True):
         for panel, answer in zip(panels, logits[kind].softmax(dim=1), strict=True):
             heights = [bar.get_height() for bar in panel.patches]

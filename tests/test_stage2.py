@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,8 +30,9 @@ from data.kinds import KINDS
 from data.loading.loader import PatchLoader
 from data.skeleton import SCORED_JOINTS
 from models.agent import ScaleRotationAgent
+from utils.agents import AGENTS
 from utils.agents.collect import collect_rows
-from utils.agents.scale_rotation import agent_logits, agent_loss, constant_loss
+from utils.agents.pretraining import agent_loss, constant_loss
 from utils.records.checkpoint import load_checkpoint
 from utils.records.distributions import distribution_path
 from utils.training import Learner
@@ -212,21 +214,21 @@ def test_file_of_another_checkpoint_is_refused(changeable):
 def test_pose_network_is_untouched_by_the_agents_step(experiment, training):
     run = experiment.run()
     network = loaded_pose(run)
-    agent = Learner(ScaleRotationAgent(16, 16), 1e-2)
-    image = torch.rand(4, 3, 64, 64)
-    expected = agent_logits(run, network, agent.network.eval(), image)
+    agent = AGENTS["agent"].build(run, network, 1e-2)
+    learner, sample = agent.learner, SimpleNamespace(image=torch.rand(4, 3, 64, 64))
+    learner.network.eval()
+    expected = agent.predict(sample)
     network.train(training)
     before = copied_state(network)
-    logits = agent_logits(run, network, agent.network, image)
-    assert_close(logits, expected, atol=0, rtol=0)  # it looks in eval mode
-    agent_before = copied_state(agent.network.train())
+    assert_close(agent.predict(sample), expected, atol=0, rtol=0)  # it looks in eval mode
+    agent_before = copied_state(learner.network.train())
     target = torch.eye(7)[:4]
-    agent.step(agent_loss(agent_logits(run, network, agent.network, image), dict.fromkeys(KINDS, target)))
+    learner.step(agent_loss(agent.predict(sample, trains=True), dict.fromkeys(KINDS, target)))
     assert_close(copied_state(network), before, atol=0, rtol=0)
     assert network.training == training
     assert all(module.training == training for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
-    changed = copied_state(agent.network)
+    changed = copied_state(learner.network)
     assert any(not torch.equal(changed[name], value) for name, value in agent_before.items())
 
 
@@ -235,15 +237,15 @@ def test_agents_epochs_leave_the_pose_network_alone(experiment):
     run.opt.mirror = False
     network = loaded_pose(run)
     before = copied_state(network)
-    agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
-    rows = script.collected_rows(run, "train", run.dataset.train)
-    loader = run.loader(run.dataset.train, "identity", run.streams.order)
+    agent = AGENTS["agent"].build(run, network, 1e-3)
+    rows = agent.targets("train", run.dataset.train)
+    loader = run.loader(run.dataset.train, "identity", run.streams["order"])
 
     class Quiet:
         def batch(self, bar, epoch, batch, read):
             assert math.isfinite(read()["loss"])
 
-    losses = [script.train_epoch(run, network, agent, loader, rows, Quiet()) for _ in range(2)]
+    losses = [script.train_epoch(run, agent, loader, rows, Quiet()) for _ in range(2)]
     assert_close(copied_state(network), before, atol=0, rtol=0)
     assert losses[0] != losses[1]
     assert not network.training

@@ -26,7 +26,7 @@ from data.crops import augment
 from data.heatmap import predict_points
 from data.kinds import KINDS
 from data.skeleton import SCORED_JOINTS
-from utils.agents.scale_rotation import AgentRecord
+from utils.agents.base import Record
 from utils.compare.run_logs import read_run
 from utils.evaluation.metrics import pck_counts
 from utils.records.checkpoint import load_checkpoint, newest_checkpoint
@@ -239,12 +239,12 @@ def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, m
         pose_saw.extend(people.index[augmentation.color.std() > 0].view(-1).tolist())
         return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
-    def recorded_add(record, loss, predicted, pckh, people, drawn):
+    def recorded_add(record, people, *seen):
         agent_saw.extend(people.index.tolist())
-        add(record, loss, predicted, pckh, people, drawn)
+        add(record, people, *seen)
 
-    add = AgentRecord.add
-    monkeypatch.setattr(AgentRecord, "add", recorded_add)
+    add = Record.add
+    monkeypatch.setattr(Record, "add", recorded_add)
     monkeypatch.setattr(Run, "augment", recorded_augment)
     flags = (*changeable.flags, "--annotations", annotations, "--use_html", "true")
     run_here(JOINT, *flags, *TRAINING, "--nEpochs", 2)
@@ -301,7 +301,9 @@ def test_missing_prefixes_are_one_line(changeable):
     place = changeable.place
     done = run_stage(JOINT, *place, *TRAINING, check=False)
     assert_user_error(done, "--load_prefix_pose")
-    assert "--load_prefix_sr is missing" in refusal(JOINT, *changeable.flags, "--is_train", "true")
+    assert "--load_prefix_sr (the scale-rotation agent)" in refusal(
+        JOINT, *changeable.flags, "--is_train", "true"
+    )
     absent = refusal(JOINT, *place, "--load_prefix_pose", "lr-0.00025-7", *TRAINING)
     assert f"{POSE}.pth.tar" in absent  # what there is
     absent = refusal(JOINT, *changeable.flags, "--load_prefix_sr", "lr-0.00025-7", "--is_train", "true")

@@ -22,7 +22,6 @@ from data.demo import ANNOTATIONS
 from data.kinds import KINDS
 from data.skeleton import SCORED_JOINTS
 from models.masks import joint_votes
-from utils.agents.occlusion import vote_rows
 from utils.display.drawing import cross_out, label_cells, shade_cells
 from utils.evaluation.metrics import pck_counts
 from utils.records.checkpoint import load_checkpoint
@@ -103,6 +102,11 @@ def occlusion_folder(made):
     return made.folder / f"occ-dir-{POSE}"
 
 
+def vote_rows(run, people):
+    """What an untrained occlusion agent is to learn of people."""
+    return AGENTS["occlusion"].build(run, run.pose_network(), 1e-3).targets("", people)["occlusion"]
+
+
 def test_votes_are_those_of_the_crops(stage_1):
     """The rows are made from annotations alone, but they are of the crops that the agent sees."""
     run = stage_1.run("--in_res", 256)
@@ -145,10 +149,12 @@ def test_an_agent_of_the_wrong_kind_is_one_line(pretrained, experiment, tmp_path
     made = pretrained.copy(tmp_path / "checkpoints")
     shutil.copy(experiment.agent_folder / AGENT, occlusion_folder(made) / "lr-0.1-0.pth.tar")
     flags = (*made.flags, *GRID, *OCCLUSION, "--load_prefix_occ")
-    assert "is a scale-rotation agent" in refusal(PRETRAIN, *flags, "lr-0.1-0")
+    assert "is of another agent, the scale-rotation agent" in refusal(PRETRAIN, *flags, "lr-0.1-0")
     other = experiment.copy(tmp_path / "other")
     shutil.copy(occlusion_folder(made) / AGENT, other.agent_folder / "lr-0.1-0.pth.tar")
-    assert "is an occlusion agent" in refusal(PRETRAIN, *other.flags, "--load_prefix_sr", "lr-0.1-0")
+    assert "is of another agent, the occlusion agent" in refusal(
+        PRETRAIN, *other.flags, "--load_prefix_sr", "lr-0.1-0"
+    )
     assert "lr-0.00025-0.pth.tar" in refusal(PRETRAIN, *flags, "lr-0.00025-7")  # what there is
 
 

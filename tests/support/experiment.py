@@ -75,7 +75,7 @@ class Experiment:
         """A `Run` of stage 2 or 3 in this process."""
         flags = (*SMALL, *QUIET, *self.flags, *flags)
         with kept_logging():
-            opt = StageParser("test", "pose", "agents", "joint").parse([str(flag) for flag in flags])
+            opt = StageParser("test", "pose", "agents", "joint", "ranks").parse([str(flag) for flag in flags])
             return Run(opt, self.agent_folder)
 
 
