@@ -22,6 +22,7 @@ from data.demo import ANNOTATIONS
 from data.kinds import KINDS
 from data.skeleton import SCORED_JOINTS
 from models.masks import joint_votes
+from utils.agents import AGENTS
 from utils.display.drawing import cross_out, label_cells, shade_cells
 from utils.evaluation.metrics import pck_counts
 from utils.records.checkpoint import load_checkpoint
