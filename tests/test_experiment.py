@@ -227,6 +227,7 @@ def test_an_experiment_goes_on_from_a_base_and_an_agent_that_were_made_by_hand(c
     """If their logs say the same options; nothing of them is made again."""
     place = ("--exp_id", "x", "--exp_dir", calls.folder.parent, "--data_dir", calls.data)
     pose, log = ("--load_prefix_pose", BASE), calls.folder / "log.jsonl"
+    place += ("--num_stacks", 1)
     run_here("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 2)
     for kind in ("scale", "rotation"):
         run_here(f"collect-{kind}-distri.py", *place, *pose)

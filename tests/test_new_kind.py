@@ -123,7 +123,7 @@ def test_crops_points_and_predictions_agree(tree):
 
 
 def test_random_augmentation_draws_it(tree):
-    run(tree, "-c", RANDOM)
+    run(tree, RANDOM)
 
 
 def test_it_goes_through_all_stages(tree, changeable):

@@ -35,9 +35,9 @@ def test_numbers_and_a_picture_of_a_joint_training(experiment, tmp_path, monkeyp
     run_here("joint-train-pose-s-r-agent.py", *trained.flags, *flags)
     modes = []
 
-    def watched(run, network, agent):
-        modes.append((network.training, agent.training))
-        return hardness(run, network, agent)
+    def watched(agent):
+        modes.append((agent.pose.training, agent.learner.network.training))
+        return hardness(agent)
 
     monkeypatch.setattr(show, "hardness", watched)
     monkeypatch.setattr(sys, "argv", ["show_agent.py", *map(str, (*SMALL, *QUIET, *trained.flags, *flags))])

@@ -56,7 +56,8 @@ class ScaleRotation(Agent):
         """Each kind alone, under a random draw (the reference), the agent's and a uniform one."""
         _, generator, uniform_generator = self.streams
         sample = self.run.augment(people, Augmentation.identity(len(people)))
-        logits = self.predict(sample, trains=True)
+        predicted = self.predict(sample, trains=True)
+        logits = {kind: predicted[kind] for kind in KINDS}  # in the order of PCK and of values
         drawn, bins = draw(logits, people, generator)
         random = people.own(Augmentation.random(people.total, generator))
         uniform, _ = draw(uniform_logits(people), people, uniform_generator)
