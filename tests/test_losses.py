@@ -8,6 +8,7 @@ from models.losses import (
     distribution_loss,
     hardness_distribution,
     pose_loss,
+    reward,
     rewarded_distribution,
 )
 
@@ -98,6 +99,16 @@ def test_rewarded_distribution_by_hand(row, drawn, harder, expected):
         torch.tensor([row]), torch.tensor([drawn]), torch.tensor([float(harder)]), torch.zeros(1)
     )
     assert_close(actual, torch.tensor([expected]), atol=1e-6)
+
+
+def test_a_reward_says_who_was_rewarded_and_whose_target_is_at_its_limit():
+    """The limit is 2/K: of four bins 0.5, which 0.48 reaches by its reward, and 0.4 does not."""
+    row = [[0.48, 0.2, 0.2, 0.12], [0.48, 0.2, 0.2, 0.12], [0.4, 0.2, 0.2, 0.2], [0.9, 0.1, 0.0, 0.0]]
+    reference, agent = torch.tensor([1.0, 0.5, 0.6, 0.0]), torch.tensor([0.0, 0.5, 0.5, 1.0])
+    found = reward(torch.tensor(row), torch.tensor([0, 0, 0, 2]), reference, agent)
+    assert found.rewarded.tolist() == [True, False, True, False]  # a tie is a penalty
+    assert found.limited.tolist() == [True, False, False, True]
+    assert found.target.amax(dim=1).tolist() == pytest.approx([0.5, 0.76 / 3 + 0.0, 0.48, 0.5])
 
 
 def test_an_equal_pckh_is_a_penalty():

@@ -280,8 +280,10 @@ def test_every_way_to_name_a_checkpoint_means_the_same(monkeypatch, tmp_path, wa
         flags += [f"--{name}", way.format(name="lr-0.001-1", folder=folder, here=tmp_path) + suffix]
     opt = parsed(STAGE3, "--exp_id", "a", *TRAIN, *flags)
     _assert_options(opt, **dict.fromkeys(folders, "lr-0.001-1"))
-    assert opt.agent_folders["agent"] == Path(folders["load_prefix_sr"])
-    assert opt.agent_folders["occlusion"] == Path(folders["load_prefix_occ"])
+    assert opt.agent_folders == {
+        "agent": Path(folders["load_prefix_sr"]),
+        "occlusion": Path(folders["load_prefix_occ"]),
+    }
     assert opt.joint_folder == Path("checkpoints/a/joint-lr-0.001-1")
 
 
