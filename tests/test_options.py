@@ -331,3 +331,14 @@ def test_the_command_line_comes_before_torch(script):
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()
     assert len(said) == len(mistakes) and all(line.startswith(f"{script}: error: ") for line in said)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "fast"])
+def test_a_rate_with_which_nothing_can_learn_is_refused(refusal, value):
+    assert "expected a number above 0" in refusal("--exp_id", "a", *TRAIN, f"--lr={value}")
+
+
+@pytest.mark.parametrize("script", [STAGE1, *COLLECT, PRETRAIN, STAGE3])
+def test_switches_are_off_unless_asked_for(script):
+    opt = parsed(script, "--exp_id", "a", *PREFIX)
+    assert {name for name, value in vars(opt).items() if value is True} == {"use_visdom", "use_html"}
