@@ -307,3 +307,36 @@ def test_a_signal_lets_the_step_end_itself(tmp_path):
         signal.signal(signal.SIGALRM, before)
     assert (tmp_path / "ended").exists()
     assert steps.run_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 128 + 9
+
+
+def test_steps_get_the_options_as_they_were_given(calls, monkeypatch):
+    """Paths keep their capitals, and only an agent that learns has batches to learn from."""
+    monkeypatch.setattr(steps, "run_process", lambda words: calls.words.append(words) or 7)
+    agent = calls.folder / f"sr-dir-{BASE}"
+    agent.mkdir(parents=True)
+
+    def command(arm):
+        with pytest.raises(SystemExit):
+            calls("--annotations", "/Data/MPII.json", "--agent_iters", 3, "--arms", arm)
+        return " ".join(calls.words[-1])
+
+    base = command("learned")
+    assert "--annotations /Data/MPII.json" in base and "--use_html false" in base
+    for path in (calls.folder / BASE, agent / AGENT):
+        path.with_name(f"{path.name}.pth.tar").touch()
+    for split in ("train", "val"):
+        for kind in ("scales", "rotations"):
+            (agent / f"{split}_{kind}.txt").touch()
+    for arm in ("learned", "pretrained", "uniform"):
+        assert f"--agent_draws {arm}" in command(arm)
+        assert ("--agent_iters 3" in command(arm)) == (arm == "learned")
+
+
+def test_steps_are_counted(calls, monkeypatch):
+    monkeypatch.setattr(experiment.Experiment, "compare", lambda _: None)
+    for flags in (("--seeds", 1, 2, 3), ("--occlusion", "true", "--in_res", 128)):
+        titles = []
+        monkeypatch.setattr(experiment, "run_step", lambda title, _, titles=titles: titles.append(title))
+        calls(*flags, "--arms", "uniform", "learned")
+        numbers = [title.partition(":")[0] for title in titles]
+        assert numbers == [f"{number} of {len(titles)}" for number in range(1, len(titles) + 1)]
