@@ -23,6 +23,7 @@ from utils.evaluation.metrics import pck_counts
 from utils.records.history import History
 from utils.run import Run
 from utils.system.devices import Streams
+from utils.system.errors import UserError
 from utils.training import Learner
 
 SCRIPT = load_script("joint-train-pose-s-r-agent.py")
@@ -310,3 +311,28 @@ def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
         assert pose.network.training == training
     assert_close(logits[0], logits[1], atol=0, rtol=0)
     assert_close(learner_state(pose), before, atol=0, rtol=0)
+
+
+def test_an_agent_that_has_diverged_draws_nothing():
+    logits = {kind: torch.zeros(3, 7) for kind in KINDS}
+    logits["rotation"][1, 4] = torch.nan
+    with pytest.raises(UserError, match="the agent's outputs are not finite"):
+        draw(logits, some_people(3), torch.Generator())
+
+
+def test_the_page_of_an_epoch_has_the_pictures_of_each_agent_that_takes_part(monkeypatch):
+    ours = {
+        "agent": ["agent_gallery", "hardest_gallery draws"],
+        OCCLUSION: ["occlusion_gallery", "cells_section row 2", "hidden_gallery masks"],
+    }
+    for name in ("pose_gallery", *(shown.split()[0] for shows in ours.values() for shown in shows)):
+        monkeypatch.setattr(
+            SCRIPT, name, lambda *given, name=name: [" ".join([name, *(x for x in given if type(x) is str)])]
+        )
+    rows = ["row 0", "row 1", "row 2"]  # the earlier epochs', and this one's
+    pose = SimpleNamespace(network=None, epoch=2, history=SimpleNamespace(rows=rows))
+    hardest = {"agent": "draws", OCCLUSION: "masks"}
+    for names in (("agent",), (OCCLUSION,), ("agent", OCCLUSION)):
+        agents = {name: SimpleNamespace(network=None) for name in names}
+        sections = SCRIPT.gallery(None, pose, agents, None, hardest)
+        assert sections == ["pose_gallery", *(shown for name in names for shown in ours[name])]

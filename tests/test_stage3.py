@@ -386,3 +386,11 @@ def test_an_arm_that_is_resumed_ends_where_it_would_have_ended(experiment, tmp_p
     for name in ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-3.pth.tar"):
         left, right = (load_checkpoint(made.joint_folder / name) for made in (whole, parts))
         assert differences(left["state_dict"], right["state_dict"]) == []
+
+
+def test_flags_of_an_agent_that_the_resumed_epoch_lacks_are_refused(joint, tmp_path):
+    resume = (*joint.copy(tmp_path / "checkpoints").flags, "--load_checkpoint", "true", "--is_train", "true")
+    message = refusal(JOINT, *resume, "--nEpochs", 4, "--occ_draws", "learned")
+    assert message.startswith("--occ_draws: ") and "pose-lr-0.00025-2.pth.tar has no agent" in message
+    message = refusal(JOINT, *resume, "--nEpochs", 4, "--agent_draws", "uniform", "--agent_iters", 1)
+    assert message.startswith("--agent_iters: ")
