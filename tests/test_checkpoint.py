@@ -1,5 +1,6 @@
 """Checkpoints and other files of an experiment: whole or not at all, and no code from them is run."""
 
+import hashlib
 import multiprocessing
 import os
 import random
@@ -325,3 +326,15 @@ def test_a_killed_process_leaves_a_whole_file(tmp_path):
         assert len(content) == size and len(set(content)) == 1
         seen.add(content[:1])
     assert seen & {b"a", b"b"}
+
+
+def test_the_hash_of_weights_is_what_it_was(tmp_path):
+    """Agents and logs hold it: another one would make each of them that of a network which is not there."""
+    path = tmp_path / "lr-1-0.pth.tar"
+    torch.save({"state_dict": {"b": torch.tensor([[1.0], [2.0]]), "a": torch.arange(3)}}, path)
+    file = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert checkpoint_identity(path) == {
+        "checkpoint": path.name,
+        "weights": "44f8cdd74e5320cd",
+        "sha256": file,
+    }

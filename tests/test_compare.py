@@ -407,3 +407,9 @@ def test_without_an_arm_there_is_nothing_to_compare(tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit) as end:
         compare.main()
     assert end.value.code == 2 and "--arm" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_table_says_whose_its_numbers_are(tmp_path):
+    people = {"dataset": "demo", "train": "0123", "valid": "4567"}
+    run = write_run(tmp_path / "a", 1, [0.5], people=people)
+    assert "demo, training people 0123, validation people 4567" in markdown(read_arms([("x", [run])]))
