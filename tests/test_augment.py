@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from data.augmentation import MARGINS, Augmentation
+from data.augmentation import MARGINS, Augmentation, reach
 from data.crops import PersonBatch, augment
 from data.geometry import mirror_points, transform_points
 from data.kinds import KINDS
@@ -345,3 +345,7 @@ def test_real_photographs_lose_little_detail(real_data):
             wanted = direct_warp(path, center, scale * 2**log2_scale, rotation, res)
             psnr.append(-10 * (crop - wanted).square().mean().log10().item())
     assert np.median(psnr) > 38
+
+
+def test_the_patch_of_people_who_are_not_augmented_is_their_box():
+    assert MARGINS["identity"] == reach(Augmentation.identity(1)).item() == 1

@@ -404,3 +404,9 @@ def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
         cache = Caches(folder).get(NAME, loader(data))
         assert sorted(path.name for path in folder.iterdir()) == [".foreign.tmp", cache.path.name]
         (folder / f".{cache.path.name}.01234567.tmp").write_text("half")
+
+
+def test_patches_in_memory_take_what_was_announced(data):
+    memory = Caches(CPU).get(NAME, loader(data))
+    taken = memory.patch.nbytes + memory.width.nbytes
+    assert PatchMemory.size(len(data.train), loader(data).patches.res) == taken

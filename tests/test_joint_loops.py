@@ -320,19 +320,13 @@ def test_an_agent_that_has_diverged_draws_nothing():
         draw(logits, some_people(3), torch.Generator())
 
 
-def test_the_page_of_an_epoch_has_the_pictures_of_each_agent_that_takes_part(monkeypatch):
-    ours = {
-        "agent": ["agent_gallery", "hardest_gallery draws"],
-        OCCLUSION: ["occlusion_gallery", "cells_section row 2", "hidden_gallery masks"],
-    }
-    for name in ("pose_gallery", *(shown.split()[0] for shows in ours.values() for shown in shows)):
-        monkeypatch.setattr(
-            SCRIPT, name, lambda *given, name=name: [" ".join([name, *(x for x in given if type(x) is str)])]
-        )
-    rows = ["row 0", "row 1", "row 2"]  # the earlier epochs', and this one's
-    pose = SimpleNamespace(network=None, epoch=2, history=SimpleNamespace(rows=rows))
-    hardest = {"agent": "draws", OCCLUSION: "masks"}
-    for names in (("agent",), (OCCLUSION,), ("agent", OCCLUSION)):
-        agents = {name: SimpleNamespace(network=None) for name in names}
-        sections = SCRIPT.gallery(None, pose, agents, None, hardest)
-        assert sections == ["pose_gallery", *(shown for name in names for shown in ours[name])]
+def test_the_page_of_an_epoch_has_the_exhibits_of_each_agent_that_takes_part(monkeypatch):
+    monkeypatch.setattr(SCRIPT, "pose_gallery", lambda *_: ["people"])
+    monkeypatch.setattr(SCRIPT, "draw_exhibits", lambda run, network, exhibits: exhibits)
+    pose = SimpleNamespace(network=None, history=SimpleNamespace(rows=["row 0", "row 1"]))
+    agents = [
+        SimpleNamespace(type=AGENTS[name], exhibits=lambda *given, name=name: [(name, *given)])
+        for name in AGENTS
+    ]
+    sections = SCRIPT.gallery(None, pose, agents, None, {"agent": "draws"})
+    assert sections == ["people", ("agent", "row 1", "draws"), ("occlusion", "row 1", ())]

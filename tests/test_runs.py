@@ -392,3 +392,12 @@ def test_a_forked_process_does_not_keep_the_lock_of_a_killed_one(tmp_path):
             os.kill(sleeper, 0)  # it is alive
     finally:
         os.kill(sleeper, signal.SIGKILL)
+
+
+def test_a_run_that_asked_for_a_gpu_says_that_there_is_none(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    choose_device(-1)
+    assert caplog.messages == []
+    choose_device(0)
+    assert caplog.messages == ["no CUDA GPU here: running on the CPU"]
