@@ -256,3 +256,17 @@ def test_batch_statistics_of_all_ranks_need_gpus(monkeypatch, nasty_run):
     monkeypatch.setattr(ranks, "world", lambda: 2)
     with pytest.raises(UserError, match="--sync_bn true needs GPUs"):
         Run(opt, nasty_run.folder)
+
+
+def test_every_rank_takes_over_the_batch_statistics_of_rank_0(monkeypatch):
+    def broadcast(flat, source):
+        assert source == 0
+        flat.copy_(torch.arange(10.0))  # what rank 0 has
+
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    monkeypatch.setattr(ranks.dist, "broadcast", broadcast)
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    ranks.share_buffers(network)
+    found = [getattr(network[k], name).tolist() for k in (0, 2) for name in ("running_mean", "running_var")]
+    assert found == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
+    assert network[0].num_batches_tracked == 0
