@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,17 +26,21 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.augmentation import MARGINS, Augmentation
+from data.crops import Sample
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
 from data.loading.patches import Patches
 from models.losses import pose_loss
 from options.parser import StageParser
 from options.values import whole_number
+from utils.agents import AGENTS
+from utils.agents.agent import Agent
 from utils.agents.collect import collect_rows
-from utils.agents.scale_rotation import agent_logits, agent_loss, build_agent
+from utils.agents.pretraining import agent_loss
 from utils.display.gallery import pose_gallery
 from utils.display.report import Report
 from utils.evaluation.evaluate import evaluate
+from utils.records.epochs import KeptEpochs
 from utils.run import Run
 from utils.training import Learner
 
@@ -59,7 +64,7 @@ def median_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = StageParser(__doc__, "rate", "epochs", "joint", "agent_recipe")
+    parser = StageParser(__doc__, "rate", "epochs", "joint", "agent_recipe", "ranks")
     batches = "sizes of the batch; default: --bs alone"
     parser.add_argument("--batches", type=whole_number(2), nargs="+", help=batches)
     parser.set_defaults(exp_id="bench", load_prefix_pose=None)
@@ -92,7 +97,7 @@ def measure_data(run: Run) -> None:
     patches = Patches(people, run.dataset.root, run.opt.in_res, MARGINS["random"])
     rows = list(range(min(run.opt.bs, len(people))))
     batch = patches[rows].to(run.device)
-    random = Augmentation.random(len(rows), run.streams.random)
+    random = Augmentation.random(len(rows), run.streams["random"])
     for name, work in (
         (f"load a patch of {patches.res} px, one process", lambda: patches[rows]),
         ("augment a person", lambda: run.augment(batch, random)),
@@ -151,18 +156,18 @@ class Work:
         opt, people = run.opt, run.dataset.train
         self.run, self.people = run, people
         self.pose = Learner(run.pose_network(), opt.lr)
-        self.agent = Learner(build_agent(run, self.pose.network), opt.agent_lr)
+        self.agent = AGENTS["agent"].build(run, self.pose.network, opt.agent_lr)
         self.rows = uniform_rows(len(people), run.device)
         self.loaders = {
-            name: run.loader(people, name, run.streams.order) for name in ("random", "identity", "drawn")
+            name: run.loader(people, name, run.streams["order"]) for name in ("random", "identity", "drawn")
         }
 
     def measure(self) -> dict[str, tuple[float, float]]:
         """By stage: people a second of its work, and of its floor."""
         batch = next(iter(self.loaders["random"]))
-        crops = self.run.augment(batch, Augmentation.random(len(batch), self.run.streams.random))
+        crops = self.run.augment(batch, Augmentation.random(len(batch), self.run.streams["random"]))
         count, rounds = len(self.people), -(-len(self.people) // self.run.opt.bs)
-        floor = Floor(self.run, self.pose, self.agent, crops.image, crops.heatmap, rounds)
+        floor = Floor(self.run, self.pose, self.agent, crops, rounds)
         parts = {
             "stage 1": (self.stage_1, floor.plain),
             "collecting a kind": (self.collecting, floor.collect),
@@ -185,14 +190,11 @@ class Work:
         collect_rows(self.run, self.pose.network, self.people, KINDS["scale"])
 
     def pretraining(self) -> None:
-        self.pose.network.eval()
-        pretrain.train_epoch(
-            self.run, self.pose.network, self.agent, self.loaders["identity"], self.rows, Unread()
-        )
+        pretrain.train_epoch(self.run, self.agent, self.loaders["identity"], self.rows, Unread())
 
     def stage_3(self) -> None:
         loader = self.loaders["drawn"]
-        joint.train_pose(self.run, self.pose, {joint.SCALE_ROTATION: self.agent}, loader, Unread())
+        joint.train_pose(self.run, self.pose, [self.agent], loader, Unread())
         joint.train_agent(self.run, self.pose, self.agent, loader, Unread())
 
 
@@ -201,7 +203,7 @@ def measure_displays(run: Run, pose: Learner) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # of the run: its epochs would stand between the lines
     say("\nan epoch of stage 1 with its validation and report")
     loaders = (
-        run.loader(run.dataset.train, "random", run.streams.order),
+        run.loader(run.dataset.train, "random", run.streams["order"]),
         run.loader(run.dataset.valid, "identity"),
     )
     seconds = {False: [], True: []}
@@ -224,40 +226,33 @@ def whole_epoch(
 ) -> None:
     """What stage 1 does in an epoch, but for its checkpoint."""
     run.opt.use_html = run.opt.use_visdom = displays
-    with Report(run, "bench", pose) as report:
+    with Report(run, "bench", pose, KeptEpochs(None)) as report:
         trained = stack_hg.train_epoch(run, pose, train_loader, report)
         valid = evaluate(run, pose.network, valid_loader)
-        pose.history.append({"epoch": pose.epoch, **trained, **valid.row()})
-        report.epoch(valid)
-        report.show(partial(pose_gallery, run, pose.network, valid), valid)
-    pose.epoch += 1
+        row = {"epoch": pose.epoch, **trained, **valid.row()}
+        report.end_epoch(row, lambda _: [], partial(pose_gallery, run, pose.network, valid), valid)
 
 
 class Floor:
     """The passes of each stage on one ready batch, repeated as often as an epoch has batches."""
 
-    def __init__(
-        self, run: Run, pose: Learner, agent: Learner, image: Tensor, heatmap: Tensor, rounds: int
-    ) -> None:
+    def __init__(self, run: Run, pose: Learner, agent: Agent, crops: Sample, rounds: int) -> None:
         self.run, self.pose, self.agent, self.rounds = run, pose, agent, rounds
-        self.image = image.contiguous(memory_format=torch.channels_last)
-        self.heatmap = heatmap
+        image = crops.image.contiguous(memory_format=torch.channels_last)
+        self.crops = replace(crops, image=image)
         self.uniform = uniform_rows(len(image), run.device)
 
     def _forward(self, times: int) -> None:
         self.pose.network.eval()
         with torch.no_grad():
-            self.run.forward(self.pose.network, self.image.repeat(times, 1, 1, 1))
+            self.run.forward(self.pose.network, self.crops.image.repeat(times, 1, 1, 1))
 
     def _train_pose(self) -> None:
         self.pose.network.train()
-        self.pose.step(pose_loss(self.run.forward(self.pose.network, self.image), self.heatmap))
+        self.pose.step(pose_loss(self.run.forward(self.pose.network, self.crops.image), self.crops.heatmap))
 
     def _train_agent(self, logits: dict[str, Tensor]) -> None:
-        self.agent.step(agent_loss(logits, self.uniform))
-
-    def _logits(self) -> dict[str, Tensor]:
-        return agent_logits(self.run, self.pose.network, self.agent.network, self.image)
+        self.agent.learner.step(agent_loss(logits, self.uniform))
 
     def collect(self) -> None:
         """Stage 2: seven crops of each person, forward."""
@@ -266,9 +261,9 @@ class Floor:
 
     def pretrain(self) -> None:
         """Stage 2: the half pass, and the agent forward and backward."""
-        self.agent.network.train()
+        self.agent.learner.network.train()
         for _ in range(self.rounds):
-            self._train_agent(self._logits())
+            self._train_agent(self.agent.predict(self.crops, trains=True))
 
     def plain(self) -> None:
         """Stage 1: forward and backward."""
@@ -277,15 +272,14 @@ class Floor:
 
     def joint(self) -> None:
         """Stage 3: the agent looks at every other batch; then it trains, on six crops of each person."""
-        self.agent.network.eval()
+        self.agent.learner.network.eval()
         for k in range(self.rounds):
             if k % 2:
-                with torch.no_grad():
-                    self._logits()
+                self.agent.predict(self.crops)
             self._train_pose()
-        self.agent.network.train()
+        self.agent.learner.network.train()
         for _ in range(self.rounds):
-            logits = self._logits()
+            logits = self.agent.predict(self.crops, trains=True)
             for draws in (2, 1):  # random and the agent's; uniform, apart
                 self._forward(draws * len(KINDS))
             self._train_agent(logits)

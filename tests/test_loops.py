@@ -18,7 +18,7 @@ from data.heatmap import predict_points
 from data.kinds import KINDS
 from data.skeleton import JOINT_NAMES
 from models.losses import distribution_loss, pose_loss
-from utils.agents.base import Trial
+from utils.agents.agent import Trial
 from utils.agents.collect import bin_pck, summary
 from utils.agents.pretraining import constant_loss
 from utils.agents.scale_rotation import ScaleRotationRecord
@@ -271,7 +271,8 @@ def test_the_agent_looks_without_changing_the_pose_network(training):
     logits = agent.predict(sample, trains=True)
     assert network.modes == {(False, False)} and network.training is training
     assert precisions == [0, 1]  # of either network's pass
-    assert list(logits) == list(KINDS) and all(answer.requires_grad for answer in logits.values())
+    assert list(logits) == list(KINDS) and all(answer.grad_fn for answer in logits.values())
+    assert not any(answer.grad_fn for answer in agent.predict(sample).values())
 
 
 def test_crops_are_scored_augmentation_by_augmentation():
