@@ -354,7 +354,7 @@ def test_the_first_rank_of_a_machine_makes_what_rank_0_made_elsewhere(data, fold
 HANGING = f"""
 import runpy, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
-from data import patches
+from data.loading import patches
 read = patches.read_patch
 def read_patch(path, *box):
     if path.name == "train-0011.jpg":
