@@ -34,7 +34,7 @@ from models.losses import pose_loss
 from options.parser import StageParser
 from options.values import whole_number
 from utils.agents import AGENTS
-from utils.agents.agent import Agent
+from utils.agents.base import Agent
 from utils.agents.collect import collect_rows
 from utils.agents.pretraining import agent_loss
 from utils.display.gallery import pose_gallery

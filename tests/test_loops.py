@@ -18,7 +18,7 @@ from data.heatmap import predict_points
 from data.kinds import KINDS
 from data.skeleton import JOINT_NAMES
 from models.losses import distribution_loss, pose_loss
-from utils.agents.agent import Trial
+from utils.agents.base import Trial
 from utils.agents.collect import bin_pck, summary
 from utils.agents.pretraining import constant_loss
 from utils.agents.scale_rotation import ScaleRotationRecord
