@@ -87,8 +87,17 @@ def _of_agents() -> dict[str, tuple[Condition, ...]]:
         conditions[agent.load] = (chosen, _TRAINING, _START, *maskable)
         conditions[agent.draws] = (_TRAINING, takes_part)
         if agent.switch is not None:
-            conditions[agent.switch] = maskable
+            conditions[agent.switch] = (*_alone(agent.switch, switches), *maskable)
     return conditions
+
+
+def _alone(switch: str, switches: list[str]) -> tuple[Condition, ...]:
+    """Pretraining is of one agent: its switch takes no other."""
+    others = [other for other in switches if other != switch]
+    if not others:
+        return ()
+    words = f"without {' or '.join(f'--{other} true' for other in others)}"
+    return (Condition(others[0], words, lambda opt: not any(getattr(opt, other) for other in others)),)
 
 
 CONDITIONS: dict[str, tuple[Condition, ...]] = {

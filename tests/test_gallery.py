@@ -18,29 +18,38 @@ from utils.display.gallery import look, pose_gallery
 from utils.evaluation.evaluate import evaluate
 
 
-def exhibited(agent, hardest=()):
-    """The sections of an agent, after an epoch whose draws were these."""
-    return draw_exhibits(agent.run, agent.pose, agent.exhibits({"epoch": 3}, hardest))
+def scale_rotation(run, network):
+    return AGENTS["agent"].build(run, network, 1e-3)
+
+
+def agent_gallery(agent, epoch, hardest=()):
+    exhibits = agent.exhibits({"epoch": epoch}, hardest)
+    return draw_exhibits(agent.run, agent.pose, exhibits)
 
 
 def test_galleries_leave_training_as_it_was(nasty_run):
     network = nasty_run.pose_network()
-    shown = AGENTS["agent"].build(nasty_run, network, 1e-3)
-    agent = shown.learner.network
-    network.train(), agent.train()
+    agent = scale_rotation(nasty_run, network)
+    parts = network, agent.learner.network
+    for part in parts:
+        part.train()
     network.bn1.eval()
-    state = {k: v.clone() for part in (network, agent) for k, v in part.state_dict().items()}
-    modes = [module.training for part in (network, agent) for module in part.modules()]
-    generators = [nasty_run.streams[purpose] for purpose in ("order", "random")] + [*shown.streams]
-    draws = [one.get_state() for one in (*generators, torch.default_generator)]
-    draw = {"row": 0, "choice": "scale", "value": 0.0, "pck_agent": 1.0, "pck_reference": 1.0}
-    first = exhibited(shown, [draw])
-    assert modes == [module.training for part in (network, agent) for module in part.modules()]
-    for part in (network, agent):
+    for name in ("order", "random"):
+        nasty_run.streams[name]
+    assert agent.streams
+    states = [{name: value.clone() for name, value in part.state_dict().items()} for part in parts]
+    modes = [module.training for part in parts for module in part.modules()]
+    draws = nasty_run.streams.states() | {"default": torch.default_generator.get_state()}
+    assert len(draws) > 5
+    hardest = [{"row": 0, "choice": "scale", "value": 0.0, "pck_agent": 1.0, "pck_reference": 1.0}]
+    first = agent_gallery(agent, 3, hardest)
+    assert len(first) == 2
+    assert modes == [module.training for part in parts for module in part.modules()]
+    for part, state in zip(parts, states, strict=True):
         assert all(torch.equal(state[name], value) for name, value in part.state_dict().items())
-    for state, one in zip(draws, (*generators, torch.default_generator), strict=True):
-        assert torch.equal(state, one.get_state())
-    assert exhibited(shown, [draw]) == first
+    now = nasty_run.streams.states() | {"default": torch.default_generator.get_state()}
+    assert now.keys() == draws.keys() and all(torch.equal(now[name], draws[name]) for name in now)
+    assert agent_gallery(agent, 3, hardest) == first
 
 
 def test_best_people_are_not_worse_than_the_worst(nasty_run):
@@ -80,7 +89,7 @@ def test_a_person_is_told_its_share_of_found_joints(nasty_run):
 def test_a_persons_pictures_are_its_own(nasty_run):
     network = nasty_run.pose_network()
     rows = fixed_rows(nasty_run.dataset.valid)
-    (section,) = exhibited(AGENTS["agent"].build(nasty_run, network, 1e-3))
+    (section,) = agent_gallery(scale_rotation(nasty_run, network), 0)
     identity = Augmentation.identity(len(rows))
     crops = look(
         nasty_run,
@@ -113,7 +122,7 @@ def test_draws_that_lost_most_are_told(nasty_run):
         {"row": 2, "choice": "scale", "value": -0.5, "pck_agent": 0.75, "pck_reference": 1.0},
         {"row": 1, "choice": "rotation", "value": 45.0, "pck_agent": 0.0, "pck_reference": 0.75},
     ]
-    _, section = exhibited(AGENTS["agent"].build(nasty_run, nasty_run.pose_network(), 1e-3), draws)
+    _, section = agent_gallery(scale_rotation(nasty_run, nasty_run.pose_network()), 0, draws)
     first, second = section.people
     assert first.title == "train-0002.jpg, person 2: PCKh@0.5 75\u00a0%, 100\u00a0% under the random draw"
     assert second.title == "train-0001.jpg, person 1: PCKh@0.5 0\u00a0%, 75\u00a0% under the random draw"

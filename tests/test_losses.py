@@ -108,7 +108,7 @@ def test_a_reward_says_who_was_rewarded_and_whose_target_is_at_its_limit():
     found = reward(torch.tensor(row), torch.tensor([0, 0, 0, 2]), reference, agent)
     assert found.rewarded.tolist() == [True, False, True, False]  # a tie is a penalty
     assert found.limited.tolist() == [True, False, False, True]
-    assert found.target.amax(dim=1).tolist() == pytest.approx([0.5, 0.76 / 3 + 0.0, 0.48, 0.5])
+    assert found.target.amax(dim=1).tolist() == pytest.approx([0.5, 0.28, 0.48, 0.5])
 
 
 def test_an_equal_pckh_is_a_penalty():

@@ -116,8 +116,7 @@ class Experiment:
         yield "stage 1: the base", self.base_step()
         for kind in self.collected:
             yield f"stage 2: how hard is each {kind}?", self.collection_step(kind)
-        what = "that" if self.collected else "where the joints are"
-        yield f"stage 2: the agent learns to predict {what}", self.pretraining_step()
+        yield f"stage 2: the {self.agent.title} is pretrained", self.pretraining_step()
         for seed in self.seeds:
             for arm in self.arms:
                 step = self.random_step if arm == "random" else self.joint_step

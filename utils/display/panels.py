@@ -162,7 +162,7 @@ PANELS = (
 
 DISTRIBUTIONS = {
     **{kind.name: kind.label for kind in KINDS.values()},
-    **{agent.name: "cell (row, column)" if agent.masks else "bin" for agent in SINGLE},
+    **{agent.name: "cell (row, column)" if agent.masks else f"bin of the {agent.title}" for agent in SINGLE},
 }
 """What an agent predicts, whose mean over people is a column `..._distribution`, and what its bins are."""
 
