@@ -281,7 +281,7 @@ def test_without_the_packages_of_displays_stages_run(tmp_path, monkeypatch):
     assert evaluated.returncode == 0
     for done in (trained, evaluated):
         assert (done.stdout + done.stderr).count("no dominate here") == 1
-    assert (trained.stdout + trained.stderr).count("no visdom here") == 1
+        assert "no visdom here" not in done.stdout + done.stderr  # curves need no package
 
 
 @pytest.mark.slow

@@ -27,6 +27,13 @@ def show_agent(experiment, *flags):
     )
 
 
+def untrained(run):
+    """The scale-rotation agent and a pose network in eval mode, which have learned nothing."""
+    agent = AGENTS["agent"].build(run, run.pose_network().eval(), 1e-3)
+    agent.learner.network.eval()
+    return agent
+
+
 @pytest.mark.slow
 def test_numbers_and_a_picture_of_a_joint_training(experiment, tmp_path, monkeypatch):
     """With the command line of the training, which has flags that are of no use here, and without them."""
@@ -76,13 +83,6 @@ def test_several_processes_are_refused(monkeypatch):
         show.main()
 
 
-def untrained(run):
-    """A scale-rotation agent with initial weights."""
-    agent = AGENTS["agent"].build(run, run.pose_network().eval(), 1e-3)
-    agent.learner.network.eval()
-    return agent
-
-
 @pytest.mark.slow
 def test_every_validation_person_who_has_pck_has_its_bins(experiment):
     run = experiment.run()
@@ -103,8 +103,7 @@ def test_a_picture_shows_people_draws_and_distributions(nasty_run, figures):
     axes = figures[0].axes
     assert [len(panel.images) for panel in axes] == 12 * [1] + 8 * [0]
     assert all(panel.get_title().startswith("PCKh ") for panel in axes[:12])
-    people = nasty_run.dataset.valid
-    batch = nasty_run.batch(people, fixed_rows(people), "drawn")
+    batch = nasty_run.batch(nasty_run.dataset.valid, fixed_rows(nasty_run.dataset.valid), "drawn")
     logits = agent.predict(nasty_run.augment(batch, Augmentation.identity(4)))
     for kind, panels in zip(KINDS, (axes[12:16], axes[16:]), strict=True):
         for panel, answer in zip(panels, logits[kind].softmax(dim=1), strict=True):

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,12 +214,15 @@ def test_pose_network_is_untouched_by_the_agents_step(experiment, training):
     run = experiment.run()
     network = loaded_pose(run)
     agent = AGENTS["agent"].build(run, network, 1e-2)
-    learner, sample = agent.learner, SimpleNamespace(image=torch.rand(4, 3, 64, 64))
+    learner = agent.learner
+    (people,) = run.loader(run.dataset.valid, "identity")
+    sample = run.augment(people, Augmentation.identity(4))
     learner.network.eval()
     expected = agent.predict(sample)
     network.train(training)
     before = copied_state(network)
-    assert_close(agent.predict(sample), expected, atol=0, rtol=0)  # it looks in eval mode
+    logits = agent.predict(sample)
+    assert_close(logits, expected, atol=0, rtol=0)  # it looks in eval mode
     agent_before = copied_state(learner.network.train())
     target = torch.eye(7)[:4]
     learner.step(agent_loss(agent.predict(sample, trains=True), dict.fromkeys(KINDS, target)))

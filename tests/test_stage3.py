@@ -239,9 +239,9 @@ def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, m
         pose_saw.extend(people.index[augmentation.color.std() > 0].view(-1).tolist())
         return augment(people, augmentation, run.opt.in_res, run.opt.out_res)
 
-    def recorded_add(record, people, *seen):
+    def recorded_add(record, people, *what):
         agent_saw.extend(people.index.tolist())
-        add(record, people, *seen)
+        add(record, people, *what)
 
     add = Record.add
     monkeypatch.setattr(Record, "add", recorded_add)
@@ -301,8 +301,9 @@ def test_missing_prefixes_are_one_line(changeable):
     place = changeable.place
     done = run_stage(JOINT, *place, *TRAINING, check=False)
     assert_user_error(done, "--load_prefix_pose")
-    assert "--load_prefix_sr (the scale-rotation agent)" in refusal(
-        JOINT, *changeable.flags, "--is_train", "true"
+    assert (
+        "no agent: expected a pretrained one, such as lr-0.00025-1.pth.tar, with --load_prefix_sr"
+        in refusal(JOINT, *changeable.flags, "--is_train", "true")
     )
     absent = refusal(JOINT, *place, "--load_prefix_pose", "lr-0.00025-7", *TRAINING)
     assert f"{POSE}.pth.tar" in absent  # what there is
@@ -331,9 +332,18 @@ def test_joint_checkpoint_without_its_agent_is_an_error(joint, tmp_path):
     assert "agent-lr-0.00005-3.pth.tar" in refusal(JOINT, *flags)
 
 
+def prefer_large_bins(path):
+    """Change an agent's checkpoint: what it draws is then surely not what is drawn uniformly."""
+    checkpoint = load_checkpoint(path)
+    for kind in KINDS:
+        checkpoint["state_dict"][f"fc_{kind}.bias"] = torch.arange(7.0)
+    torch.save(checkpoint, path)
+
+
 def seen_by(experiment, folder, arm, monkeypatch):
     """The rows and augmentations that the pose network trains on in three epochs, update by update."""
     made, seen = experiment.copy(folder), []
+    prefer_large_bins(made.agent_folder / AGENT)
     plain = Run.augment
 
     def recorded(run, people, augmentation):
@@ -368,10 +378,11 @@ def test_arms_differ_in_nothing_but_what_the_agents_batches_are_drawn_from(exper
                 assert torch.equal(getattr(one, field), getattr(plain, field)) == (update not in agents)
     orders = [[row for rows, _ in seen["random"][start : start + 3] for row in rows] for start in (0, 3, 6)]
     assert len({*map(tuple, orders)}) == 3 and all(sorted(order) == [*range(TRAIN)] for order in orders)
-    pretrained, learned = ([seen[arm][k][1].rotation for k in agents] for arm in arms[2:])
+    uniform, pretrained, learned = ([seen[arm][k][1].rotation for k in agents] for arm in arms[1:])
+    assert not torch.equal(torch.cat(uniform), torch.cat(pretrained))
     assert all(map(torch.equal, pretrained[:2], learned[:2]))  # until it has learned something
-    start = load_checkpoint(experiment.agent_folder / AGENT)["state_dict"]
     for arm in arms[1:]:
+        start = load_checkpoint(made[arm].agent_folder / AGENT)["state_dict"]
         state = load_checkpoint(made[arm].joint_folder / "agent-lr-0.00005-4.pth.tar")["state_dict"]
         assert bool(differences(state, start)) == (arm == "learned")
 

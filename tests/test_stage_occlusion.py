@@ -103,15 +103,17 @@ def occlusion_folder(made):
     return made.folder / f"occ-dir-{POSE}"
 
 
-def vote_rows(run, people):
-    """What an untrained occlusion agent is to learn of people."""
-    return AGENTS["occlusion"].build(run, run.pose_network(), 1e-3).targets("", people)["occlusion"]
+def vote_rows(run, split):
+    """What the occlusion agent is pretrained to predict of a split's people."""
+    people = run.dataset.train if split == "train" else run.dataset.valid
+    agent = AGENTS["occlusion"].build(run, run.pose_network(), 1e-3)
+    return agent.targets(split, people)["occlusion"]
 
 
 def test_votes_are_those_of_the_crops(stage_1):
     """The rows are made from annotations alone, but they are of the crops that the agent sees."""
     run = stage_1.run("--in_res", 256)
-    rows = vote_rows(run, run.dataset.train)
+    rows = vote_rows(run, "train")
     for people in run.loader(run.dataset.train, "identity"):
         sample = run.augment(people, Augmentation.identity(len(people)))
         points = sample.in_crop(sample.points, 64) * (sample.points > 0).all(dim=-1, keepdim=True)
@@ -123,14 +125,16 @@ def test_votes_are_those_of_the_crops(stage_1):
 def test_pretraining_tells_what_constants_would_reach(pretrained):
     history = load_checkpoint(occlusion_folder(pretrained) / AGENT)["train_history"]
     run = pretrained.run(*GRID)
-    for split, people in (("train", run.dataset.train), ("valid", run.dataset.valid)):
-        rows = vote_rows(run, people).double()
+    for split, name in (("train", "train"), ("val", "valid")):
+        rows = vote_rows(run, split).double()
         mean_row = torch.special.xlogy(rows, rows / rows.mean(dim=0)).nansum(dim=1).mean().item()
         uniform = torch.special.xlogy(rows, 4 * rows).sum(dim=1).mean().item()
         for row in history:
-            assert row[f"{split}_mean_row"] == pytest.approx(mean_row, abs=1e-5)
-            assert row[f"{split}_uniform"] == pytest.approx(uniform, abs=1e-5)
-            assert 0 < row[f"{split}_loss"] < 5
+            assert row[f"{name}_mean_row"] == pytest.approx(mean_row, abs=1e-5)
+            assert row[f"{name}_uniform"] == pytest.approx(uniform, abs=1e-5)
+            assert 0 < row[f"{name}_loss"] < 5
+            assert 0 <= row[f"{name}_occlusion_hit"] <= 1
+            assert row[f"{name}_occlusion_mean_row_hit"] <= row[f"{name}_occlusion_constant_hit"] <= 1
     assert [row["epoch"] for row in history] == [0, 1]
     page = (occlusion_folder(pretrained) / "web" / "epoch-1.html").read_text()
     assert "the agent's distribution" in page and " lost<" in page

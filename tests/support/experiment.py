@@ -229,7 +229,8 @@ def differences(left, right, name: str = "") -> list[str]:
     if isinstance(left, (list, tuple)):
         left, right = dict(enumerate(left)), dict(enumerate(right))
     if not isinstance(left, dict):
-        return [] if left == right else [name]
+        same = left == right or (left != left and right != right)  # NaN, where nobody counts, is itself
+        return [] if same else [name]
     if left.keys() != right.keys():
         return [f"{name}: keys"]
     return [found for key in left for found in differences(left[key], right[key], f"{name}/{key}")]
