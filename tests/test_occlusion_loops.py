@@ -13,7 +13,7 @@ from support.stand_ins import Blind, Heart, Silent, Stubborn, agent_with, plain_
 from torch import nn
 
 from data.augmentation import Augmentation
-from models.losses import Reward
+from models.losses import Reward, reward
 from utils.agents.base import HARDEST, Record, Trial
 from utils.agents.occlusion import agent_cells
 from utils.records.history import History
@@ -196,6 +196,16 @@ def test_agent_learns_which_cell_is_hard(monkeypatch, chosen):
     assert sum(level) / 3 < 0.075
 
 
+def test_a_cell_that_reaches_twice_its_uniform_share_is_at_the_limit():
+    """Of four cells 0.5 is the limit: 0.45 grows past it, 0.4 does not, nor does what is penalised."""
+    predicted = torch.tensor([[0.45, 0.25, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1], [0.45, 0.25, 0.2, 0.1]])
+    harder = torch.tensor([1.0, 1.0, 0.0])
+    found = reward(predicted, torch.zeros(3).long(), harder, torch.full((3,), 0.5))
+    assert found.rewarded.tolist() == [True, True, False]
+    assert found.limited.tolist() == [True, False, False]
+    assert found.target[:, 0].tolist() == pytest.approx([0.5, 0.48, 0.225])
+
+
 def test_record_by_hand():
     record, people = Record("occlusion"), replace(some_people(4), index=torch.tensor([7, 3, 5, 9]))
     uniform, agent = torch.tensor([[1.0, 0.5, 0.75, 1.0], [0.5, 0.75, 0.75, 0.75]])
@@ -204,8 +214,8 @@ def test_record_by_hand():
     trial = Trial({"occlusion": logits}, {"occlusion": cells}, cells[:, None], pck)
     rewarded, limited = torch.tensor([[True, False, False, True], [True, False, False, False]])
     assert torch.equal(trial.rewards()["occlusion"].rewarded, rewarded)
-    reward = Reward(logits.softmax(dim=1), rewarded, limited)
-    record.add(people, torch.tensor(0.5), trial, {"occlusion": reward})
+    taught = Reward(logits.softmax(dim=1), rewarded, limited)
+    record.add(people, torch.tensor(0.5), trial, {"occlusion": taught})
     before = [0.0] * 16
     before[0] = 1.0
     row = record.row(History([{"occlusion_distribution": before}]))
