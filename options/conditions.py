@@ -1,4 +1,4 @@
-"""When a flag applies: one that would do nothing in a run is refused, and the help says when it applies."""
+"""When each flag applies: a flag without effect in a run is refused, and the help states the condition."""
 
 import os
 from argparse import Namespace
@@ -11,10 +11,10 @@ from utils.agents import AGENTS, chosen_agent
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of a flag.
+    """A condition that a flag needs in order to have an effect.
 
-    flag: another one, without which a script does not have the condition. words: they follow "applies only".
-    holds: whether it is met, by all options of the run.
+    flag: the flag that the condition reads; scripts without that flag skip the condition.
+    words: the condition in words, to follow "applies only". holds: whether the options of a run meet it.
     """
 
     flag: str
@@ -27,7 +27,7 @@ def _named(opt: Namespace, prefix: str) -> bool:
 
 
 def _takes_part(opt: Namespace, prefix: str) -> bool:
-    """Whether an agent takes part; which of them an epoch that is resumed has, only its checkpoint says."""
+    """Whether an agent may take part. In a resumed run only the checkpoint knows, so the answer is yes."""
     return opt.load_checkpoint or _named(opt, prefix)
 
 
@@ -57,7 +57,7 @@ _TORCHRUN = Condition("sync_bn", "under torchrun", lambda opt: "TORCHELASTIC_RUN
 
 
 def _sizes() -> dict[str, tuple[Condition, ...]]:
-    """Sizes of networks, each of which only some have."""
+    """Conditions of the flags for network sizes: each applies to some networks only."""
     conditions = {}
     for size in dict.fromkeys(size for network in NETWORKS.values() for size in network.sizes):
         having = [name for name, network in NETWORKS.items() if size in network.sizes]
@@ -69,7 +69,7 @@ def _sizes() -> dict[str, tuple[Condition, ...]]:
 
 
 def _of_agents() -> dict[str, tuple[Condition, ...]]:
-    """Flags of agents, each of which applies where its agent is trained or takes part."""
+    """Conditions of the agents' flags: each applies where its agent is trained or takes part."""
     conditions = {}
     switches = [agent.switch for agent in AGENTS.values() if agent.switch is not None]
     for agent in AGENTS.values():
@@ -117,4 +117,5 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "agent_lr": (_TRAINING,),
     "agent_iters": (_TRAINING, _LEARNED),
 }
-"""All must be met. Flags that every script takes are in none: a user shares them among command lines."""
+"""Flag -> its conditions, all of which must hold. Flags that every script takes have none, so that the same
+flags can be used in all command lines."""

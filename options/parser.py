@@ -1,4 +1,4 @@
-"""Every flag of the five stages, once: its help, type, choices and checks."""
+"""The flags of the five stages: help, types, choices and checks."""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,7 @@ RECIPE = (
     "agent_iters",
     *(agent.draws for agent in AGENTS.values()),
 )
-"""Flags that decide how a network is trained, beside its people and its size; kept with each epoch."""
+"""Flags that decide how a network is trained, apart from its data and size; recorded for each epoch."""
 
 STAGE_3 = (
     "train_or_evaluate",
@@ -43,21 +43,21 @@ STAGE_3 = (
     "overwrite",
     "evaluation",
 )
-"""The groups of joint training, whose command line `utils.show_agent` takes, too."""
+"""The groups of flags of joint training; `utils.show_agent` takes the same command line."""
 
 PLACE, DISPLAY = "folders and devices", "display"
-"""The titles of groups of flags that change no result."""
+"""The titles of the groups whose flags do not change the results."""
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults in the help, of flags that have one."""
+    """A help formatter that shows the default of each flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A command line whose mistakes end in one line and exit code 2, and whose help shows defaults."""
+    """An argument parser that reports errors in one line and exit code 2, and shows defaults in its help."""
 
     def __init__(self, description: str, prog: str | None = None) -> None:
         super().__init__(
@@ -68,14 +68,14 @@ class OneLineParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> None:
-        """One line instead of the usage."""
+        """Print one line, without the usage, and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
 class StageParser(OneLineParser):
-    """The command line of a stage: the flags all stages share, and groups that a stage asks for by name.
+    """The command line of a stage: the flags that all stages share, and the groups that the stage names.
 
-    A group is the name of one of the methods below, without its underscore.
+    groups: names of the methods below that add flags, without their underscore.
     """
 
     def __init__(self, description: str, *groups: str) -> None:
@@ -94,11 +94,11 @@ class StageParser(OneLineParser):
                 flags[name].help += f"; only {' and '.join(words)}"
 
     def parse(self, arguments: list[str] | None = None) -> argparse.Namespace:
-        """The options; a wrong one ends the process with code 2.
+        """Parse and check the command line; an invalid option ends the process with exit code 2.
 
-        Beside the flags there are `defaults` (name -> default), `given` (names of the flags on the command
-        line), `recipe` (the values of `RECIPE`), `out_res`, and the folders of the experiment, of its agents
-        and of its joint training.
+        Returns the value of each flag, and `defaults` (name -> default), `given` (names of the flags on the
+        command line), `recipe` (the values of `RECIPE`), `out_res` (side of the heatmaps, px), and the
+        folders of the experiment, of its agents and of its joint training.
         """
         opt = self._parse(arguments)
         self._check_applies(opt)
@@ -130,29 +130,30 @@ class StageParser(OneLineParser):
 
     def _check_applies(self, opt: argparse.Namespace) -> None:
         for name, conditions in CONDITIONS.items():
-            if name not in opt.given or getattr(opt, name) is False:  # a switch that is off does what it says
+            if name not in opt.given or getattr(opt, name) is False:  # false is harmless
                 continue
             for condition in conditions:
                 if condition.flag in opt and not condition.holds(opt):
-                    self.error(f"--{name} applies only {condition.words}: leave it out")
+                    self.error(f"--{name} applies only {condition.words}: remove it")
 
     def _check_sizes(self, opt: argparse.Namespace) -> None:
         stride = NETWORKS[opt.network].stride
         side = opt.in_res // stride
         if opt.in_res % stride:
             self.error(f"--in_res {opt.in_res}: expected a multiple of {stride}")
-        if opt.bs == 1 and side == 1 and getattr(opt, "is_train", "nEpochs" in opt):  # pretraining has none
-            self.error(f"--bs 1: at --in_res {opt.in_res} batch statistics need at least 2 people")
+        # Pretraining has no --is_train: it always trains.
+        if opt.bs == 1 and side == 1 and getattr(opt, "is_train", "nEpochs" in opt):
+            self.error(f"--bs 1: expected 2 or more, which batch statistics at --in_res {opt.in_res} need")
         masking = [flag for agent in AGENTS.values() if agent.masks for flag in (agent.switch, agent.load)]
         for name in (*masking, "eval_occlusion"):
             if getattr(opt, name, None) and side**2 <= MASKED_CELLS:
                 self.error(
-                    f"--{name}: at --in_res {opt.in_res} there are {side} x {side} cells to mask: "
+                    f"--{name}: --in_res {opt.in_res} leaves only {side} x {side} cells to mask: "
                     f"expected --in_res {2 * stride} or more"
                 )
 
     def _find_folders(self, opt: argparse.Namespace) -> None:
-        """Where a run's files are; checkpoints are named by their bare prefixes from here on."""
+        """Set the folders of a run, and reduce paths of checkpoints to their prefixes."""
         name = Path(opt.exp_id)
         if not name.parts or name.anchor or ".." in name.parts:
             self.error(f"--exp_id {opt.exp_id}: expected the name of a folder inside {opt.exp_dir}")
@@ -181,33 +182,33 @@ class StageParser(OneLineParser):
         add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
         add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")
         cache = (
-            "decode each person once: DIR keeps the patches for later epochs, stages and runs; "
-            "gpu in the device's memory, for later epochs"
+            "decode each person only once and keep the image patches: in the folder DIR, for later epochs, "
+            "stages and runs, or in the memory of the device (gpu), for later epochs of this run"
         )
         add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
         add(
             "--gpu_id",
             type=gpu_number,
             default=0,
-            help="number of the CUDA GPU; -1, or no CUDA: the CPU",
+            help="index of the CUDA GPU; -1: use the CPU, as a machine without CUDA does",
         )
         add(
             "--nThreads",
             type=whole_number(0),
             default=4,
-            help="processes that load photographs, at most one per CPU; 0: the main one loads",
+            help="number of loader processes, at most one per CPU; 0: load in the main process",
         )
 
     def _arithmetic(self) -> None:
-        add = self.add_argument_group("random draws and arithmetic").add_argument
-        add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random draws")
+        add = self.add_argument_group("random numbers and arithmetic").add_argument
+        add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random numbers")
         add(
             "--precision",
             choices=("fp32", "tf32", "bf16"),
             default="fp32",
-            help="arithmetic of the networks; weights, losses and metrics are always fp32",
+            help="precision of the networks' arithmetic; weights, losses and metrics are always fp32",
         )
-        compiled = "compile the networks on a GPU; takes minutes at the start"
+        compiled = "compile the networks on a GPU; adds minutes to the start"
         add("--compile", type=boolean, default=False, help=compiled)
 
     def _data(self) -> None:
@@ -216,13 +217,14 @@ class StageParser(OneLineParser):
             "--dataset",
             choices=DATASETS,
             default="mpii",
-            help="demo is drawn by the program and needs no download",
+            help="data set; demo is generated on first use, without a download",
         )
-        add("--annotations", type=Path, help="annotation file, instead of the one found by its name")
+        annotations = "annotation file; default: the usual file of the data set in --data_dir"
+        add("--annotations", type=Path, help=annotations)
         add("--limit", type=whole_number(1), help="use only the first LIMIT people of each split")
-        missing = "leave out people whose photograph is missing or incomplete (empty, cut off)"
+        missing = "skip people whose photograph is missing or incomplete (empty, truncated)"
         add("--skip_missing", type=boolean, default=False, help=missing)
-        add("--skip_bad", type=boolean, default=False, help="leave out people with bad annotations")
+        add("--skip_bad", type=boolean, default=False, help="skip people with invalid annotations")
         add("--bs", type=whole_number(1), default=24, help="batch size")
 
     def _network(self) -> None:
@@ -231,33 +233,45 @@ class StageParser(OneLineParser):
             "--network",
             choices=NETWORKS,
             default="hourglass",
-            help="stacked hourglasses, or SimpleBaseline (a ResNet-50)",
+            help="architecture: stacked hourglasses, or SimpleBaseline (a ResNet-50)",
         )
         add("--num_stacks", type=whole_number(1), default=2, help="number of stacked hourglasses")
         add(
             "--num_modules",
             type=whole_number(1),
             default=1,
-            help="residual blocks at each position of an hourglass",
+            help="number of residual blocks at each position of an hourglass",
         )
-        add("--chan", type=whole_number(2, multiple_of=2), default=256, help="channels of an hourglass")
-        in_res = "side of the crops in px, a multiple of 64; heatmaps are a quarter of it"
+        channels = "number of channels of an hourglass"
+        add("--chan", type=whole_number(2, multiple_of=2), default=256, help=channels)
+        in_res = "side of the input crops in px, a multiple of 64; that of the heatmaps is a quarter"
         add("--in_res", type=whole_number(1), default=256, help=in_res)
 
     def _display(self) -> None:
         add = self.add_argument_group(DISPLAY).add_argument
-        add("--print_freq", type=whole_number(1), default=10, help="batches between lines of the log file")
-        add("--use_visdom", type=boolean, default=True, help="draw curves in a visdom server")
-        add("--vis_env", help="visdom environment; default: the experiment's id")
-        add("--vis_server", default="http://localhost", help="visdom server")
+        add("--print_freq", type=whole_number(1), default=10, help="write a line to the log every N batches")
+        add("--use_visdom", type=boolean, default=True, help="plot curves on a visdom server")
+        add("--vis_env", help="visdom environment; default: --exp_id")
+        add("--vis_server", default="http://localhost", help="URL of the visdom server")
         add("--vis_port", type=whole_number(1), default=8097, help="port of the visdom server")
         add("--use_html", type=boolean, default=True, help="write HTML pages of results")
-        add("--display_winsize", type=whole_number(64), default=256, help="side of pictures on the pages, px")
-        add("--display_freq", type=whole_number(1), default=10, help="batches between points of the curves")
+        add(
+            "--display_winsize",
+            type=whole_number(64),
+            default=256,
+            help="side of images on the pages, px",
+        )
+        add(
+            "--display_freq",
+            type=whole_number(1),
+            default=10,
+            help="plot a point every N batches",
+        )
 
     def _pose(self) -> None:
         add = self.add_argument_group("stage 1's result").add_argument
-        add("--load_prefix_pose", required=True, help="the pose network, such as lr-0.00025-10.pth.tar")
+        pose = "checkpoint of the pose network, such as lr-0.00025-10.pth.tar"
+        add("--load_prefix_pose", required=True, help=pose)
 
     def _collecting(self) -> None:
         for agent in AGENTS.values():
@@ -268,13 +282,14 @@ class StageParser(OneLineParser):
         for agent in AGENTS.values():
             add = self._agent_folder(agent).add_argument
             start = (
-                f"the {agent.title} to start from, such as lr-0.00025-1.pth.tar; joint training takes best,"
+                f"checkpoint of the {agent.title} to start from, such as lr-0.00025-1.pth.tar; joint "
+                "training also accepts best, the checkpoint with the lowest validation loss"
             )
-            add(f"--{agent.load}", help=f"{start} too, that of least validation loss")
+            add(f"--{agent.load}", help=start)
 
     def _agent_folder(self, agent: AgentType) -> argparse._ArgumentGroup:
         group = self.add_argument_group(f"the {agent.title}")
-        start = "start of its folder's name; the pose network's prefix follows"
+        start = "name of its folder, to which the prefix of the pose network's checkpoint is appended"
         default = agent.folder.replace("_", "-")
         group.add_argument(f"--{agent.folder}", type=folder_name, default=default, help=start)
         return group
@@ -287,17 +302,18 @@ class StageParser(OneLineParser):
 
     def _overwrite(self) -> None:
         add = self.add_argument_group("earlier results").add_argument
-        add("--overwrite", type=boolean, default=False, help="replace what an earlier run has written")
+        add("--overwrite", type=boolean, default=False, help="replace the files of an earlier run")
 
     def _epochs(self) -> None:
         add = self.add_argument_group("epochs").add_argument
-        add("--nEpochs", type=whole_number(1), default=100, help="epochs in all, the resumed ones included")
-        keep = "keep the files of only the newest KEEP epochs of this run, and of the best; default: of all"
+        epochs = "total number of epochs, including those in the checkpoint"
+        add("--nEpochs", type=whole_number(1), default=100, help=epochs)
+        keep = "keep only the files of this run's best epoch and newest KEEP epochs; default: keep all"
         add("--keep", type=whole_number(1), help=keep)
 
     def _ranks(self) -> None:
         add = self.add_argument_group("several GPUs, with torchrun").add_argument
-        sync_bn = "batch statistics of all GPUs' people together; default: of each GPU's own"
+        sync_bn = "compute batch statistics over the batches of all GPUs, not over each GPU's own batch"
         add("--sync_bn", type=boolean, default=False, help=sync_bn)
 
     def _rate(self) -> None:
@@ -306,7 +322,7 @@ class StageParser(OneLineParser):
             "--lr",
             type=learning_rate,
             default=2.5e-4,
-            help="learning rate of the network that this stage trains",
+            help="learning rate of the network trained in this stage",
         )
 
     def _train_or_evaluate(self) -> None:
@@ -323,25 +339,25 @@ class StageParser(OneLineParser):
 
     def _evaluation(self) -> None:
         add = self.add_argument_group("evaluation").add_argument
-        grid = "also PCK under each of the 7 x 7 means of scale and rotation bins"
+        grid = "also compute PCK at each of the 7 x 7 combinations of the scale and rotation bins' means"
         add("--eval_grid", type=boolean, default=False, help=grid)
-        cells = "also PCK with each single cell of the network's smallest map masked"
+        cells = "also compute PCK with each cell of the network's smallest feature map masked in turn"
         add("--eval_occlusion", type=boolean, default=False, help=cells)
 
     def _image(self) -> None:
         add = self.add_argument_group("one photograph").add_argument
-        add("--image", type=Path, help="a photograph to predict the pose in, with --load_prefix_pose")
+        add("--image", type=Path, help="predict the pose in this photograph; needs --load_prefix_pose")
         add(
             "--center",
             type=float,
             nargs=2,
             metavar=("X", "Y"),
-            help="px of the photograph: the middle of the person's square; default: of the whole photograph",
+            help="center of the square around the person, in px; default: the center of the photograph",
         )
         add(
             "--scale",
             type=learning_rate,
-            help="side of that square / 200 px; default: the whole photograph's",
+            help="side of that square, divided by 200 px; default: a square that holds the whole photograph",
         )
 
     def _joint(self) -> None:
@@ -350,36 +366,37 @@ class StageParser(OneLineParser):
             "--joint_dir",
             type=folder_name,
             default="joint",
-            help="start of its folder's name; the pose network's prefix follows",
+            help="name of its folder, to which the prefix of the pose network's checkpoint is appended",
         )
         add(
             "--load_checkpoint",
             type=boolean,
             default=False,
-            help="resume joint training from its newest epoch, or evaluate that epoch",
+            help="load the newest epoch of joint training, to resume from it or to evaluate it",
         )
         draws = (
-            "by the agent as it trains, by the agent as pretraining left it, or all choices with equal "
-            "probability; comparing them shows what is due to the agent's choice and what to its range"
+            "learned: by the agent, which keeps training; pretrained: by the agent as pretraining left it; "
+            "uniform: with equal probabilities. Comparing them separates the effect of the agent's choice "
+            "from that of its range"
         )
         for agent in AGENTS.values():
-            how = f"how the {agent.title}'s batches are drawn: {draws}"
+            how = f"how the {agent.title}'s batches are sampled. {draws}"
             choices = ("learned", "pretrained", "uniform")
             add(f"--{agent.draws}", choices=choices, default="learned", help=how)
         self._agent_training()
 
     def _agent_training(self) -> None:
-        add = self.add_argument_group("the agents' part of joint training").add_argument
+        add = self.add_argument_group("training of the agents").add_argument
         add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agents")
         add(
             "--agent_iters",
             type=whole_number(1),
-            help="batches on which each agent trains in an epoch; default: all",
+            help="number of batches per epoch on which each agent trains; default: all",
         )
 
     def _agent_recipe(self) -> None:
         add = self.add_argument_group("the agent's training (the defaults are the paper's)").add_argument
-        mirror = "mirror half of the crops, and what the agent learns to predict of them"
+        mirror = "mirror half of the crops, and the agent's targets with them"
         add("--mirror", type=boolean, default=False, help=mirror)
-        decay = "what the optimiser adds to the gradient: this times the weights"
+        decay = "weight decay (L2 penalty) of the optimizer"
         add("--weight_decay", type=weight_decay, default=0.0, help=decay)

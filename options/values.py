@@ -1,4 +1,4 @@
-"""Parsers of single values of the command line; what they refuse becomes one line."""
+"""Parsers of command-line values; an invalid value becomes an error of one line."""
 
 import argparse
 import math
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def boolean(text: str) -> bool:
-    """true/false, 1/0, yes/no, in any case."""
+    """Parse true/false, 1/0 or yes/no, in any case."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is not a boolean: expected true or false")
     return values[text.lower()]
 
 
-LARGEST = 2**63 - 1  # what PyTorch takes for a size and for a seed
+LARGEST = 2**63 - 1  # PyTorch's limit for sizes and seeds
 
 
 def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
@@ -39,7 +39,7 @@ def whole_number(low: int, multiple_of: int = 1) -> Callable[[str], int]:
 
 
 def learning_rate(text: str) -> float:
-    """A finite number above 0."""
+    """Parse a finite number above 0."""
     value = _finite(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
@@ -47,7 +47,7 @@ def learning_rate(text: str) -> float:
 
 
 def weight_decay(text: str) -> float:
-    """A finite number of at least 0."""
+    """Parse a finite number of at least 0."""
     value = _finite(text)
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
@@ -55,7 +55,7 @@ def weight_decay(text: str) -> float:
 
 
 def _finite(text: str) -> float:
-    """The number that a text says; NaN where it is no finite one."""
+    """Parse a finite number; NaN if the text is anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -64,39 +64,39 @@ def _finite(text: str) -> float:
 
 
 def gpu_number(text: str) -> int:
-    """The number of a GPU, or -1 for the CPU."""
+    """Parse the index of a GPU, or -1 for the CPU."""
     if re.fullmatch(r"\d+(,\d+)+", text):
         count = text.count(",") + 1
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected one number; CUDA_VISIBLE_DEVICES={text} torchrun --nproc_per_node {count} "
-            "starts the script on these GPUs"
+            f"{text!r}: expected one number; to train on these GPUs, start the script with "
+            f"CUDA_VISIBLE_DEVICES={text} torchrun --nproc_per_node {count}"
         )
     return whole_number(-1)(text)
 
 
 def checkpoint_prefix(text: str, folder: Path) -> str:
-    """The bare prefix of a checkpoint in a folder, such as lr-0.00025-10.
+    """The prefix of a checkpoint's file name in a folder, such as lr-0.00025-10.
 
-    text: the prefix, or a path to the file from here or from the root; with or without .pth.tar.
+    text: the prefix, or an absolute or relative path to the file; with or without .pth.tar.
 
     Raises:
-        ValueError: it is a path into another folder.
+        ValueError: the path leads to another folder.
     """
     path = Path(text.removesuffix(".pth.tar"))
     if str(path) != path.name and path.parent.resolve() != folder.resolve():
-        raise ValueError(f"{text} is of {path.parent}: expected a checkpoint of {folder}")
+        raise ValueError(f"{text} is in {path.parent}: expected a checkpoint in {folder}")
     return path.name
 
 
 def folder_name(text: str) -> str:
-    """The name of a folder, without a path."""
+    """Parse the name of a folder, without a path."""
     if text in ("", ".", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a folder's name, not a path")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected the name of a folder, not a path")
     return text
 
 
 def cache_place(text: str) -> Path | str:
-    """A folder, or the word gpu."""
+    """Parse the path of a folder, or the word gpu."""
     if not text:
         raise argparse.ArgumentTypeError("'': expected a folder, or gpu")
     return text if text == "gpu" else Path(text)

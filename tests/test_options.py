@@ -259,7 +259,7 @@ def test_the_help_says_when_a_flag_applies(capsys):
     with pytest.raises(SystemExit):
         parsed(STAGE1, "--help")
     told = " ".join(capsys.readouterr().out.split())
-    assert "default: of all; only with --is_train true" in told
+    assert "default: keep all; only with --is_train true" in told
     assert "only with --network hourglass" in told and "torchrun" in told
     with pytest.raises(SystemExit):
         parsed(PRETRAIN, "--help")
@@ -294,8 +294,8 @@ def test_a_checkpoint_of_another_experiment_is_said_to_be_one(refusal):
         "checkpoints/a/joint-lr-1-0/pose-lr-1-1",
     ):
         line = refusal("--exp_id", "a", "--load_prefix_pose", path)
-        assert f"--load_prefix_pose {path} is of {Path(path).parent}: " in line
-        assert "expected a checkpoint of checkpoints/a" in line
+        assert f"--load_prefix_pose {path} is in {Path(path).parent}: " in line
+        assert "expected a checkpoint in checkpoints/a" in line
 
 
 def test_an_experiments_folder_may_be_a_link(tmp_path):

@@ -233,7 +233,7 @@ def test_resumed_joint_training_ends_where_the_uninterrupted_one_does(joint, tmp
         assert_same_state(folder / name, joint.joint_folder / name)
     for idle in (("--agent_draws", "learned"), ("--occ_draws", "uniform", "--agent_iters", 1)):
         message = refusal(JOINT, *made.flags, *GRID, *resume, *idle)
-        assert message.startswith(f"{idle[-2]}: ") and "leave it out" in message
+        assert message.startswith(f"{idle[-2]}: ") and "remove it" in message
 
 
 def test_only_as_many_epochs_are_kept_as_asked_for(joint, tmp_path):

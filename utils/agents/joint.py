@@ -81,7 +81,7 @@ def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
         idle.append("agent_iters")
     for flag in idle:
         if flag in run.opt.given:
-            raise UserError(f"--{flag}: {resumed} has no agent that it applies to: leave it out")
+            raise UserError(f"--{flag}: {resumed} has no agent that it applies to: remove it")
 
 
 def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:
