@@ -1,4 +1,4 @@
-"""A data set by its name: where its files are, whose people it has, how it is measured."""
+"""The data sets by name: their files, readers and metrics."""
 
 import logging
 from collections.abc import Callable
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 _AUTHORS = "mpii-hr-lsp-normalizer.json"
 _OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
 Reader = Callable[[Path, str, bool], People]
-"""(annotation file, photographs' folder below the data folder, skip_bad) -> the table."""
+"""(annotation file, folder of the photographs relative to the data folder, skip_bad) -> the table."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What there is to know of a data set by its name.
+    """The files and the metric of a data set.
 
-    metric, threshold: how its literature counts joints; see `Dataset`. files: its annotation files; the first
-    choice whose files are all there is read. readers: of each kind of file, by its suffix. draw: makes the
-    data set in a folder, of one that is not downloaded. extension: a folder beside it and the reader of its
-    joints.mat, whose people join the training split.
+    metric, threshold: how its literature scores joints; see `Dataset`. files: sets of annotation files, of
+    which the first complete one is read. readers: file suffix -> reader. draw: generates the data set in a
+    folder, for one that needs no download. extension: a sibling folder and the reader of its joints.mat,
+    whose people join the training split.
     """
 
     metric: str
@@ -47,8 +47,8 @@ DATASETS: dict[str, Source] = {
     "mpii": Source(
         "PCKh",
         0.5,
-        # Exact head sizes come first, as long as both splits are the published ones; then pytorch-pose's
-        # estimated ones; then what there is.
+        # First files with exact head sizes and the published splits, then pytorch-pose's with estimated head
+        # sizes, then the rest.
         (
             (_AUTHORS,),
             (f"{_AUTHORS}.gz",),
@@ -74,11 +74,11 @@ DATASETS: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's people, and the metric that its literature reports.
+    """The people of a data set, and the metric of its literature.
 
-    Photographs are at `root / people.image[i]`. A joint counts as correct within `threshold` times
-    the person's normalizer: `metric` "PCKh" is relative to the head (MPII), "PCK" to the torso. `limited`:
-    whether a limit has left validation people out.
+    Photographs are at `root / people.image[i]`. A joint is correct if its error is at most `threshold` times
+    the person's normalizer: the head for `metric` "PCKh" (MPII), the torso for "PCK". `limited`: whether
+    --limit leaves out validation people.
     """
 
     name: str
@@ -112,24 +112,27 @@ def load_dataset(
     skip_missing: bool = False,
     skip_bad: bool = False,
 ) -> Dataset:
-    """The data set `name` ("mpii", "lsp" or "demo") from `<data_dir>/<name>`.
+    """Load the data set `name` ("mpii", "lsp" or "demo") from `<data_dir>/<name>`.
 
-    Photographs are in `<data_dir>/<name>/images`, the annotation file beside that folder: the first choice of
-    `DATASETS` whose files exist. People of LSP's extension in `<data_dir>/lspet`, if it exists, join the
-    training split. The demo set is drawn when its folder does not exist.
+    Photographs are in `<data_dir>/<name>/images`, the annotation file next to that folder: the first choice
+    of `DATASETS` whose files exist. People of LSP's extension in `<data_dir>/lspet`, if it exists, join the
+    training split. The demo set is generated if its folder does not exist.
 
-    annotations: another file instead, its kind told by its suffix (.json, .gz, .h5, .mat); it then
-        names everyone, so nobody is added from LSPET.
-    limit: keep the first so many people of each split.
-    skip_missing: leave out people whose photograph is missing or incomplete, with a logged warning.
-    skip_bad: leave out bad rows of the annotation file, with a logged warning.
+    Args:
+        annotations: another annotation file, of a format given by its suffix (.json, .gz, .h5, .mat); the
+            extension of LSP is then ignored.
+        limit: keep only the first `limit` people of each split.
+        skip_missing: skip people whose photograph is missing or incomplete, with a warning.
+        skip_bad: skip invalid rows of the annotation file, with a warning.
 
-    Either split may come out empty; callers check the one that they need. Raises DataError where
-    the data set, its annotation file or a photograph is missing, for a photograph that is incomplete, for
-    a bad annotation file, and when no people are left.
+    Returns:
+        The data set; either split may be empty, which callers must check.
+
+    Raises:
+        DataError: the data set, its annotation file or a photograph is missing or damaged, or nobody is left.
     """
     if name not in DATASETS:
-        raise DataError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
+        raise DataError(f"unknown data set {name!r}: expected one of {', '.join(DATASETS)}")
     source, data_dir = DATASETS[name], Path(data_dir)
     if source.draw is not None and not (data_dir / name).exists():
         try:
@@ -141,7 +144,7 @@ def load_dataset(
     log.info("annotations: %s", path)
     reader = source.readers.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: annotations of data set {name} are {', '.join(source.readers)} files")
+        raise DataError(f"{path}: expected a {', '.join(source.readers)} file for data set {name}")
     people = reader(path, f"{name}/images", skip_bad)
     if source.extension is not None and annotations is None:
         folder, read = source.extension
@@ -149,23 +152,23 @@ def load_dataset(
             extension = read(data_dir / folder / "joints.mat", f"{folder}/images", skip_bad)
             people = People.concatenate([people, extension])
     if not len(people):
-        raise DataError(f"{path} has no people of data set {name}")
+        raise DataError(f"{path} has no people of data set {name}: expected at least one")
     shared = np.intersect1d(people.image[people.valid], people.image[~people.valid])
     if len(shared):
         count = f"{len(shared)} of {len(np.unique(people.image))}"
-        log.warning("%s: %s photographs have people of both splits; first: %s", path, count, shared[0])
+        log.warning("%s: %s photographs show people of both splits; first: %s", path, count, shared[0])
     everyone, people = people, with_photographs(people, data_dir, limit, skip_missing)
     if limit is not None and len(people) == len(everyone):
-        log.warning("--limit %d leaves nobody out of %d people", limit, len(people))
+        log.warning("--limit %d has no effect: there are only %d people", limit, len(people))
     limited = np.count_nonzero(people.valid) == limit and np.count_nonzero(everyone.valid) > limit
     return Dataset(name, data_dir, people, source.metric, source.threshold, limited)
 
 
 def find_annotations(name: str, data_dir: Path) -> Path:
-    """The annotation file of a data set, as `load_dataset` chooses it; that of one to be drawn may not exist.
+    """The path of the annotation file that `load_dataset` reads; for a generated data set it may not exist.
 
     Raises:
-        DataError: there is none; the message says where to get one.
+        DataError: there is no such file; the message says where to get one.
     """
     source, folder = DATASETS[name], data_dir / name
     if source.draw is not None and not folder.exists():
@@ -176,5 +179,5 @@ def find_annotations(name: str, data_dir: Path) -> Path:
     other = " or another of its files" if len(source.files) > 1 else ""
     raise DataError(
         f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}; "
-        "docs/data.md says where to get them, and --dataset demo needs no download"
+        "see docs/data.md for where to get them, or use --dataset demo, which needs no download"
     )

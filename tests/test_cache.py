@@ -219,7 +219,7 @@ def test_a_file_that_goes_away_in_use_is_named(data, folder):
     batches = iter(loader(data, cache=cache))
     next(batches)
     os.truncate(cache.path, 1000)
-    with pytest.raises(DataError, match="was cut off"):
+    with pytest.raises(DataError, match="was truncated"):
         list(batches)
     cache.path.unlink()
     with pytest.raises(DataError, match="No such file"):

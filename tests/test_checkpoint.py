@@ -166,7 +166,8 @@ def test_the_newest_is_that_of_the_latest_epoch(tmp_path):
         (tmp_path / f"{name}.pth.tar").touch()
     assert newest_checkpoint(tmp_path, "pose-", "--load_checkpoint true").name == "pose-lr-1-10.pth.tar"
     assert (
-        refusal(newest_checkpoint, tmp_path, "run-", "--x y") == f"--x y: {tmp_path} has no run-lr-….pth.tar"
+        refusal(newest_checkpoint, tmp_path, "run-", "--x y")
+        == f"--x y: {tmp_path} has no checkpoint run-lr-….pth.tar"
     )
 
 

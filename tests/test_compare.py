@@ -138,8 +138,8 @@ def test_one_pair_has_no_interval_and_seeds_that_lack_a_twin_are_named(folders, 
     text = markdown(read_arms(folders))
     assert cells(read_arms(folders), "agent - random")["Mean"] == "+1.00 ± n/a"
     assert "| 1 pair " in text
-    assert "agent - random leaves out seed 3: random has no such run." in text
-    assert "agent - random leaves out seed 2: agent has no such run." in text
+    assert "agent - random does not include seed 3: random has no such run." in text
+    assert "agent - random does not include seed 2: agent has no such run." in text
     folders[1][1].pop()
     comparison = read_arms(folders)
     assert (cells(comparison, "agent - random")["runs"], cells(comparison, "agent - random")["Mean"]) == (
@@ -249,7 +249,7 @@ def test_a_run_that_goes_further_is_compared_as_far_as_both_go(folders):
         read_arms(folders)
     assert read_arms(folders, to_epoch=6).epochs == [5, 6]
     assert read_arms(folders, from_epoch=6, to_epoch=6).columns == [*TABLE_COLUMNS]
-    with pytest.raises(UserError, match="no epoch from 0 to 4 is in all"):
+    with pytest.raises(UserError, match="no epoch from 0 to 4 that all runs have"):
         read_arms(folders, to_epoch=4)
 
 
@@ -313,13 +313,13 @@ def test_runs_must_go_on_from_one_checkpoint(tmp_path, caplog):
     )
     old = write_run(tmp_path / "old", 1, [0.5])
     comparison = read_arms([("random", [random]), ("agent", [agent])])
-    assert f"All runs go on from lr-0.00025-4.pth.tar ({pose['weights']})." in markdown(comparison)
+    assert f"All runs start from lr-0.00025-4.pth.tar ({pose['weights']})." in markdown(comparison)
     refused = f"{stranger} started from lr-0.00025-4.pth.tar \\(1234\\), {random} from .*{pose['sha256']}"
     with pytest.raises(UserError, match=refused):
         read_arms([("random", [random]), ("stranger", [stranger])])
     with pytest.raises(UserError, match=f"{stranger} started from .*: expected --from_checkpoint {base}"):
         read_arms([("stranger", [stranger])], from_checkpoint=base)
-    with pytest.raises(UserError, match=f"{old} does not say what it started from"):
+    with pytest.raises(UserError, match=f"{old} does not record its initial checkpoint"):
         read_arms([("random", [random]), ("old", [old])], from_checkpoint=base)
     with pytest.raises(UserError, match="nothing cannot be read"):
         read_arms([("random", [random])], from_checkpoint=tmp_path / "nothing")

@@ -79,7 +79,7 @@ def test_on_a_gpu_the_compiler_is_tried_first_and_refuses_sync_bn(nasty_run, mon
     monkeypatch.setattr(nasty_run.opt, "compile", True)
     assert Run(nasty_run.opt, nasty_run.folder).compiled and tried == [torch.device("cuda")]
     monkeypatch.setattr(nasty_run.opt, "sync_bn", True, raising=False)
-    with pytest.raises(UserError, match="--sync_bn true with --compile true"):
+    with pytest.raises(UserError, match="--sync_bn true and --compile true cannot be combined"):
         Run(nasty_run.opt, nasty_run.folder)
 
 
@@ -87,4 +87,4 @@ def test_on_the_cpu_nothing_is_compiled_and_the_log_says_so(nasty_run, monkeypat
     monkeypatch.setattr(nasty_run.opt, "compile", True)
     run = Run(nasty_run.opt, nasty_run.folder)
     assert not run.compiled and run.pose_network()._compiled_call_impl is None
-    assert "--compile true changes nothing on the CPU" in (nasty_run.folder / "log.txt").read_text()
+    assert "--compile true has no effect on the CPU" in (nasty_run.folder / "log.txt").read_text()

@@ -81,7 +81,7 @@ def test_missing_photographs(tmp_path, caplog):
     shutil.rmtree(tmp_path / "mpii" / "images")
     with pytest.raises(DataError, match="5 of 5 photographs are missing"):
         load_dataset("mpii", tmp_path)
-    with pytest.raises(DataError, match="no photograph of any annotated person"):
+    with pytest.raises(DataError, match="no complete photograph of any annotated person"):
         load_dataset("mpii", tmp_path, skip_missing=True)
 
 

@@ -96,7 +96,7 @@ def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog
     table = (calls.folder / "comparison" / "compare.md").read_text()
     assert re.search(r"^\| learned - random \| 2 pairs( \| [+-]\d+\.\d\d ± \d+\.\d\d *){11} \|$", table, re.M)
     for part in (
-        "All runs go on from lr-0.00025-0.pth.tar (",
+        "All runs start from lr-0.00025-0.pth.tar (",
         "Data: demo, training people ",
         "Epoch 1, after 6 updates",
         "Epochs: 1 of the base, 1 of the agent's pretraining, 1 of each arm.",

@@ -206,11 +206,11 @@ def test_best_files_of_later_epochs_are_named_once(folder, caplog):
     assert later_best(folder, 11) == [] and not caplog.text
     tenth = ["pose-lr-0.001-10-model-best.pth.tar", "pose-lr-0.001-10-preds-best.mat"]
     assert names(later_best(folder, 10)) == tenth
-    assert "pose-lr-0.001-10.pth.tar is there already" in caplog.text
+    assert "pose-lr-0.001-10.pth.tar already exists" in caplog.text
     caplog.clear()
     both = sorted([*tenth, "lr-0.001-9-model-best.pth.tar", "lr-0.001-9-preds-best.mat"])
     assert names(later_best(folder, 9)) == both
-    assert "/lr-0.001-9.pth.tar is there already" in caplog.text and len(caplog.records) == 1
+    assert "/lr-0.001-9.pth.tar already exists" in caplog.text and len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(

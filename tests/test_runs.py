@@ -68,7 +68,7 @@ def test_loaders(nasty_run, monkeypatch):
         nasty_run.loader(people[:1], "identity", nasty_run.streams["order"])
     people.normalizer[:] = 0
     for some in (people, people[:1]):
-        with pytest.raises(UserError, match=f"none of {len(some)} training people has PCK"):
+        with pytest.raises(UserError, match=f"none of {len(some)} training people can be scored"):
             nasty_run.loader(some, "identity", scored=True)
     started = []
     monkeypatch.setattr("utils.run.PatchLoader", lambda *arguments: started.append(arguments[5]) or [0])

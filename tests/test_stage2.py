@@ -178,7 +178,7 @@ def test_a_split_of_which_nobody_has_pck_is_one_line(changeable, tmp_path, scrip
     rows = range(TRAIN) if split == "training" else range(TRAIN, TRAIN + VALID)
     annotations = unscored(changeable.data, tmp_path / "people.json", *rows)
     flags = (*changeable.flags, "--annotations", annotations, "--overwrite", "true")
-    assert f"none of {len(rows)} {split} people has PCK" in refusal(script, *flags)
+    assert f"none of {len(rows)} {split} people can be scored" in refusal(script, *flags)
 
 
 def test_file_that_is_there_is_kept(changeable):
@@ -190,7 +190,7 @@ def test_file_that_is_there_is_kept(changeable):
     recollected = valid.read_bytes()
     valid.unlink()
     printed = run_here(SCRIPTS["scale"], *changeable.flags)
-    assert f"{train} exists already and fits this run: kept" in printed
+    assert f"{train} already exists and matches this run: kept" in printed
     assert f"{valid} exists already" not in printed
     assert train.read_text() == "".join(lines)
     assert valid.read_bytes() == recollected
@@ -353,7 +353,7 @@ def test_refused_overwriting_keeps_the_earlier_agents(changeable):
 def test_damaged_distributions_stop_the_agent(changeable):
     path = distribution_path(changeable.agent_folder, "train", "scale")
     path.write_bytes(path.read_bytes()[:-3])
-    assert f"{path} is cut off" in refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
+    assert f"{path} is truncated" in refusal(PRETRAIN, *changeable.flags, "--overwrite", "true")
 
 
 def test_earlier_agents_are_not_replaced_unasked(changeable):

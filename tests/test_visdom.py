@@ -332,8 +332,8 @@ def test_a_run_is_replayed_from_its_folder(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "log", "server_flag", "message"),
     [
-        ("nowhere", "", "http://localhost", "is not there"),
-        (".", "no log\n", "http://localhost", "holds no training run"),
+        ("nowhere", "", "http://localhost", "does not exist"),
+        (".", "no log\n", "http://localhost", "has no training run"),
         (".", json.dumps(start()), "http://127.0.0.1", "no server answers"),
         (".", json.dumps(start()), "localhost", "expected http://host"),
     ],

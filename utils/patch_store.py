@@ -1,4 +1,4 @@
-"""Where a run keeps the patches that it has decoded: in a folder, for later runs too, or in memory."""
+"""The patch caches of a run: in a folder, where later runs find them too, or in the memory of a device."""
 
 import errno
 import logging
@@ -27,7 +27,7 @@ GB = 1e9
 class Caches:
     """The caches of a run, one for each split and augmentation.
 
-    place: a folder, or the device in whose memory they are until the run ends.
+    place: a folder, or the device in whose memory they stay until the run ends.
     """
 
     def __init__(self, place: Path | torch.device) -> None:
@@ -35,12 +35,13 @@ class Caches:
         self._in_memory: dict[str, PatchMemory] = {}
 
     def get(self, name: str, decoder: PatchLoader) -> PatchFile | PatchMemory:
-        """The patches of a decoder's people, who are decoded now unless they have been; all ranks call this.
+        """The patches of a decoder's people, decoded now unless they are cached; all ranks must call this.
 
-        name: says of whom and for what they are. decoder: has everyone in order, on the CPU.
+        name: data set, split, augmentation and resolution, for the file's name. decoder: yields all people
+        in order, on the CPU.
 
         Raises:
-            UserError: there is no room for them, or the folder cannot be written to.
+            UserError: there is no space for them, or the folder cannot be written to.
             DataError: a photograph does not decode, or the file is damaged.
         """
         patches = decoder.patches
@@ -51,7 +52,10 @@ class Caches:
                 remove_abandoned(self.place, "*.npy.*")
             if cache.path.exists():
                 log.info("cache: %s", cache.path)
-            for builds in (ranks.rank() == 0, ranks.local_rank() == 0):  # the second: a folder not shared
+            for builds in (
+                ranks.rank() == 0,
+                ranks.local_rank() == 0,
+            ):  # the second: folders that machines do not share
                 if builds and not cache.path.exists():
                     build_file(cache, name, decoder)
                 ranks.wait()
@@ -63,7 +67,7 @@ class Caches:
 
 
 def build_file(cache: PatchFile, name: str, decoder: PatchLoader) -> None:
-    """Decode everyone into a file; see `Caches.get`. Of several processes that do so the last one's stays."""
+    """Decode all people into a file; see `Caches.get`. If several processes do so, the last file stays."""
     folder, size = cache.path.parent, f"{cache.size / GB:.3g} GB"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +76,8 @@ def build_file(cache: PatchFile, name: str, decoder: PatchLoader) -> None:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     if cache.size > free:
         raise UserError(
-            f"{cache.path} needs {size}, and its disk has {free / GB:.3g} GB free: make room, or name another"
-            " folder with --cache"
+            f"{cache.path} needs {size}, and its disk has {free / GB:.3g} GB free: free some space, or use"
+            " --cache with another folder"
         )
     log.info("cache: writing %s (%s)", cache.path, size)
     with new_file(cache.path) as file:
@@ -82,26 +86,27 @@ def build_file(cache: PatchFile, name: str, decoder: PatchLoader) -> None:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take room for a file before it is written, where that is possible: no other build counts on it then.
+    """Reserve disk space for a file before it is written, if the file system can.
 
-    Raises OSError where there is none.
+    Raises:
+        OSError: the disk is full.
     """
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise  # else the file system cannot
+            raise  # any other error: the file system cannot reserve space
 
 
 def build_memory(device: torch.device, name: str, decoder: PatchLoader) -> PatchMemory:
-    """Decode everyone into the memory of a device; see `Caches.get`."""
+    """Decode all people into the memory of a device; see `Caches.get`."""
     people, res = len(decoder.patches), decoder.patches.res
     size, free = PatchMemory.size(people, res), free_memory(device)
     if size > free:
         raise UserError(
             f"--cache gpu: {name} needs {size / GB:.3g} GB of memory, {device} has {free / GB:.3g} GB free: "
-            "name a folder with --cache instead"
+            "use --cache with a folder instead"
         )
     log.info("cache: %s (%.3g GB) in the memory of %s", name, size / GB, device)
     return PatchMemory(_decoded(name, decoder), people, res, device)

@@ -29,14 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """What every stage starts with.
+    """One run of a stage: options, folder, device, random generators, data set and pose network.
 
-    opt: its options. folder: where its files go. pose_path: the checkpoint of --load_prefix_pose, if any.
-    device, streams: where it computes, and what it draws from. network_size: the flags that choose and size
-    the pose network, with their values. compiled: whether networks run compiled.
+    opt: the options. folder: the folder of its files. pose_path: the checkpoint of --load_prefix_pose, or
+    None. device: where networks run. streams: the random generators. network_size: the flags that choose and
+    size the pose network, with their values. compiled: whether networks run compiled.
 
     Raises:
-        UserError: the folder, the device or the checkpoint is not available. DataError: so is the data set.
+        UserError: the folder, the device or the checkpoint is not available.
+        DataError: the annotations of the data set do not exist.
     """
 
     def __init__(self, opt: argparse.Namespace, folder: Path) -> None:
@@ -46,12 +47,12 @@ class Run:
             flag = "--load_prefix_pose"
             self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
         if opt.annotations is None and getattr(opt, "image", None) is None:
-            find_annotations(opt.dataset, opt.data_dir)  # before anything else is said
+            find_annotations(opt.dataset, opt.data_dir)  # fails before the log starts
         start_log(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
         self.device = choose_device(opt.gpu_id)
         if ranks.world() > 1 and self.device.type == "cpu" and getattr(opt, "sync_bn", False):
-            raise UserError("--sync_bn true needs GPUs: on CPUs leave it out")
+            raise UserError("--sync_bn true needs GPUs: remove it on CPUs")
         ranks.meet(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -59,10 +60,10 @@ class Run:
         self.compiled = opt.compile and self.device.type == "cuda"
         if self.compiled:
             if getattr(opt, "sync_bn", False):
-                raise UserError("--sync_bn true with --compile true: expected one of them, not both")
+                raise UserError("--sync_bn true and --compile true cannot be combined: remove one of them")
             require_compiler(self.device)
         elif opt.compile:
-            log.info("--compile true changes nothing on the CPU, where compiled networks are no faster")
+            log.info("--compile true has no effect on the CPU, where compiled networks are no faster")
         torch.manual_seed(opt.seed)  # of initial weights
         self.streams = Streams(opt.seed)
         flags = ("network", *NETWORKS[opt.network].sizes, "in_res")
@@ -71,10 +72,11 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The people of --dataset, read when they are first needed; logs how many have no PCK.
+        """The people of --dataset, read on first use; logs how many cannot be scored.
 
         Raises:
-            DataError: the data set is missing or wrong. UserError: none of its validation people has PCK.
+            DataError: the data set is missing or invalid.
+            UserError: none of its validation people can be scored.
         """
         opt = self.opt
         dataset = load_dataset(
@@ -84,7 +86,7 @@ class Run:
             unscored = np.count_nonzero(~scorable(people))
             if unscored:
                 lacking = (
-                    "have no reference length or no scored joint: no PCK, nothing for the agent to learn"
+                    "have no reference length or no scored joint: PCK and the agent's training skip them"
                 )
                 log.info("%d of %d %s people %s", unscored, len(people), split, lacking)
         if len(dataset.valid):
@@ -92,7 +94,7 @@ class Run:
         return dataset
 
     def options_text(self) -> str:
-        """The options, a line each, with a star at those that differ from their defaults."""
+        """The options, one per line, with a star at those that differ from their defaults."""
         return "\n".join(
             f"{'*' if value != self.opt.defaults.get(name) else ' '} {name}: {value}"
             for name, value in sorted(vars(self.opt).items())
@@ -104,23 +106,23 @@ class Run:
     ) -> PatchLoader:
         """Batches of people, shuffled with a generator, for an augmentation of `data.augmentation.MARGINS`.
 
-        scored: only of people who have PCK; their rows in the table stay what they are. With --cache, patches
-        that it has not got are decoded first.
+        scored: only people who can be scored; rows still count all people of the table. With --cache, patches
+        that are not cached yet are decoded first.
 
         Raises:
-            UserError: there are too few people in this split of the data set, or no room for the cache.
+            UserError: this split of the data set has too few people, or there is no space for the cache.
             DataError: a photograph does not decode, or the cache's file is damaged.
         """
         if not len(people):
             lacking = "validation" if len(self.dataset.train) else "training"  # one of the two has people
             raise UserError(
-                f"--dataset {self.opt.dataset} has no {lacking} people, and this stage needs some: add them, "
-                "or name a file that has them with --annotations"
+                f"--dataset {self.opt.dataset} has no {lacking} people, which this stage needs: add them, "
+                "or use --annotations with a file that has them"
             )
         rows = self._scored_rows(people) if scored else None
         if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
             raise UserError(
-                f"--bs {self.opt.bs}: expected two people or more for each of {ranks.world()} ranks"
+                f"--bs {self.opt.bs}: expected at least two people for each of {ranks.world()} ranks"
             )
         workers = min(self.opt.nThreads, max(1, (os.cpu_count() or 1) // ranks.local_world()))
         what = (people, self.dataset.root, self.opt.in_res, MARGINS[augmentation], self.opt.bs, workers)
@@ -135,9 +137,9 @@ class Run:
         return loader
 
     def batch(self, people: People, rows: np.ndarray, augmentation: str) -> PersonBatch:
-        """People of these rows with patches for an augmentation of `MARGINS`, on the device.
+        """The people in these rows with patches for an augmentation of `MARGINS`, on the device.
 
-        Not by a `DataLoader`, which would draw from PyTorch's global random numbers.
+        A `DataLoader` is avoided here, since it draws from PyTorch's global random numbers.
 
         Raises:
             DataError: a photograph does not decode.
@@ -150,7 +152,7 @@ class Run:
 
     @property
     def cells(self) -> int:
-        """Cells of the crop that can be masked, along a side: the size of the pose network's neck."""
+        """The side of the pose network's smallest feature map, whose cells can be masked."""
         return self.opt.in_res // NETWORKS[self.opt.network].stride
 
     def _scored_rows(self, people: People) -> np.ndarray:
@@ -158,18 +160,18 @@ class Run:
         if not len(rows):
             split = "validation" if people.valid[0] else "training"
             raise UserError(
-                f"--dataset {self.opt.dataset}: none of {len(people)} {split} people has PCK: "
-                "expected one with a reference length and a scored joint"
+                f"--dataset {self.opt.dataset}: none of {len(people)} {split} people can be scored: "
+                "expected at least one with a reference length and a scored joint"
             )
         return rows
 
     def pose_network(self) -> PoseNetwork:
-        """The pose network of --network in the size asked for, with initial weights, on the device."""
+        """A new pose network of --network and its size flags, with initial weights, on the device."""
         network = NETWORKS[self.opt.network]
         return self.place(network.build(**{name: getattr(self.opt, name) for name in network.sizes}))
 
     def place(self, network: nn.Module) -> nn.Module:
-        """A network on the device, in the memory format of fast convolutions; --compile true: compiled."""
+        """Move a network to the device, in channels-last format, and compile it with --compile true."""
         network = network.to(self.device, memory_format=torch.channels_last)
         if self.compiled:
             network.compile()  # in place: its parameters keep their names
@@ -179,7 +181,7 @@ class Run:
         """Load the checkpoint of `--load_prefix_pose` into the network, and return it.
 
         Raises:
-            UserError: it is missing, damaged or of another network.
+            UserError: it is missing, damaged or belongs to another network.
         """
         checkpoint = load_checkpoint(self.pose_path)
         load_weights(network, checkpoint, self.pose_path, self.network_size)
@@ -188,12 +190,12 @@ class Run:
 
     @cached_property
     def pose_identity(self) -> dict[str, str]:
-        """The `checkpoint_identity` of what --load_prefix_pose names."""
+        """The `checkpoint_identity` of the --load_prefix_pose checkpoint."""
         return checkpoint_identity(self.pose_path)
 
     @cached_property
     def people(self) -> dict[str, str]:
-        """Name of the data set, and the fingerprints of its people: `train` and `valid`."""
+        """The `dataset`'s name, and the fingerprints of its `train` and `valid` people."""
         dataset = self.dataset
         return {
             "dataset": dataset.name,
@@ -202,7 +204,7 @@ class Run:
         }
 
     def distribution_source(self, split: str, kind: str, people: People) -> dict:
-        """What a file of collected distributions is of: the people, and the checkpoint's identity."""
+        """The source of a file of collected distributions: the people and the checkpoint's identity."""
         return {
             "kind": kind,
             "split": split,
@@ -214,17 +216,17 @@ class Run:
         }
 
     def augment(self, people: PersonBatch, augmentation: Augmentation) -> Sample:
-        """The people's crops and heatmaps in the run's resolutions; see `data.crops.augment`."""
+        """Crops and heatmaps of people at the run's resolutions; see `data.crops.augment`."""
         return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
 
     def passes(self) -> torch.autocast:
-        """The context of networks' passes: bf16 with --precision bf16."""
+        """The context for forward passes: autocast to bf16 with --precision bf16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.precision == "bf16")
 
     def forward(self, network: PoseNetwork, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Heatmaps of every stack in fp32, computed with the precision asked for; image [N, 3, H, W].
+        """The heatmaps of every stack in fp32, computed with --precision.
 
-        mask: [N, 1, side, side] of the neck's size, for a network that is `maskable`.
+        image: [N, 3, H, W]. mask: [N, 1, cells, cells], for a network that is `maskable`.
         """
         image = image.contiguous(memory_format=torch.channels_last)
         with self.passes():

@@ -43,13 +43,15 @@ def main() -> None:
     parser.set_defaults(is_train=True)  # without its --is_train, too, the flags are a joint training's
     opt = parser.parse()
     if ranks.world() > 1:
-        raise UserError("several processes were started by torchrun: expected one, start it without torchrun")
+        raise UserError(
+            "torchrun started several processes: expected one; start the command without torchrun"
+        )
     path = newest_checkpoint(opt.joint_folder, POSE, f"--joint_dir {opt.joint_dir}")
     run = Run(opt, opt.joint_folder)
     checkpoint = load_checkpoint(path)
     which = AGENTS["agent"]
     if which.name not in checkpoint:
-        raise UserError(f"{path} was trained without a scale-rotation agent: there are no draws to show")
+        raise UserError(f"{path} was trained without a scale-rotation agent: expected a run that has one")
     agent_path = find_checkpoint(run.folder, checkpoint[which.name], f"the agent of {path.name},")
     network = run.pose_network()
     agent = which.build(run, network, opt.agent_lr)

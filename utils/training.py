@@ -1,4 +1,4 @@
-"""Training a network: its optimiser, rate, history and checkpoints."""
+"""Training a network: optimizer, learning rate, history and checkpoints."""
 
 import logging
 import math
@@ -18,23 +18,23 @@ from utils.system.errors import UserError
 log = logging.getLogger(__name__)
 
 LR_STEPS = ((100, 0.2), (140, 0.5))
-"""From each of these epochs on, the pose network's learning rate is multiplied by the factor."""
+"""(epoch, factor): from that epoch on, the learning rate of the pose network is multiplied by the factor."""
 
 
 def scheduled_lr(lr: float, epoch: int) -> float:
-    """The pose network's rate in an epoch: a function of the epoch alone, so that resuming keeps it."""
+    """The pose network's learning rate in an epoch: it depends only on the epoch, so resuming keeps it."""
     return lr * math.prod(factor for start, factor in LR_STEPS if epoch >= start)
 
 
 def used_resources(run: Run, loader: PatchLoader, seconds: float) -> dict[str, float]:
-    """What an epoch of training has used, for its row in the history.
+    """Speed and memory of an epoch of training, for its row in the history.
 
     Args:
-        loader: its batches, which are at their end. seconds: what it took.
+        loader: the loader of its batches, after the last of them. seconds: the duration of the epoch.
 
     Returns:
-        images_per_second; waiting_share, the part of the time in which it waited for batches to be loaded;
-        and on a GPU gpu_memory, the most that tensors took, GiB.
+        images_per_second; waiting_share, the share of the time spent waiting for batches; and on a GPU
+        gpu_memory, the peak memory of tensors, GiB.
     """
     used = {"images_per_second": loader.people / seconds, "waiting_share": loader.waited / seconds}
     if run.device.type == "cuda":
@@ -44,9 +44,10 @@ def used_resources(run: Run, loader: PatchLoader, seconds: float) -> dict[str, f
 
 
 class Learner:
-    """A network in training: with the paper's optimiser, the rows of its epochs, and its coming epoch.
+    """A network in training, with the paper's optimizer.
 
-    parallel: what the network is trained through, so that all ranks learn from each other's rows.
+    network: the network. parallel: its wrapper for the forward pass, which averages gradients over ranks.
+    history: one row per finished epoch. epoch: the next epoch to train, from 0.
     """
 
     def __init__(
@@ -59,53 +60,53 @@ class Learner:
         self.history, self.epoch = History(), 0
 
     def restore(self, checkpoint: dict, path: Path) -> None:
-        """Resume after the epoch of a checkpoint, read from `path`; its weights are loaded already.
+        """Restore optimizer, history and epoch from a checkpoint, read from `path`.
 
-        The weight decay stays this learner's own.
+        The weights must have been loaded before. The weight decay remains that of this learner.
 
         Raises:
-            UserError: its optimiser is not of this network.
+            UserError: the optimizer state does not fit this network.
         """
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path} has no optimiser state that fits: it can be evaluated, but not resumed from"
+                f"{path} has no optimizer state for this network: it can be evaluated, but not resumed from"
             ) from error
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self._weight_decay
         self.history, self.epoch = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
 
     def require_epochs(self, epochs: int) -> None:
-        """Refuse to train up to an epoch that is done.
+        """Check that --nEpochs leaves at least one epoch to train.
 
         Raises:
-            UserError: there is nothing to train; the message says what to ask for.
+            UserError: there is nothing to train; the message says which value to use.
         """
         if self.epoch >= epochs:
             raise UserError(
-                f"nothing to train: --nEpochs {epochs} includes the {self.epoch} epochs that the checkpoint "
-                f"was trained for; --nEpochs {self.epoch + 10} trains 10 more"
+                f"nothing to train: --nEpochs {epochs} includes the {self.epoch} epochs of the checkpoint; "
+                f"use --nEpochs {self.epoch + 10} to train 10 more"
             )
 
     @property
     def updates(self) -> int:
-        """Steps of the optimiser so far, those before the checkpoint that it was restored from included."""
+        """The number of optimizer steps so far, including those before a restored checkpoint."""
         return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
 
     def set_lr(self, lr: float) -> None:
-        """The learning rate of the coming steps."""
+        """Set the learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
     def step(self, loss: Tensor, weight: float = 1.0) -> Tensor:
-        """One step of the optimiser down the gradient of a scalar loss, which is returned without its graph.
+        """Take one optimizer step on a scalar loss, and return the loss, detached.
 
-        weight: this rank's part of the batch (`PersonBatch.weight`), of which `loss` is the mean.
+        weight: this rank's share of the batch (`PersonBatch.weight`); `loss` is the mean over that share.
 
         Raises:
-            UserError: the loss is not finite; nothing was changed. A GPU is not waited for: there
-                `require_finite` finds it later.
+            UserError: the loss is not finite; the network is unchanged. Only on the CPU: to avoid waiting
+                for a GPU, `require_finite` checks later there.
         """
         self._losses = self._losses + loss.detach()
         if loss.device.type == "cpu":
@@ -117,10 +118,10 @@ class Learner:
         return loss.detach()
 
     def require_finite(self) -> None:
-        """See that every loss of every rank was finite; each rank must call this, and waits for its GPU.
+        """Check that all losses of all ranks were finite; every rank must call this and waits for its GPU.
 
         Raises:
-            UserError: one had: the network may be broken.
+            UserError: a loss was not finite, so the network may be broken.
         """
         self._check(ranks.total(torch.as_tensor(self._losses)))
         self._losses = 0.0
@@ -128,15 +129,15 @@ class Learner:
     def _check(self, losses: float | Tensor) -> None:
         if not math.isfinite(losses):
             raise UserError(
-                f"the loss is {float(losses)} in epoch {self.epoch}: training stops; "
+                f"the loss is {float(losses)} in epoch {self.epoch}, so training stops: "
                 "try a smaller learning rate"
             )
 
     def checkpoint(self, run: Run) -> dict:
-        """What `utils.records.checkpoint` describes, once the history has this epoch's row.
+        """A checkpoint as `utils.records.checkpoint` describes it; the history must have this epoch's row.
 
         Raises:
-            UserError: a loss was not finite: a broken network is not saved.
+            UserError: a loss was not finite, so the network must not be saved.
         """
         self._check(self._losses)
         return {
@@ -152,10 +153,10 @@ class Learner:
 
 
 def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
-    """Resume exactly where a checkpoint ended; its weights are loaded already.
+    """Resume a learner from a checkpoint, and warn of other people or options; weights are loaded before.
 
     Raises:
-        UserError: its optimiser is not of this network.
+        UserError: the optimizer state does not fit this network.
     """
     learner.restore(checkpoint, path)
     say_other_people(run, checkpoint, path)
@@ -165,14 +166,14 @@ def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
 def fresh_or_resumed(
     run: Run, learner: Learner, checkpoint: dict | None, path: Path | None, resume_flag: str
 ) -> KeptEpochs:
-    """Resume a learner from a checkpoint of its own stage, or, without one, see that it may start afresh.
+    """Resume a learner from a checkpoint of the same stage, or check that it may start from scratch.
 
     Returns:
-        What keeps track of the epochs' files.
+        The object that deletes the files of earlier epochs.
 
     Raises:
-        UserError: an earlier run's results are in the way, the optimiser does not fit, or there is nothing to
-            train.
+        UserError: the folder has results of an earlier run, the optimizer state does not fit, or there is
+            nothing to train.
     """
     if checkpoint is None:
         superseded = refuse_to_overwrite(run.folder, run.opt.overwrite, resume_flag)
@@ -184,12 +185,12 @@ def fresh_or_resumed(
 
 
 def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
-    """Log a warning if a checkpoint was trained or validated on other people than this run's."""
+    """Log a warning if a checkpoint was trained or validated on other people than those of this run."""
     recorded = checkpoint.get("people", run.people)
     for split in ("train", "valid"):
         if recorded[split] != run.people[split]:
             log.warning(
-                "%s was trained or validated on other people: its %s people were those of %s with the "
+                "%s was trained or validated on other people: its %s people are from %s and have the "
                 "fingerprint %s, not %s",
                 path,
                 split,

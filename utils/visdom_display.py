@@ -1,4 +1,4 @@
-"""Draw what a run keeps into a visdom server: `python -m utils.visdom_display checkpoints/<exp_id>`."""
+"""Plot a training run's log on a visdom server: `python -m utils.visdom_display checkpoints/<exp_id>`."""
 
 import logging
 from pathlib import Path
@@ -15,21 +15,21 @@ log = logging.getLogger(__name__)
 
 
 def replay() -> None:
-    """The command: draw the event log of an experiment's folder."""
+    """Plot the event log of an experiment on a visdom server."""
     parser = OneLineParser(replay.__doc__, prog="python -m utils.visdom_display")
     parser.add_argument("folder", type=Path, help="folder of the experiment, such as checkpoints/<exp_id>")
-    parser.add_argument("--vis_env", help="visdom environment; default: the one of the run")
-    parser.add_argument("--vis_server", default="http://localhost", help="visdom server")
-    parser.add_argument("--vis_port", type=whole_number(1), default=8097, help="its port")
+    parser.add_argument("--vis_env", help="visdom environment; default: that of the run")
+    parser.add_argument("--vis_server", default="http://localhost", help="URL of the visdom server")
+    parser.add_argument("--vis_port", type=whole_number(1), default=8097, help="port of the visdom server")
     opt = parser.parse_args()
     path = opt.folder / EVENTS
     if not path.is_file():
-        raise UserError(f"{path} is not there: expected the folder of a training run")
+        raise UserError(f"{path} does not exist: expected the folder of a training run")
     try:
         events = read_events(path)
         starts = [event for event in events if event["kind"] == "start"]
         if not starts:
-            raise UserError(f"{path} holds no training run")
+            raise UserError(f"{path} has no training run: expected the folder of one")
         env = opt.vis_env or starts[-1]["options"].get("vis_env", "None")
         if env == "None":
             env = default_environment(starts[-1]["options"]["exp_id"], opt.folder.resolve())

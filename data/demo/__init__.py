@@ -31,7 +31,7 @@ def write_demo(folder: Path, train: int = 300, valid: int = 60) -> None:
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder} exists already")
+        raise FileExistsError(f"{folder} already exists")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         unfinished = Path(temporary) / folder.name

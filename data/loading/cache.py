@@ -1,7 +1,7 @@
-"""Patches that are decoded once: kept in a file, or on the training device.
+"""Caches of decoded patches: in a file, or on the training device.
 
-Both hand out patches u8 [N, P, P, 3] and the photographs' widths f32 [N] px for rows of the table of people,
-bit for bit as they were decoded.
+Both return patches u8 [N, P, P, 3] and the widths of the photographs f32 [N] px for rows of the table of
+people, bit for bit as decoded.
 """
 
 import io
@@ -21,13 +21,13 @@ from data.crops import PersonBatch
 
 
 class PatchFile:
-    """The patches of everyone in a table, in a file: three .npy arrays, one after the other.
+    """The patches of all people of a table, in a file of three consecutive .npy arrays.
 
     They are the patches u8 [N, P, P, 3], the widths <f4 [N] and the checksums <u4 [N], CRC-32 of each patch
-    and its width; `np.load(path, mmap_mode="r")` has the first. Batches are read, not mapped into memory: a
-    mapped file that is cut off would kill the process.
+    and its width; `np.load(path, mmap_mode="r")` returns the first. Batches are read, not memory-mapped,
+    since a mapped file that is truncated would crash the process.
 
-    path: the file, whose name has to say what is in it. people, res: N and P. size: of the file in bytes.
+    path: the file, whose name must identify its content. people, res: N and P. size: of the file in bytes.
     """
 
     def __init__(self, path: Path, people: int, res: int) -> None:
@@ -41,7 +41,7 @@ class PatchFile:
         self._widths = self._sums = np.empty(0)
 
     def write(self, file: BinaryIO, batches: Iterable[PersonBatch]) -> None:
-        """Write to an open, empty file; the batches have everyone once, in order, on the CPU."""
+        """Write to an open, empty file; the batches hold all people once, in order, on the CPU."""
         file.write(self._patches_head)
         widths, sums = [], []
         for people in batches:
@@ -54,10 +54,10 @@ class PatchFile:
             file.write(np.array(values, dtype))
 
     def open(self) -> None:
-        """Check that the file is complete and of this shape, before the first `read`.
+        """Check that the file is complete and has this shape; required before the first `read`.
 
         Raises:
-            DataError: it is not, or cannot be read.
+            DataError: it is incomplete, has another shape, or cannot be read.
         """
         with self._opened() as file:
             size = os.fstat(file.fileno()).st_size
@@ -68,24 +68,24 @@ class PatchFile:
         fits &= columns.startswith(self._widths_head) and columns.startswith(self._sums_head, sums)
         if not fits:
             expected = f"expected {self.size} bytes with {self.shape[0]} patches of {self.shape[1]} px"
-            raise DataError(f"{self.path} is no complete cache ({size} bytes, {expected}): delete it")
+            raise DataError(f"{self.path} is not a complete cache ({size} bytes, {expected}): delete it")
         self._widths = np.frombuffer(columns, "<f4", self.shape[0], len(self._widths_head))
         self._sums = np.frombuffer(columns, "<u4", self.shape[0], sums + len(self._sums_head))
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Patches and widths of people, on the CPU.
+        """Patches and widths of the people in `rows`, on the CPU.
 
         Raises:
-            DataError: the file was deleted or cut off since it was opened, or a checksum is wrong.
+            DataError: the file was deleted or truncated since it was opened, or a checksum is wrong.
         """
         patch = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         with self._opened() as file:
             for one, row in zip(patch, rows, strict=True):
                 file.seek(len(self._patches_head) + row * self._patch_size)
                 if file.readinto(one) < self._patch_size:
-                    raise DataError(f"{self.path} was cut off while it was in use: delete it")
+                    raise DataError(f"{self.path} was truncated while it was in use: delete it")
                 if _checksum(one, self._widths[row]) != self._sums[row]:
-                    raise DataError(f"{self.path} is damaged (checksum of person {row}): delete it")
+                    raise DataError(f"{self.path} is damaged (wrong checksum of person {row}): delete it")
         return torch.from_numpy(patch), torch.from_numpy(self._widths[rows].astype(np.float32))
 
     @contextmanager
@@ -98,9 +98,9 @@ class PatchFile:
 
 
 class PatchMemory:
-    """The patches of everyone in a table, on a device.
+    """The patches of all people of a table, on a device.
 
-    batches: everyone once. people, res: N and P.
+    batches: all people, once each. people, res: N and P.
     """
 
     def __init__(self, batches: Iterable[PersonBatch], people: int, res: int, device: torch.device) -> None:
@@ -113,11 +113,11 @@ class PatchMemory:
 
     @staticmethod
     def size(people: int, res: int) -> int:
-        """What N patches of P x P px take, in bytes."""
+        """The size of N patches of P x P px, in bytes."""
         return people * (3 * res * res + 4)
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Patches and widths of people, on the device."""
+        """Patches and widths of the people in `rows`, on the device."""
         index = torch.tensor(rows, device=self.patch.device)
         return self.patch.index_select(0, index), self.width.index_select(0, index)
 
@@ -127,7 +127,7 @@ def _checksum(patch: np.ndarray, width: float) -> int:
 
 
 def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What a .npy file of such an array starts with."""
+    """The header of a .npy file of an array of this type and shape."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": dtype, "fortran_order": False, "shape": shape})
     return head.getvalue()

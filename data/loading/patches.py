@@ -174,6 +174,6 @@ class Patches(Dataset):
                 reason = " ".join(str(error).split())
                 expected = f"expected a complete photograph ({reason})"
                 raise DataError(
-                    f"{path}: the photograph of person {row} does not decode: {expected}"
+                    f"{path}: the photograph of person {row} cannot be decoded: {expected}"
                 ) from error
         return torch.from_numpy(patch), torch.from_numpy(width)

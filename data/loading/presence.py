@@ -1,4 +1,4 @@
-"""Which people have a photograph: it is there, under its name or its other usual one, and complete."""
+"""Checks that photographs exist, under their name or another usual one, and are complete."""
 
 import errno
 import logging
@@ -21,14 +21,14 @@ _END_MARKS = (b"\xff\xd9", b"IEND")  # of JPEG, in whose pixels it cannot occur,
 
 
 def with_photographs(people: People, root: Path, limit: int | None, skip_missing: bool) -> People:
-    """The first `limit` people of each split, with the names under which their photographs are in `root`.
+    """The first `limit` people of each split, with the names of their photographs as they are in `root`.
 
-    Each photograph's last KB is read. One that lacks its format's end mark there, as an empty or a cut-off
-    file does, is decoded; where that fails it is incomplete.
+    The last KB of each photograph is read. If it lacks the end mark of the format, the photograph is decoded;
+    it counts as incomplete if that fails.
 
     Raises:
-        DataError: a photograph is missing or incomplete; with `skip_missing` its people are left out, with a
-            logged warning, and the error is that no people are left. Or a photograph cannot be read.
+        DataError: a photograph cannot be read, or is missing or incomplete. With `skip_missing`, people
+            without a complete photograph are skipped with a warning; it is an error if nobody is left.
     """
     if not skip_missing:
         people = _first_of_each_split(people, limit)
@@ -39,16 +39,16 @@ def with_photographs(people: People, root: Path, limit: int | None, skip_missing
         first = f"{root / next(iter(flaws))} ({_describe(root, *next(iter(flaws.items())))})"
         message = f"{len(flaws)} of {len(images)} photographs are missing or incomplete; first: {first}"
         if not skip_missing:
-            raise DataError(f"{message}: complete them, or leave out their people with skip_missing")
+            raise DataError(f"{message}: add them, or skip their people with --skip_missing true")
         present = ~np.isin(people.image, list(flaws))
-        log.warning("left out %d of %d people: %s", (~present).sum(), len(people), message)
+        log.warning("skipped %d of %d people: %s", (~present).sum(), len(people), message)
         people = people[present]
         if not len(people):
-            raise DataError(f"no photograph of any annotated person is in {root}")
+            raise DataError(f"{root} has no complete photograph of any annotated person: add photographs")
     renamed = [image for image in images if found[image][0] != image]
     if renamed:
         first = f"{found[renamed[0]][0]} for {renamed[0]}"
-        log.info("%d photographs have another usual name; first: %s", len(renamed), first)
+        log.info("found %d photographs under another usual name; first: %s", len(renamed), first)
         people = replace(people, image=np.array([found[image][0] for image in people.image.tolist()]))
     return _first_of_each_split(people, limit)
 
@@ -60,7 +60,7 @@ def _first_of_each_split(people: People, limit: int | None) -> People:
 
 
 def _find(root: Path, image: str) -> tuple[str, bytes | None]:
-    """Name and end of a photograph: under another usual name if only that is there; None if none is."""
+    """Name and last KB of a photograph, under another usual name if only that exists; None if none does."""
     end = _end(root / image)
     if end is None:
         there = [(name, other) for name in _other_names(image) if (other := _end(root / name)) is not None]
@@ -70,10 +70,10 @@ def _find(root: Path, image: str) -> tuple[str, bytes | None]:
 
 
 def _other_names(image: str) -> list[str]:
-    """Names that are usual for the same photograph.
+    """Other usual names of the same photograph.
 
-    They are that of Leeds Sports Pose without the folders of its archive, and PNG, in which the
-    high-resolution photographs of its extension come.
+    For Leeds Sports Pose that is the name without the folders of its archive; for its extension .png, the
+    format of the high-resolution photographs.
     """
     short = image.replace("/images/lsp_dataset/images/", "/images/")
     names = [short, *(name.removesuffix(".jpg") + ".png" for name in (image, short) if name.endswith(".jpg"))]
@@ -81,7 +81,7 @@ def _other_names(image: str) -> list[str]:
 
 
 def _end(path: Path) -> bytes | None:
-    """The last KB of a file, None if it is missing; raises DataError if it cannot be read."""
+    """The last KB of a file, or None if it is missing; raises a `DataError` if it cannot be read."""
     try:
         return read_end(path)[2]
     except ValueError:  # a character that no path can have
@@ -93,7 +93,7 @@ def _end(path: Path) -> bytes | None:
 
 
 def _flaw(path: Path, end: bytes | None) -> str:
-    """What is wrong with a photograph that ends like this, in a few words; "" if nothing is."""
+    """The flaw of a photograph whose last KB is `end`, in a few words; "" if it has none."""
     if not end:
         return _MISSING if end is None else "empty"
     if any(mark in end for mark in _END_MARKS):
@@ -107,23 +107,23 @@ def _flaw(path: Path, end: bytes | None) -> str:
 
 
 def _describe(root: Path, image: str, flaw: str) -> str:
-    """The flaw; of a missing photograph, what else was looked for, and what is nearly the same."""
+    """The flaw in words; for a missing photograph also the other names tried, and similar names found."""
     if flaw != _MISSING:
         return flaw
     near, others = _nearly(root, image), _other_names(image)
     if near == root / image:
-        return f"{flaw}: a folder, or a link that leads nowhere"
+        return f"{flaw}: it is a folder or a broken link"
     if others:
         there = sum(_end(root / name) is not None for name in others)
-        flaw += f"; looked for {', '.join(others)}, too, and found {there} of them, expected 1"
+        flaw += f"; of its other usual names {', '.join(others)}, {there} exist, expected 1"
     if near is not None:
         name = ascii(near.relative_to(root).as_posix())
-        flaw += f"; nearly the same, but for case or how letters are composed: {name}"
+        flaw += f"; a similar name, which differs in case or Unicode form, exists: {name}"
     return flaw
 
 
 def _nearly(root: Path, image: str) -> Path | None:
-    """The path below `root` that is `image` but for case and Unicode normalisation; of several the first."""
+    """The first path below `root` that equals `image` up to case and Unicode normalization, or None."""
     path = root
     for part in PurePath(image).parts:
         names = []

@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: parsing, and the checks of rows."""
+"""Parsing and checks of rows, shared by the readers of annotation files."""
 
 import logging
 import multiprocessing
@@ -19,13 +19,13 @@ from data.people import People, annotated
 
 log = logging.getLogger(__name__)
 
-# In float32 a coordinate below this still has sub-pixel resolution; no photograph is as wide.
+# Below this, float32 coordinates have sub-pixel resolution; no photograph is as wide.
 _LARGEST = 1e6
-_LONGEST = 1000  # characters of a path below the images folder; a table has room for its longest in every row
+_LONGEST = 1000  # characters of a path below the images folder: the longest sets the width of the column
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """Bool, shape of `values`: neither NaN nor beyond what can be a coordinate in px."""
+    """Bool, shape of `values`: neither NaN nor too large for a coordinate in px."""
     return np.abs(values) < _LARGEST
 
 
@@ -41,10 +41,10 @@ def not_negative(values: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def parsing(source: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parser raises on a damaged file into a `DataError` that names file and kind.
+    """Turn any exception of a parser into a `DataError` that names the file and its kind.
 
-    Keep nothing but the parser's call inside: parsers of binary formats raise nearly any exception
-    on random bytes, so all are caught (and chained).
+    Put only the call of the parser inside: on damaged bytes, parsers of binary formats raise nearly any
+    exception, so all are caught (and chained).
     """
     try:
         yield
@@ -69,16 +69,16 @@ def read_matlab(path: Path, **options: bool) -> dict:
             with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), **quiet) as reader:
                 return reader.submit(scipy.io.loadmat, path, **options).result()
         except BrokenProcessPool as error:
-            raise ValueError("it is damaged so that the reader crashed") from error
+            raise ValueError("the reader crashed on it: it is damaged") from error
 
 
 class RowChecks:
-    """Turns the columns of an annotation file into arrays, and collects its bad rows.
+    """Converts the columns of an annotation file to arrays, and collects its bad rows.
 
     Each column goes through `numbers` or `names`, which blank bad values. `good_rows` completes the table: it
-    raises a `DataError` for the first bad row or, with `skip_bad`, leaves out the bad rows with a warning.
+    raises a `DataError` for the first bad row or, with `skip_bad`, skips bad rows with a warning.
 
-    source: the file. rows: the rows' numbers in it, counted from 0, for messages.
+    source: the file. rows: the numbers of the rows in the file, from 0, for messages.
     """
 
     def __init__(self, source: Path, rows: Sequence[int], skip_bad: bool = False):
@@ -146,7 +146,7 @@ class RowChecks:
             if not self.skip_bad:
                 raise DataError(self._message)
             count = f"{self._bad.sum()} of {len(self._bad)}"
-            log.warning("left out %s people with bad annotations; first: %s", count, self._message)
+            log.warning("skipped %s people with invalid annotations; first: %s", count, self._message)
         people = replace(people, points=np.where(annotated(people.points)[..., None], people.points, 0))
         names = ("center", "scale", "points", "normalizer")
         floats = {name: getattr(people, name).astype(np.float32) for name in names}

@@ -70,7 +70,7 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
     rows = [row for row, entry in enumerate(entries) if entry.get("dataset") not in foreign]
     if len(rows) < len(entries):
         count = f"{len(entries) - len(rows)} of {len(entries)}"
-        log.warning("%s: left out %s rows of data set %s", path, count, " or ".join(foreign))
+        log.warning("%s: skipped %s rows of data set %s", path, count, " or ".join(foreign))
     checks = RowChecks(path, rows, skip_bad)
 
     def column(field: str, default: object = None) -> list:
@@ -104,7 +104,7 @@ def _load_json(path: Path) -> list[dict]:
             content = gzip.decompress(content)
         entries = json.loads(content)
     if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a JSON list with one entry for each person")
+        raise DataError(f"{path}: expected a JSON list with one entry per person")
     # An entry that is no object lacks every field, which the checks of its row then say.
     return [entry if isinstance(entry, dict) else {} for entry in entries]
 
@@ -123,7 +123,7 @@ def read_h5(path: Path, images: str, skip_bad: bool = False) -> People:
     """
     splits = ("train", "valid")
     if path.stem not in splits:
-        raise DataError(f"{path}: its name has to say the split, train.h5 or valid.h5")
+        raise DataError(f"{path}: expected a name that tells the split, train.h5 or valid.h5")
     files = [path.with_stem(stem) for stem in splits]
     files = [file for file in files if file == path or file.exists()]
     return People.concatenate([_read_h5_split(file, images, skip_bad) for file in files])
@@ -245,8 +245,8 @@ def _validation_names(path: Path, photographs: list[tuple[int, str, list]]) -> l
     listed = path.with_name(VALID_IMAGES)
     if not listed.exists():
         log.warning(
-            "%s is not there: every tenth photograph is the validation split, "
-            "and the numbers will not be comparable with published ones",
+            "%s does not exist: every tenth photograph becomes the validation split, "
+            "so results will not be comparable with published ones",
             listed,
         )
         return [name for _, name, persons in photographs if persons][9::10]
@@ -258,6 +258,6 @@ def _validation_names(path: Path, photographs: list[tuple[int, str, list]]) -> l
     if unknown:
         raise DataError(
             f"{listed}: {len(unknown)} of {len(names)} names match no photograph of {path.name}; "
-            f"first: {unknown[0]!r}, expected names as they are there, such as {min(known, default='')!r}"
+            f"first: {unknown[0]!r}, expected names such as {min(known, default='')!r}"
         )
     return names

@@ -38,7 +38,9 @@ def collect(run: Run, kind: Kind) -> dict[str, Tensor]:
         source = run.distribution_source(split, kind.name, people)
         if path.exists() and not run.opt.overwrite:
             rows = read_distributions(path, source)
-            log.info("%s exists already and fits this run: kept (--overwrite true collects again)", path)
+            log.info(
+                "%s already exists and matches this run: kept (--overwrite true collects it again)", path
+            )
         else:
             rows = collect_rows(run, network, people, kind)
             write_distributions(path, rows, source)

@@ -35,7 +35,7 @@ def load_agents(run: Run, network: PoseNetwork, checkpoint: dict | None, resumed
     """
     opt, agents = run.opt, []
     if checkpoint is not None and not AGENTS.keys() & checkpoint.keys():
-        raise UserError(f"{resumed} does not say which agent belongs to it: it can only be evaluated")
+        raise UserError(f"{resumed} does not name its agent: it can be evaluated, but not resumed from")
     for name, which in AGENTS.items():
         folder, prefix, flag = opt.agent_folders[name], getattr(opt, which.load), f"--{which.load}"
         if checkpoint is not None:
@@ -60,7 +60,9 @@ def load_agent(agent: Agent, path: Path) -> dict:
     checkpoint, run, network = load_checkpoint(path), agent.run, agent.learner.network
     for other in AGENTS.values():
         if other.parameter in checkpoint["state_dict"].keys() - network.state_dict().keys():
-            raise UserError(f"{path} is of another agent, the {other.title}: expected the {agent.type.title}")
+            raise UserError(
+                f"{path} is a checkpoint of the {other.title}: expected one of the {agent.type.title}"
+            )
     load_weights(network, checkpoint, path, run.network_size)
     loaded = run.pose_identity
     trained_on = checkpoint.get("pose", loaded)
@@ -68,7 +70,7 @@ def load_agent(agent: Agent, path: Path) -> dict:
     if trained_on[name] != loaded[name]:
         raise UserError(
             f"{path} was trained on features of {trained_on['checkpoint']} ({name} {trained_on[name]}), "
-            f"this run loads {loaded['checkpoint']} ({name} {loaded[name]}): pretrain an agent on that"
+            f"this run loads {loaded['checkpoint']} ({name} {loaded[name]}): pretrain an agent for it"
         )
     log.info("agent: %s", path)
     return checkpoint
@@ -93,7 +95,7 @@ def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:
     if prefix != "best":
         return find_checkpoint(folder, prefix, flag)
     path = best_checkpoint(folder, flag)
-    log.info("%s best: epoch %d has the least validation loss", flag, load_checkpoint(path)["epoch"])
+    log.info("%s best: epoch %d has the lowest validation loss", flag, load_checkpoint(path)["epoch"])
     return path
 
 

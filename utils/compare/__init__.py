@@ -1,1 +1,1 @@
-"""Arms side by side: `run_logs` reads, `checks` refuses, `arms` computes, `tables` prints."""
+"""Comparison of arms: `run_logs` reads, `comparability` checks, `arms` computes, `tables` prints."""

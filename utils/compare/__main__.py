@@ -14,10 +14,10 @@ log = logging.getLogger("compare")
 
 def main() -> None:
     parser = OneLineParser(
-        "A table and a plot of validation PCK by arm, from the log.jsonl of each run, and from what "
-        "--eval_grid and --eval_occlusion have found at the last epoch. Runs of the same seed are a pair. "
-        "Runs that differ in people, in the checkpoint that they went on from or in the number of updates "
-        "are refused, and arms whose epochs were trained with different options.",
+        "Write a table and a plot of validation PCK by arm, from the log.jsonl of each run, including its "
+        "--eval_grid and --eval_occlusion results at the last epoch. Runs with the same seed form a pair. "
+        "It is an error if runs differ in people, initial checkpoint or number of updates, or if the runs "
+        "of an arm were trained with different options.",
         prog="python -m utils.compare",
     )
     add = parser.add_argument
@@ -27,15 +27,13 @@ def main() -> None:
         nargs="+",
         required=True,
         metavar=("NAME", "FOLDER"),
-        help="an arm's name and the folders of its runs; once for each arm",
+        help="name of an arm and folders of its runs; repeat for each arm",
     )
-    add("--out", type=Path, required=True, help="folder for compare.txt, .md and .png")
-    add("--reference", metavar="NAME", help="the arm with which the others are compared; default: the first")
-    add("--from_epoch", type=whole_number(0), default=0, help="leave earlier epochs out")
-    add("--to_epoch", type=whole_number(0), help="leave later epochs out")
-    add(
-        "--from_checkpoint", type=Path, metavar="FILE", help="refuse runs that have not gone on from this one"
-    )
+    add("--out", type=Path, required=True, help="output folder for compare.txt, .md and .png")
+    add("--reference", metavar="NAME", help="arm that the others are compared with; default: the first")
+    add("--from_epoch", type=whole_number(0), default=0, help="first epoch to compare")
+    add("--to_epoch", type=whole_number(0), help="last epoch to compare; default: the last of all runs")
+    add("--from_checkpoint", type=Path, metavar="FILE", help="require that all runs started from this file")
     opt = parser.parse_args()
     logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     named = [(name, [Path(folder) for folder in folders]) for name, *folders in opt.arm]

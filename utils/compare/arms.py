@@ -1,4 +1,4 @@
-"""Arms of an experiment that may be compared, their scores and how these differ by pairs of runs."""
+"""The arms of an experiment: their scores, and the differences between them by pairs of runs."""
 
 import logging
 import math
@@ -26,15 +26,15 @@ from utils.system.errors import UserError
 log = logging.getLogger("compare")
 
 CONFIDENCE = 0.95
-LATE = 10  # epochs that are averaged beside the last one alone, which varies more
+LATE = 10  # last epochs to average: a single epoch varies more
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in their seed alone.
+    """The runs of an arm, which differ only in their seeds.
 
     pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares. tables: f64 [runs, columns of the tables that
-    evaluations of the last epoch have added], shares.
+    evaluations of the last epoch have logged], shares.
     """
 
     name: str
@@ -44,19 +44,19 @@ class Arm:
 
     @property
     def scores(self) -> np.ndarray:
-        """Shares [runs, columns of a comparison]: of the last epoch, of late ones, of the tables."""
+        """Shares [runs, columns of a comparison]: the last epoch, the mean of late epochs, the tables."""
         late = [self.pck[:, -LATE:, -1:].mean(axis=1)] if self.pck.shape[1] > 1 else []
         return np.concatenate([self.pck[:, -1], *late, self.tables], axis=1)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms beside each other, over the epochs of all of their runs.
+    """Several arms, over the epochs that all of their runs have.
 
-    reference: the arm that the others are compared with. people: data set and fingerprints. columns: what
-    `Arm.scores` has. origin: the checkpoint that all went on from; updates: those of each pose network in the
-    end. table_people: by name of an evaluation's table, whom it is of. What logs do not say is
-    empty or None.
+    reference: the arm that the others are compared with. people: data set and fingerprints. columns: names of
+    the columns of `Arm.scores`. origin: the checkpoint that all runs started from. updates: optimizer steps
+    of each pose network at the last epoch. table_people: name of an evaluation's table -> the people
+    evaluated. What the logs do not record is empty or None.
     """
 
     arms: list[Arm]
@@ -77,9 +77,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm minus the reference, in shares: means over pairs of runs, and half their 95 % intervals.
+    """An arm minus the reference, in shares: the mean over pairs of runs, and half its 95 % interval.
 
-    Each is an array over columns or epochs; NaN where there is no pair, or for the interval only one.
+    Both are arrays over columns or epochs; the mean is NaN without a pair, the interval with fewer than two.
     """
 
     mean: np.ndarray
@@ -88,7 +88,7 @@ class Difference:
 
 
 def paired_difference(values: np.ndarray) -> Difference:
-    """Mean and Student's interval of the pairs' differences [pairs, ...]."""
+    """Mean and Student's t interval of the differences of pairs [pairs, ...]."""
     pairs, nothing = len(values), np.full(values.shape[1:], math.nan)
     if pairs < 2:
         return Difference(values[0] if pairs else nothing, nothing, pairs)
@@ -97,7 +97,7 @@ def paired_difference(values: np.ndarray) -> Difference:
 
 
 def pair_values(reference: Arm, arm: Arm, values: Callable[[Arm], np.ndarray]) -> np.ndarray:
-    """`values` [runs, ...] of an arm minus those of the reference, for each seed that both have."""
+    """`values` [runs, ...] of an arm minus those of the reference, for each seed that both arms have."""
     common = [seed for seed in reference.seeds if seed in arm.seeds]
     first, second = (values(one)[[one.seeds.index(seed) for seed in common]] for one in (reference, arm))
     return second - first
@@ -110,26 +110,27 @@ def read_arms(
     to_epoch: int | None = None,
     from_checkpoint: Path | None = None,
 ) -> Comparison:
-    """Arms by name, with the folders of their runs, from one epoch to another (None: the last).
+    """Read the runs of arms from their folders, and check that they can be compared.
 
-    reference: an arm's name; None: the first. from_checkpoint: what every run must have gone on from; None:
-    they must agree.
+    named: (name, folders of the runs) of each arm. reference: name of an arm; None: the first. from_epoch,
+    to_epoch: first and last epoch; None: the last. from_checkpoint: the checkpoint from which every run must
+    have started; None: any one that all share.
 
     Raises:
-        UserError: a folder has no log, an arm has no runs or a seed twice, or the runs may not be compared.
+        UserError: a folder has no log, an arm has no runs or a seed twice, or the runs cannot be compared.
     """
     names = [name for name, _ in named]
     if any(not folders for _, folders in named):
-        raise UserError("--arm: expected a name and at least one folder")
+        raise UserError("--arm has no folder: expected a name and at least one folder")
     if len(set(names)) < len(names):
-        raise UserError(f"--arm: expected a name for each arm, found one twice: {', '.join(names)}")
+        raise UserError(f"--arm: found a name twice in {', '.join(names)}: expected different names")
     if reference is not None and reference not in names:
         raise UserError(f"--reference {reference}: expected one of the arms, {', '.join(names)}")
     runs = {folder: read_run(folder) for _, folders in named for folder in folders}
     for name, folders in named:
         seeds = [runs[folder].seed for folder in folders]
         if len(set(seeds)) < len(seeds):
-            raise UserError(f"arm {name} has a seed twice: {', '.join(seeds)}")
+            raise UserError(f"arm {name} has a seed twice: {', '.join(seeds)}: expected one run per seed")
     origin = check_origins(runs, from_checkpoint)
     check_same(runs, lambda run: run.metric_name, "{0} has other scores than {1}: {2}, not {3}")
     check_people(runs)
@@ -165,7 +166,7 @@ def read_arms(
 
 
 def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict[Path, dict[str, float]]]:
-    """Whom an epoch's tables are of, by name; and the columns, by folder, of tables that every run has."""
+    """The evaluation tables of an epoch that all runs have: people by table name, and columns by folder."""
     found, people = {folder: read_tables(folder, epoch) for folder in folders}, {}
     for name in TABLES:
         whose = [{end for table, end in tables if table == name} for tables in found.values()]
@@ -174,10 +175,10 @@ def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict
             people[name] = common[0]
         elif any(whose) or any(any(folder.glob(f"*lr-*-{epoch}-{name}*.txt")) for folder in folders):
             lacking = next((folder for folder, there in zip(folders, whose, strict=True) if not there), None)
-            which = "the runs have none of the same people"
+            which = "the runs were evaluated on different people"
             if lacking:
                 which = f"{lacking} has no such table in its {EVENTS}: evaluate it again"
-            log.warning("--eval_%s true at epoch %d is left out: %s", name, epoch, which)
+            log.warning("results of --eval_%s true at epoch %d are not compared: %s", name, epoch, which)
     columns = {
         folder: {column: value for key in people.items() for column, value in tables[key].items()}
         for folder, tables in found.items()

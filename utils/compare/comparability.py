@@ -1,4 +1,4 @@
-"""Whether runs may be compared: the same people, start and number of updates. A refusal is a `UserError`."""
+"""Checks that runs can be compared: the same people, initial checkpoint, number of updates and options."""
 
 import logging
 import math
@@ -15,12 +15,13 @@ log = logging.getLogger("compare")
 
 
 def check_same(runs: dict[Path, RunLog], of: Callable[[RunLog], object], complaint: str) -> None:
-    """Runs agree in something, as far as their logs say it.
+    """Check that runs agree in a value, as far as their logs record it.
 
-    complaint: with places for a run, another, and what each has.
+    of: the value of a run. complaint: format string of the error, for a folder, another one, and the value of
+    each.
 
     Raises:
-        UserError: two do not.
+        UserError: two runs differ.
     """
     known = {folder: of(run) for folder, run in runs.items() if of(run)}
     for folder, value in known.items():
@@ -30,21 +31,23 @@ def check_same(runs: dict[Path, RunLog], of: Callable[[RunLog], object], complai
 
 
 def check_people(runs: dict[Path, RunLog]) -> None:
-    """Runs are of the same people.
+    """Check that runs have the same people.
 
     Raises:
         UserError: two were trained or validated on different people.
     """
     for split, what in (("valid", "validated"), ("train", "trained")):
-        complaint = "{0} was " + what + " on other people than {1}: they cannot be compared"
+        complaint = "{0} was " + what + " on other people than {1}: expected the same people"
         check_same(runs, lambda run, split=split: run.people.get(split), complaint)
 
 
 def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | None:
-    """Name and hash of the checkpoint that all runs have gone on from: this one, or any.
+    """Name and hash of the checkpoint that all runs started from; None if the logs do not record it.
+
+    checkpoint: the checkpoint expected; None: any one that all runs share.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: the runs did not start from one checkpoint, or `checkpoint` cannot be read.
     """
     try:
         expected = None if checkpoint is None else checkpoint_identity(checkpoint)
@@ -62,7 +65,7 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
     if expected is not None:
         for folder, hashes in started.items():
             if expected[compared] not in hashes:
-                found = f"started from {told(folder)}" if hashes else "does not say what it started from"
+                found = f"started from {told(folder)}" if hashes else "does not record its initial checkpoint"
                 raise UserError(
                     f"{folder} {found}: expected --from_checkpoint {checkpoint} ({expected[compared]})"
                 )
@@ -71,7 +74,7 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
     silent = [folder for folder in runs if folder not in known]
     if silent:
         log.warning(
-            "%d of %d runs do not say which checkpoint they started from, %s for one: assumed to be the same",
+            "%d of %d runs, such as %s, do not record their initial checkpoint: assuming it is the same",
             len(silent),
             len(runs),
             silent[0],
@@ -91,7 +94,7 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
 
 
 def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> list[int]:
-    """The epochs of all runs, from one to another.
+    """The epochs from `first` to `last` (None: no limit) that all runs have.
 
     Raises:
         UserError: there are none, or one run ends before another.
@@ -101,36 +104,36 @@ def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> lis
     epochs = sorted(set.intersection(*within.values()))
     if not epochs:
         to = "on" if last is None else f"to {last}"
-        raise UserError(f"no epoch from {first} {to} is in all of the runs")
+        raise UserError(f"found no epoch from {first} {to} that all runs have: expected at least one")
     for folder, there in within.items():
         longer = max(there)
         if longer > epochs[-1]:
             shorter = min(within, key=lambda folder: max(within[folder]))
             raise UserError(
                 f"{shorter} ends with epoch {max(within[shorter])}, {folder} with epoch {longer}: "
-                f"--to_epoch {epochs[-1]} compares them as far as both go"
+                f"use --to_epoch {epochs[-1]} to compare the epochs that both have"
             )
     return epochs
 
 
 def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """Runs have made as many updates of the pose network by each epoch.
+    """Check that all runs have made the same number of updates of the pose network by each epoch.
 
     Raises:
-        UserError: two have not.
+        UserError: two runs differ.
     """
     for epoch in epochs:
-        complaint = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: they cannot be compared"
+        complaint = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: expected the same number"
         check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), complaint)
 
 
 def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """The epochs of an arm's runs were trained with the same flags of `RECIPE`, as far as their logs say it.
+    """Check that all epochs of an arm were trained with the same flags of `RECIPE`, as far as recorded.
 
-    The seed is each run's own.
+    The seed may differ between runs, but not within one.
 
     Raises:
-        UserError: two epochs were not.
+        UserError: two epochs differ.
     """
     for flag in RECIPE:
         known = [
@@ -143,7 +146,7 @@ def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:
             if old != new and before == folder:
                 raise UserError(
                     f"{folder} was trained with --{flag} {old} in epoch {last}, {new} in epoch {epoch}: "
-                    f"expected one value; --to_epoch {last} or --from_epoch {epoch} compares a part"
+                    f"expected one value; use --to_epoch {last} or --from_epoch {epoch} to compare a part"
                 )
             if old != new and flag != "seed":
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What a run has left to compare it by: its event log, with the tables of its evaluations."""
+"""Reads the event log of a run for comparison, including the tables of its evaluations."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,16 @@ from utils.evaluation.metrics import TABLE_COLUMNS
 from utils.records.events import EVENTS, current_events, read_events
 from utils.system.errors import UserError
 
-INITIAL = {"checkpoint": "initial weights", "weights": "", "sha256": ""}  # where a run was not loaded
+INITIAL = {"checkpoint": "initial weights", "weights": "", "sha256": ""}  # of a run without a checkpoint
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """What a run's event log says; people, origins and updates are empty where an earlier version wrote it.
+    """The content of a run's event log. Logs of earlier versions lack people, origins and updates.
 
-    people: data set and fingerprints. origins: the identities of the checkpoints that the run has gone on
-    from, the latest last. pck: shares of each epoch, by column of `TABLE_COLUMNS`. updates: of the pose
-    network after each epoch, those before the run's start included. options: those that each epoch was
-    trained with, as text.
+    people: data set and fingerprints. origins: identities of the checkpoints that the run started or resumed
+    from, the latest last. pck: epoch -> shares by column of `TABLE_COLUMNS`. updates: epoch -> optimizer
+    steps of the pose network so far. options: epoch -> the options it was trained with, as text.
     """
 
     metric_name: str
@@ -32,10 +31,10 @@ class RunLog:
 
 
 def read_run(folder: Path) -> RunLog:
-    """The log of a run; an epoch that was trained again counts once.
+    """Read the log of a run; of an epoch that was trained again, only the last training counts.
 
     Raises:
-        UserError: the folder has no log of a training of the pose network.
+        UserError: the folder has no log of a pose network's training.
     """
     path = folder / EVENTS
     try:
@@ -48,7 +47,7 @@ def read_run(folder: Path) -> RunLog:
             start = event
         elif event["kind"] == "epoch" and "pck" in event:
             epoch = event["epoch"]
-            # A start counts once it has trained an epoch; one that goes on from none of this log begins anew.
+            # A start counts once it has trained an epoch; it is the first if the log lacks the epoch before.
             if not way or way[-1] is not start:
                 way = [*(way if epoch - 1 in pck else []), start]
             shares = [event["pck"][column] for column in TABLE_COLUMNS]
@@ -56,7 +55,7 @@ def read_run(folder: Path) -> RunLog:
             if "updates" in event:
                 updates[epoch] = event["updates"]
     if not pck:
-        raise UserError(f"{path} has no epoch of a pose network")
+        raise UserError(f"{path} has no epoch of a pose network: expected a run of stage 1 or 3")
     last = way[-1]
     return RunLog(
         last["measure"],
@@ -70,14 +69,14 @@ def read_run(folder: Path) -> RunLog:
 
 
 def origins(starts: list[dict]) -> list[dict[str, str]]:
-    """The identities of the checkpoints that these starts went on from; empty if one does not say."""
+    """The identities of the checkpoints that these starts loaded; empty if one is not recorded."""
     if not all("pose" in start for start in starts):
         return []
     return [start["pose"] or INITIAL for start in starts]
 
 
 def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
-    """The options that each epoch was trained with, of `current_events`; none where no start is told."""
+    """Epoch -> the options that it was trained with, from `current_events`; {} if no start is recorded."""
     options, found = {}, {}
     for event in events:
         if event["kind"] == "start":
@@ -88,9 +87,9 @@ def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
 
 
 def read_tables(folder: Path, epoch: int) -> dict[tuple[str, str], dict[str, float]]:
-    """What a run's evaluations of an epoch have found: shares by column, of each table and whom it is of.
+    """The results of evaluations of an epoch: (table, people evaluated) -> shares by column.
 
-    Of several evaluations the latest counts.
+    The latest of several evaluations counts.
     """
     path = folder / EVENTS
     return {

@@ -1,4 +1,4 @@
-"""Steps of several commands: each command line is printed before it runs; one that fails ends them all."""
+"""Runs commands one after the other: prints each command line before it runs, and ends if one fails."""
 
 import logging
 import shlex
@@ -9,10 +9,10 @@ log = logging.getLogger("steps")
 
 
 def run_step(heading: str, command: str) -> None:
-    """Print a heading and a command line, and run it as a process; `python` is the one that runs this.
+    """Print a heading and a command line, and run it as a process; `python` is this interpreter.
 
-    If it fails, so does this process, with its code: it has said why. A signal that ends this process first
-    ends the command, as it would alone.
+    If the command fails, this process exits with the same code, without another message. A signal that ends
+    this process first terminates the command.
     """
     log.info("\n=== %s\n$ %s", heading, command)
     words = shlex.split(command)
@@ -23,7 +23,7 @@ def run_step(heading: str, command: str) -> None:
 
 
 def run_process(words: list[str]) -> int:
-    """Run a command to its end; its exit code, or 128 + the number of the signal that killed it."""
+    """Run a command; returns its exit code, or 128 + the number of the signal that killed it."""
     process = subprocess.Popen(words)
     try:
         code = process.wait()

@@ -1,4 +1,4 @@
-"""A comparison as text and as files: a Markdown table to paste, the mean by epoch, and a plot."""
+"""Output of a comparison: a Markdown table, the mean by epoch, and a plot."""
 
 import logging
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ TERMINAL = 110  # characters of a line
 
 
 def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()) -> None:
-    """Log a comparison, and write it to `compare.txt`, `.md` and `.png` in a folder, made if need be.
+    """Log a comparison, and write it to `compare.txt`, `.md` and `.png` in a folder, created if necessary.
 
-    foot: more lines below the table. In the log the table is in parts that fit a terminal.
+    foot: additional lines below the table. In the log, the table is split into parts that fit a terminal.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -30,7 +30,7 @@ def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+        raise UserError(f"--out {out} cannot be created: {error.strerror}") from error
     table, epochs = "\n".join([markdown(comparison), *foot]), epoch_table(comparison)
     log.info("%s", "\n".join([markdown(comparison, TERMINAL), *foot, "", epochs]))
     write_file(out / "compare.txt", f"{table}\n\n{epochs}\n")
@@ -49,12 +49,12 @@ def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()
 
 
 def markdown(comparison: Comparison, width: int | None = None) -> str:
-    """A row for each arm and for each one's difference to the reference, and notes on them.
+    """The Markdown table: a row per arm and per difference to the reference, with notes below.
 
-    An arm's cells are means and standard deviations over its runs; a difference's are means over pairs of
-    runs with the same seed, and half the 95 % interval. All are in %.
+    The cells of an arm are means and standard deviations over its runs; those of a difference are means over
+    pairs of runs with the same seed, and half the 95 % interval. All are in %.
 
-    width: of a terminal; the columns then come in several tables, and the notes are filled.
+    width: of a terminal, in characters; columns are then split into several tables, and notes are wrapped.
     """
     reference = comparison.reference
     rows = [[f"{comparison.metric_name}, %", "runs", *comparison.columns]]
@@ -87,14 +87,14 @@ def _line(*cells: str) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What the table shows, a sentence a line."""
+    """Notes on the table, one sentence per line."""
     lines = [f"Epoch {comparison.epochs[-1]} where no other is named."]
     if comparison.updates is not None:
         lines[0] = (
             f"Epoch {comparison.epochs[-1]}, after {comparison.updates:,} updates, where no other is named."
         )
     if comparison.origin is not None:
-        lines.append(f"All runs go on from {comparison.origin}.")
+        lines.append(f"All runs start from {comparison.origin}.")
     if comparison.people:
         people = "{dataset}, training people {train}, validation people {valid}".format(**comparison.people)
         lines.append(f"Data: {people} (fingerprints).")
@@ -112,12 +112,12 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def unpaired(reference: Arm, arm: Arm) -> list[str]:
-    """A line for each of two arms that has seeds which the other lacks."""
+    """A line for each of two arms that has seeds without a run in the other."""
     lines = []
     for one, other in ((arm, reference), (reference, arm)):
         alone = [seed for seed in one.seeds if seed not in other.seeds]
         if alone:
-            which = f"{arm.name} - {reference.name} leaves out seed {', '.join(alone)}"
+            which = f"{arm.name} - {reference.name} does not include seed {', '.join(alone)}"
             lines.append(f"{which}: {other.name} has no such run.")
     return lines
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that continuing a run exactly needs, in one file that is never half written.
+"""Checkpoints: all that is needed to resume a run exactly, in one file that is written atomically.
 
 A checkpoint is a dict of
     state_dict      the network's weights and statistics
@@ -7,12 +7,12 @@ A checkpoint is a dict of
     epoch           the last finished epoch, from 0
     seed            --seed, from which, with the epoch, random draws follow
     network         the flags that choose and size the pose network, with their values
-    people          data set, and fingerprints of the people it was trained and validated on
+    people          data set, and fingerprints of the training and validation people
     recipe          the flags that decide how its epoch was trained, with their values
-and, of an agent, pose: the `checkpoint_identity` of the pose network that it learned from; of a pose network
-in joint training, agent and occlusion: the names of those agents' checkpoints beside it. Files of the 2018
-release load too: they lack all but the first three, and their names carry the epoch. Older files of
-ours have the state of a random generator, which is ignored.
+An agent's checkpoint also has pose, the `checkpoint_identity` of the pose network that it learned from; that
+of a pose network in joint training has agent and occlusion, the names of those agents' checkpoints in the
+same folder. Files of the 2018 release have only the first three keys, and the epoch in their names. The
+state of a random generator, which older files have, is ignored.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
     """The file that `flag` names by its prefix, with or without `.pth.tar`.
 
     Raises:
-        UserError: it is not there; the message lists the checkpoints that are.
+        UserError: it does not exist; the message lists the checkpoints of the folder.
     """
     path = folder / (prefix if prefix.endswith(SUFFIX) else prefix + SUFFIX)
     if path.is_file() and path.parent == folder:
         return path
     there = sorted((file.name for file in folder.glob(f"*{SUFFIX}")), key=natural)
     listing = ", ".join(there) if there else "no checkpoints"
-    raise UserError(f"{flag} {prefix}: {path} is not there; {folder} has {listing}")
+    raise UserError(f"{flag} {prefix}: {path} does not exist; {folder} has {listing}")
 
 
 def saved_epochs(folder: Path, prefix: str = "") -> dict[Path, int]:
@@ -52,19 +52,19 @@ def saved_epochs(folder: Path, prefix: str = "") -> dict[Path, int]:
 
 
 def newest_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
-    """The checkpoint of the latest epoch among `saved_epochs`, for which `flag` asks.
+    """The checkpoint of the latest epoch among `saved_epochs`; `flag` is named in the error.
 
     Raises:
         UserError: there is none.
     """
     epochs = saved_epochs(folder, prefix)
     if not epochs:
-        raise UserError(f"{flag}: {folder} has no {prefix}lr-…{SUFFIX}")
+        raise UserError(f"{flag}: {folder} has no checkpoint {prefix}lr-…{SUFFIX}")
     return max(epochs, key=epochs.get)
 
 
 def best_checkpoint(folder: Path, flag: str) -> Path:
-    """The latest of the files `lr-*-<epoch>-model-best.pth.tar`: each was better than all before it.
+    """The latest of the files `lr-*-<epoch>-model-best.pth.tar`: each is better than all earlier ones.
 
     Raises:
         UserError: there is none.
@@ -72,15 +72,15 @@ def best_checkpoint(folder: Path, flag: str) -> Path:
     paths = folder.glob(f"lr-*-model-best{SUFFIX}")
     epochs = {path: int(match[1]) for path in paths if (match := _EPOCH.search(path.name))}
     if not epochs:
-        raise UserError(f"{flag} best: {folder} has no lr-…-model-best{SUFFIX}; name an epoch's checkpoint")
+        raise UserError(f"{flag} best: {folder} has no lr-…-model-best{SUFFIX}: name an epoch's checkpoint")
     return max(epochs, key=epochs.get)
 
 
 def checkpoint_identity(path: Path) -> dict[str, str]:
-    """What agents, distributions and logs record of a checkpoint: `checkpoint`, its name, and two hashes.
+    """The identity of a checkpoint, as agents, distributions and logs record it: its name and two hashes.
 
-    `weights` is that of its weights: an epoch that was trained again, bit for bit, is the same. `sha256` is
-    that of the file, which is all that earlier versions have recorded.
+    `checkpoint` is the file's name. `weights` is the hash of the weights: equal for an epoch that was
+    trained again, bit for bit. `sha256` is the hash of the file, the only one that older records have.
 
     Raises:
         OSError: it cannot be read. UserError: it is damaged.
@@ -93,7 +93,7 @@ def checkpoint_identity(path: Path) -> dict[str, str]:
 
 
 def common_hash(*identities: dict[str, str]) -> str:
-    """The name of the hash by which checkpoints' identities are compared: the best that all of them have."""
+    """The name of the hash to compare identities by: "weights" if all have it, else "sha256"."""
     return "weights" if all("weights" in identity for identity in identities) else "sha256"
 
 
@@ -101,16 +101,16 @@ def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint onto the CPU. Only tensors and plain values are read: code in the file is never run.
 
     Raises:
-        UserError: the file is cut off, is not a checkpoint, or holds more than tensors and plain values.
+        UserError: the file is truncated, is not a checkpoint, or holds more than tensors and plain values.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is not a checkpoint of tensors and plain values alone; nothing of it was run or loaded"
+            f"{path} holds objects other than tensors and plain values: not loaded, since it could run code"
         ) from error
     except Exception as error:  # the reader raises nearly any kind on damaged bytes
-        raise UserError(f"{path} cannot be read as a checkpoint: it is cut off or damaged") from error
+        raise UserError(f"{path} cannot be read as a checkpoint: it is truncated or damaged") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is not a checkpoint: expected a dict with a state_dict of tensors")
@@ -123,12 +123,12 @@ def load_checkpoint(path: Path) -> dict:
 def _epoch_of(path: Path) -> int:
     found = _EPOCH.search(path.name)
     if found is None:
-        raise UserError(f"{path} does not say its epoch, neither inside nor in its name (…-10{SUFFIX})")
+        raise UserError(f"{path} has no epoch: expected one in the file or in its name (…-10{SUFFIX})")
     return int(found[1])
 
 
 def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dict) -> None:
-    """Put a checkpoint's weights into a network of the same size.
+    """Load a checkpoint's weights into a network of the same size.
 
     Args:
         expected: the flags that choose and size the network, with this run's values; the checkpoint's must
@@ -139,21 +139,21 @@ def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dic
     """
     recorded = checkpoint.get("network", {})
     if recorded:
-        recorded = {"network": "hourglass"} | recorded  # the only one there was when files did not say it
+        recorded = {"network": "hourglass"} | recorded  # older files name no network: it was the only one
     differing = [name for name in recorded if recorded[name] != expected.get(name)]
     if differing:
         theirs = " ".join(f"--{name} {recorded[name]}" for name in differing)
         ours = " ".join(f"--{name} {expected[name]}" for name in differing if name in expected)
-        raise UserError(f"{path} belongs to a network with {theirs}, this run has {ours}: add {theirs}")
+        raise UserError(f"{path} belongs to a network with {theirs}, this run has {ours}: use {theirs}")
     own = network.state_dict()
     state = dict(checkpoint["state_dict"])
     for name in own:
-        if name.endswith("num_batches_tracked"):  # younger than the released files
+        if name.endswith("num_batches_tracked"):  # which the released files lack
             state.setdefault(name, torch.tensor(0))
     wrong = _misfits(own, state)
     if wrong:
         raise UserError(
-            f"{path} belongs to another network ({len(wrong)} of its tensors do not fit, first {wrong[0]})"
+            f"{path} belongs to another network ({len(wrong)} tensors do not match; first: {wrong[0]})"
         )
     network.load_state_dict(state)
 

@@ -1,6 +1,7 @@
-"""The collected distributions: text files of one row a person, a number for each bin.
+"""The collected distributions: text files with one row per person and one number per bin.
 
-The first line is `#` and a JSON object that says what the rows are of; files of the 2018 release lack it.
+The first line is `#` and a JSON object that describes the source of the rows; files of the 2018 release have
+no such line.
 """
 
 import io
@@ -28,12 +29,12 @@ _HASHED = {
 
 
 def distribution_path(folder: Path, split: str, kind: str) -> Path:
-    """`train_scales.txt` and so on; split is "train" or "val", kind "scale" or "rotation"."""
+    """The path of `train_scales.txt` and so on; split is "train" or "val", kind "scale" or "rotation"."""
     return folder / f"{split}_{kind}s.txt"
 
 
 def write_distributions(path: Path, rows: Tensor, source: dict) -> None:
-    """Write rows [N, bins] with six decimals below a line that says their source.
+    """Write rows [N, bins] with six decimals, below a line that describes their source.
 
     Raises:
         UserError: the file cannot be written.
@@ -47,21 +48,21 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     """The rows of a file, each divided by its sum.
 
     Args:
-        source: what the rows have to be of, as `write_distributions` got it; its "people" is their number.
+        source: the expected source, as passed to `write_distributions`; its "people" is the number of rows.
 
     Returns:
         f32 [N, bins].
 
     Raises:
-        UserError: the file is missing, cut off, damaged, or of another source.
+        UserError: the file is missing, truncated, damaged, or has another source.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         script = f"collect-{source['kind']}-distri.py"
-        raise UserError(f"{path} is not there: {script} makes it") from error
+        raise UserError(f"{path} does not exist: run {script} first") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text") from error
+        raise UserError(f"{path} cannot be read: expected a text file") from error
     _check_source(path, text.partition("\n")[0], source)
     rows = _parse(path, text, len(KINDS[source["kind"]].means))
     if len(rows) != source["people"]:
@@ -70,14 +71,16 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
     if bad.any():
         row = int(bad.argmax())
-        raise UserError(f"{path}: row {row} (from 0) is {rows[row].tolist()}, expected shares that sum to 1")
+        raise UserError(
+            f"{path}: row {row} (from 0) is {rows[row].tolist()}, expected probabilities that sum to 1"
+        )
     return torch.from_numpy(rows / sums[:, None]).float()
 
 
 def _check_source(path: Path, header: str, source: dict) -> None:
     if not header.startswith("#"):
         log.warning(
-            "%s does not say which people and network it was collected for: assumed to be those of this run",
+            "%s has no record of its people and network: assuming those of this run",
             path,
         )
         return
@@ -87,7 +90,7 @@ def _check_source(path: Path, header: str, source: dict) -> None:
         raise UserError(f"{path}: its first line is damaged: {header[:60]}") from error
     if "fingerprint" in source and "fingerprint" not in found:
         log.warning(
-            "%s does not say who its %s people are: assumed to be those of this run",
+            "%s has no fingerprint of its %s people: assuming those of this run",
             path,
             found.get("people"),
         )
@@ -100,7 +103,7 @@ def _check_source(path: Path, header: str, source: dict) -> None:
         what = _HASHED.get(name, name)
         raise UserError(
             f"{path} was collected for {what} {found.get(name)}, this run has {source[name]}: "
-            "--overwrite true of the collecting script collects again"
+            f"collect-{source['kind']}-distri.py --overwrite true collects it again"
         )
 
 
@@ -108,7 +111,7 @@ def _parse(path: Path, text: str, bins: int) -> np.ndarray:
     """Numbers f64 [N, bins] of the lines that are not comments."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     if lines and not text.endswith("\n"):
-        raise UserError(f"{path} is cut off: its last line does not end")
+        raise UserError(f"{path} is truncated: its last line is incomplete")
     rows = np.empty((len(lines), bins))
     for row, line in enumerate(lines):
         try:

@@ -1,6 +1,6 @@
-"""An epoch's files in a run's folder: their names, saving them, and which earlier ones may go.
+"""The files of an epoch in the folder of a run: their names, saving them, and deleting earlier ones.
 
-A run deletes only files of the names that are made here, and none before its own first epoch is saved.
+A run deletes only files whose names follow the patterns below, and none before it has saved an epoch.
 """
 
 import io
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _EPOCH = r"(?:[a-z]+-)?lr-[\d.]+-(?P<epoch>\d+)"
 _PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
-_SOME = r"(?:-[\w.-]+)?"  # the end of an evaluation's names that says whom and what it is of
+_SOME = r"(?:-[\w.-]+)?"  # the suffix of an evaluation's files: its people and what was evaluated
 _NAMES = (
     re.compile(rf"{_EPOCH}(?P<best>-model-best\.pth\.tar|-preds-best\.mat)"),
     re.compile(
@@ -34,7 +34,7 @@ _NAMES = (
 
 
 def learning_rate_text(lr: float) -> str:
-    """A learning rate as file names show it: 0.00025, never 2.5e-04."""
+    """A learning rate as written in file names: 0.00025, never 2.5e-04."""
     return np.format_float_positional(lr, trim="-")
 
 
@@ -46,12 +46,13 @@ def checkpoint_name(lr: float, epoch: int) -> str:
 def save_epoch(
     folder: Path, name: str, checkpoint: dict, best: bool, predictions: bytes | None = None
 ) -> list[Path]:
-    """Write an epoch's `<name>-preds.mat` and `<name>.pth.tar`; the best as `-preds-best`, `-model-best` too.
+    """Write the `<name>-preds.mat` and `<name>.pth.tar` of an epoch.
 
-    An agent has no predictions. A best file is a hard link where the file system has them.
+    The best epoch so far also gets `<name>-preds-best.mat` and `<name>-model-best.pth.tar`, as hard links
+    where the file system supports them. An agent has no predictions.
 
     Returns:
-        What was written.
+        The paths of the files written.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -76,9 +77,9 @@ def save_epoch(
 
 @dataclass(frozen=True)
 class EpochFile:
-    """A file of an epoch; best: whether it is one of an epoch that was the best so far.
+    """A file of an epoch. best: whether it is a `-model-best` or `-preds-best` file.
 
-    Agents that are trained beside a pose network (`agent-lr-…`, `occ-lr-…`) count epochs of their own.
+    Agents trained together with a pose network (`agent-lr-…`, `occ-lr-…`) count their own epochs.
     """
 
     path: Path
@@ -87,12 +88,12 @@ class EpochFile:
 
     @property
     def beside(self) -> bool:
-        """Whether it is of such an agent."""
+        """Whether it belongs to such an agent."""
         return not self.path.name.startswith(("lr-", "pose-", "epoch-", "evaluation-"))
 
 
 def epoch_files(folder: Path) -> list[EpochFile]:
-    """Files and pages of epochs and of their evaluations in a folder, told by their names."""
+    """The files and pages of epochs and their evaluations in a folder, recognized by their names."""
     found = []
     for path in sorted((*folder.glob("*"), *folder.glob("web/*"))):
         name = path.relative_to(folder).as_posix()
@@ -103,10 +104,10 @@ def epoch_files(folder: Path) -> list[EpochFile]:
 
 
 def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> list[Path]:
-    """A run from the start must not replace the results of an earlier one unasked.
+    """Raise an error if a run that starts from scratch would replace the results of an earlier run.
 
     Returns:
-        The earlier results, which --overwrite true gives up.
+        The files of the earlier run, which --overwrite true allows to replace.
 
     Raises:
         UserError: there are some, and `overwrite` is not set.
@@ -114,33 +115,33 @@ def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> list
     there = [file.path for file in epoch_files(folder)]
     if there and not overwrite:
         raise UserError(
-            f"{folder} has results already, {there[0].name} for one: {resume_flag} resumes, "
-            "--overwrite true starts again, another --exp_id keeps both"
+            f"{folder} already has results, such as {there[0].name}: use {resume_flag} to resume, "
+            "--overwrite true to replace them, or another --exp_id"
         )
     return there + [folder / page for page in _PAGES if (folder / page).exists()]
 
 
 def later_best(folder: Path, epoch: int) -> list[Path]:
-    """The best files of an epoch to come and of later ones, which were trained on another way.
+    """The `-model-best` and `-preds-best` files of `epoch` and later, which an earlier run has left.
 
-    Each has a plain twin, which stays until training reaches its epoch; a warning says so.
+    The plain files of these epochs stay until training reaches them; a warning says so.
     """
     later = [file for file in epoch_files(folder) if file.epoch >= epoch and not file.beside]
     later.sort(key=lambda file: file.epoch)
     plain = [file.path for file in later if not file.best and file.path.name.endswith(SUFFIX)]
     if plain:
         log.warning(
-            "%s is there already: it and later epochs are replaced as training reaches them", plain[0]
+            "%s already exists: it and later epochs will be replaced when training reaches them", plain[0]
         )
     return [file.path for file in later if file.best]
 
 
 class KeptEpochs:
-    """Which files stay while a run saves its epochs.
+    """Deletes the files of earlier epochs while a run saves new ones.
 
     Args:
-        keep: the number of newest epochs of this run whose files stay, beside the best one's; None: all.
-        superseded: files of an earlier run, which go once this one has saved an epoch.
+        keep: the number of newest epochs of this run to keep, in addition to the best one; None: keep all.
+        superseded: files of an earlier run, deleted once this run has saved an epoch.
     """
 
     def __init__(self, keep: int | None, superseded: Iterable[Path] = ()) -> None:
@@ -149,7 +150,7 @@ class KeptEpochs:
         self._best: list[Path] = []
 
     def add(self, written: list[Path], best: bool) -> None:
-        """An epoch is saved: remove what need not stay any more. Rank 0 does."""
+        """Note the files of a saved epoch, and delete those that are no longer kept; rank 0 only."""
         if ranks.rank():
             return
         for path in self._superseded - set(written):

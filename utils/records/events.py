@@ -1,17 +1,17 @@
-"""The event log of a training run: `log.jsonl` in its folder, one JSON object a line.
+"""The event log of a training run: `log.jsonl` in its folder, one JSON object per line.
 
 `kind` is
-"start": stage, time (s since 1970), measure, epoch (the first one to come), epochs (all in all), people (data
-    set, and fingerprints of the training and validation people), pose (the identity of
-    what --load_prefix_pose names, or null), options (name -> text);
-"batch": epoch, batch and batches (of the epoch), and the epoch's means so far, by name;
-"epoch": a row of the history, updates (the network's so far), and for the pose network pck and auc (column
+"start": stage, time (s since 1970), measure, epoch (the first to be trained), epochs (total number), people
+    (data set, and fingerprints of the training and validation people), pose (the identity of the
+    --load_prefix_pose checkpoint, or null), options (name -> text);
+"batch": epoch, batch, batches (number per epoch), and the means of the epoch so far, by name;
+"epoch": a row of the history, updates (optimizer steps so far), and for the pose network pck and auc (column
     -> share);
 "end": time;
-"grid", "occlusion": what --eval_<kind> true has found: checkpoint (its name), epoch, of ("", or which people
-    as the files' names end), people (as at the start), shares (rows of PCK), and for occlusion plain (PCK
-    without a mask).
-A run that was resumed has several starts: an epoch after one replaces that epoch and later ones before it.
+"grid", "occlusion": the result of --eval_<kind> true: checkpoint (its name), epoch, of (suffix of the files'
+    names that tells which people were evaluated, or ""), people (see "start"), shares (rows of PCK), and for
+    occlusion plain (PCK without a mask).
+A resumed run has several starts: an epoch logged after a start replaces the same and later epochs before it.
 """
 
 import json
@@ -25,7 +25,7 @@ EVALUATIONS = ("grid", "occlusion")
 
 
 class EventLog:
-    """Appends events to a file, each of them flushed at once.
+    """Appends events to a file and flushes each of them.
 
     Raises:
         UserError: the file cannot be written.
@@ -38,7 +38,7 @@ class EventLog:
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
-        if torn:  # a run was killed in mid-line: what follows must not be lost with it
+        if torn:  # a run was killed while writing a line: the next event starts a new one
             self._file.write("\n")
 
     def add(self, event: dict) -> None:
@@ -50,7 +50,7 @@ class EventLog:
             raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """No event will follow."""
+        """Close the file."""
         self._file.close()
 
 
@@ -63,7 +63,7 @@ def _finite(value: object) -> object:
 
 
 def read_events(path: Path) -> list[dict]:
-    """The events of a log file; lines that were cut off when a run was killed are left out.
+    """The events of a log file, without lines that are incomplete because a run was killed.
 
     Raises:
         OSError: it cannot be read.
@@ -80,9 +80,9 @@ def read_events(path: Path) -> list[dict]:
 
 
 def current_events(events: list[dict]) -> list[dict]:
-    """The events less those of epochs that were trained anew, or on another way, after a later start.
+    """The events without those of epochs that were trained again after a later start.
 
-    Until an epoch of the later start is finished, the earlier ones count; of single batches, the latest.
+    Epochs are replaced when the later start has finished one, batches as soon as it has logged one.
     """
     earlier: list[dict] = []
     latest: list[dict] = []

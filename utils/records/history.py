@@ -1,12 +1,12 @@
-"""What a run reports of each epoch: kept in its checkpoints, its log and its summary file."""
+"""The history of a run: a row of numbers per epoch, for its checkpoints, log and summary file."""
 
 import math
 
 
 class History:
-    """One row an epoch: a dict of numbers, or of short lists of numbers, by name.
+    """One row per epoch: a dict of numbers, or of short lists of numbers, by name.
 
-    The rows travel in checkpoints as `train_history`, so that a resumed run continues its curves.
+    Checkpoints hold the rows as `train_history`, so that a resumed run continues its curves.
     """
 
     def __init__(self, rows: list[dict] | None = None) -> None:
@@ -14,7 +14,7 @@ class History:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: dict) -> "History":
-        """The history in a checkpoint; empty where its file has one of another form (the 2018 release)."""
+        """The history in a checkpoint; empty if its format is another one (that of the 2018 release)."""
         rows = checkpoint.get("train_history")
         known = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
         return cls(rows if known else None)
@@ -27,7 +27,7 @@ class History:
         return best_epoch(self.rows) == self.rows[-1]["epoch"]
 
     def table(self) -> str:
-        """The rows as text, a column a name."""
+        """The rows as text, with one column per name."""
         if not self.rows:
             return ""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -40,9 +40,9 @@ class History:
 
 
 def best_epoch(rows: list[dict]) -> int | None:
-    """The first of the epochs that found most joints of the validation people; an agent's, of least loss.
+    """The epoch with the highest validation PCK, or for an agent the lowest validation loss.
 
-    None where no row has such a number; NaN is none.
+    The first of equal ones; None if no row has such a number. NaN is ignored.
     """
     for name, sign in (("valid_pck", 1), ("valid_loss", -1)):
         known = [row for row in rows if not math.isnan(row.get(name, math.nan))]

@@ -1,4 +1,4 @@
-"""Files of predictions: `preds`, and which people they are of."""
+"""Files of predictions: `preds`, and the people they belong to."""
 
 import io
 from pathlib import Path
@@ -14,10 +14,10 @@ HEADER, HEADER_BYTES = b"MATLAB 5.0 MAT-file", 116  # text at the start of a MAT
 
 
 def encode_predictions(preds: Tensor, people: People) -> bytes:
-    """A MATLAB file of predictions.
+    """Encode predictions as a MATLAB file.
 
     Args:
-        preds: [N, 16, 2] px of the photographs. people: whose they are, in the same order.
+        preds: [N, 16, 2], px of the photographs. people: the N people, in the same order.
 
     Returns:
         The file's bytes: `preds` f64 [N, 16, 2]; of each person `image` (path below the data folder),
@@ -37,12 +37,12 @@ def encode_predictions(preds: Tensor, people: People) -> bytes:
 
 
 def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
-    """Predictions must not replace those of other people unasked.
+    """Raise an error if writing predictions would replace those of other people.
 
-    A file that does not say whose its predictions are (of the 2018 release) is told by their number.
+    Files of the 2018 release do not record their people; these are compared by number.
 
     Raises:
-        UserError: the file is there, of other people or unreadable, and `overwrite` is not set.
+        UserError: the file exists, has other people or cannot be read, and `overwrite` is not set.
     """
     if overwrite or not path.exists():
         return
