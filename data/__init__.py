@@ -5,7 +5,7 @@ DATASETS = ("mpii", "lsp", "demo")
 
 
 class DataError(Exception):
-    """An annotation file or a photograph is not what it has to be.
+    """An annotation file or a photograph is missing or invalid.
 
     The message is one line that names the file, the row and field (or the photograph and its person),
     the value found and what was expected. Stage scripts print it and exit with code 2.

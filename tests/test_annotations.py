@@ -59,13 +59,13 @@ def test_head_size_is_unknown_without_neck_or_head_top(tmp_path, joint):
 def test_json_lsp_rows_and_mpii_rows_are_kept_apart(tmp_path, caplog):
     path = write_json(tmp_path, entry(dataset="LEEDS", img_paths="im0001.jpg"), entry())
     lsp = read_json(path, "lsp/images", dataset="lsp")
-    assert "left out 1 of 2 rows of data set MPI or MPII" in caplog.text
+    assert "skipped 1 of 2 rows of data set MPI or MPII" in caplog.text
     assert lsp.image.tolist() == ["lsp/images/im0001.jpg"]
     np.testing.assert_allclose(lsp.center, [[120, 230]])
     np.testing.assert_allclose(lsp.scale, [2 * 1.4375])
     np.testing.assert_allclose(lsp.normalizer, [np.hypot(11, 22)], rtol=1e-6)
     assert read_json(path, IMAGES).image.tolist() == ["mpii/images/a.jpg"]
-    assert "left out 1 of 2 rows of data set LEEDS" in caplog.text
+    assert "skipped 1 of 2 rows of data set LEEDS" in caplog.text
 
 
 def test_json_is_told_to_be_gzipped_by_its_content(tmp_path):
@@ -124,7 +124,7 @@ def test_bad_row_is_named_or_skipped(tmp_path, caplog, field, value, found):
     people = read_json(path, IMAGES, skip_bad=True)
     assert people.image.itemsize < 200
     assert people.image.tolist() == ["mpii/images/a.jpg", "mpii/images/z.jpg"]
-    assert "left out 2 of 4 people" in caplog.text
+    assert "skipped 2 of 4 people" in caplog.text
     assert message in caplog.text
 
 
@@ -160,7 +160,9 @@ def test_a_matlab_file_that_crashes_its_reader_is_named(tmp_path, monkeypatch):
     """As scipy's does on some damaged files."""
     monkeypatch.setattr(scipy.io, "loadmat", crash)
     for read in (read_official, read_lsp, read_lspet):
-        with pytest.raises(DataError, match=r"a\.mat cannot be read .*the reader crashed\)"):
+        with pytest.raises(
+            DataError, match=r"a\.mat cannot be read .*the reader crashed on it: it is damaged\)"
+        ):
             read(tmp_path / "a.mat", IMAGES)
 
 

@@ -265,7 +265,7 @@ def test_of_two_builds_only_one_gets_room_for_one(data, folder, monkeypatch):
         patches, batch_size = decoder.patches, decoder.batch_size
 
         def __iter__(self):
-            with pytest.raises(UserError, match=r"b\.npy needs .*: make room"):
+            with pytest.raises(UserError, match=r"b\.npy needs .*: free some space"):
                 build_file(caches[1], "b", loader(data))
             yield from decoder
 

@@ -170,7 +170,9 @@ def test_grids_of_the_last_epoch(folders, caplog):
     assert cells(comparison, "agent - random")["Grid corners"] == "+0.00 ± 0.00"
     write_run(folders[1][1][0], 2, [0.53], first=6)  # trained again: the grid was of other weights
     assert "Grid mean" not in read_arms(folders).columns
-    assert f"--eval_grid true at epoch 6 is left out: {folders[1][1][0]} has no such table" in caplog.text
+    assert (
+        f"--eval_grid true at epoch 6 are not compared: {folders[1][1][0]} has no such table" in caplog.text
+    )
 
 
 def test_the_latest_grid_counts_and_a_place_without_people_is_none(folders):
@@ -208,7 +210,10 @@ def test_masked_cells_of_the_last_epoch(folders, caplog):
         log.read_text().replace('"occlusion", "epoch": 6, "of": ""', '"occlusion", "epoch": 6, "of": "lsp"')
     )
     assert "Masked mean" not in read_arms(folders).columns
-    assert "--eval_occlusion true at epoch 6 is left out: the runs have none of the same" in caplog.text
+    assert (
+        "--eval_occlusion true at epoch 6 are not compared: the runs were evaluated on different"
+        in caplog.text
+    )
 
 
 def test_grids_of_the_same_people(folders):

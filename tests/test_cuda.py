@@ -30,7 +30,7 @@ from utils.training import Learner
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is available"),
 ]
 
 LAST = {"stack-hg.py": "lr-0.00025-1", "pretrain-s-r-agent.py": "lr-0.00025-0"}

@@ -75,7 +75,7 @@ def test_missing_photographs(tmp_path, caplog):
         load_dataset("mpii", tmp_path)
     dataset = load_dataset("mpii", tmp_path, skip_missing=True)
     assert numbers(dataset.people) == [0, 2, 4]
-    assert "left out 2 of 5 people: 2 of 5 photographs are missing" in caplog.text
+    assert "skipped 2 of 5 people: 2 of 5 photographs are missing" in caplog.text
     assert numbers(load_dataset("mpii", tmp_path, limit=2, skip_missing=True).people) == [0, 2, 4]
 
     shutil.rmtree(tmp_path / "mpii" / "images")
@@ -126,8 +126,8 @@ def a_folder(path):
         (cut_off, "does not decode: "),
         (empty, "empty"),
         (text, "does not decode: cannot identify"),
-        (a_dangling_link, "missing: a folder, or a link that leads nowhere"),
-        (a_folder, "missing: a folder, or a link that leads nowhere"),
+        (a_dangling_link, "missing: it is a folder or a broken link"),
+        (a_folder, "missing: it is a folder or a broken link"),
     ],
 )
 def test_incomplete_photographs_are_found_at_the_start(tmp_path, caplog, suffix, damage, said):
@@ -147,7 +147,7 @@ def test_incomplete_photographs_are_found_at_the_start(tmp_path, caplog, suffix,
     assert people.image.tolist() == [f"mpii/images/{k}{suffix}" for k in (0, 2, 3)]
     assert len(load_dataset("mpii", tmp_path, limit=1).people) == 2  # of whom nobody lacks anything
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "left out 1 of 4 people" in record.message and said in record.message
+    assert "skipped 1 of 4 people" in record.message and said in record.message
 
 
 def test_complete_photographs_need_not_be_decoded(tmp_path, monkeypatch):
@@ -180,7 +180,7 @@ def test_a_name_that_is_nearly_the_same_is_shown(tmp_path, annotated, stored):
         (images / annotated).parent.rmdir()
     if not (images / stored).exists():
         pytest.skip("this file system takes both names for one")
-    with pytest.raises(DataError, match=r"^1 of 2 .*\(missing; .*; nearly the same, ") as error:
+    with pytest.raises(DataError, match=r"^1 of 2 .*\(missing; .*; a similar name, ") as error:
         load_dataset("mpii", tmp_path)
     assert ascii(f"mpii/images/{stored}") in str(error.value)
 
@@ -197,7 +197,7 @@ def test_photographs_under_another_usual_name(tmp_path):
     found = load_dataset("lsp", tmp_path, path).people.image.tolist()
     assert found == [f"lsp/images/{name}" for name in ("im0001.jpg", "im0002.png", "im0003.png")]
     add_photograph(images / "im0003.jpg")
-    looked = r"im0003\.jpg \(missing; looked for lsp/images/im0003\.jpg, .*\.png, too, and found {} of them"
+    looked = r"im0003\.jpg \(missing; of its other usual names lsp/images/im0003\.jpg, .*\.png, {} exist"
     with pytest.raises(DataError, match=looked.format(2)):
         load_dataset("lsp", tmp_path, path)
     for name in ("im0003.jpg", "im0003.png"):
@@ -380,7 +380,7 @@ def test_a_limit_that_leaves_nobody_out_is_said(tmp_path, caplog):
     for limit, limited, told in ((2, True, False), (3, False, True), (24, False, True)):
         caplog.clear()
         assert load_dataset("mpii", tmp_path, limit=limit).limited == limited
-        assert ("leaves nobody out of 5 people" in caplog.text) == told
+        assert ("has no effect: there are only 5 people" in caplog.text) == told
     assert not load_dataset("mpii", tmp_path).limited
 
 

@@ -214,11 +214,11 @@ def test_a_mistaken_call_can_be_corrected(calls, monkeypatch):
     with pytest.raises(SystemExit):  # what changes no number may change
         calls("--in_res", 192, "--cache", calls.folder / "cache", "--nThreads", 1, "--seeds", 5)
     calls.folder.joinpath("experiment.json").unlink()
-    with pytest.raises(UserError, match="has results that no experiment has made"):
+    with pytest.raises(UserError, match="has results of no experiment"):
         calls("--in_res", 192)
     for damaged in ("{", "[]", "null", '{"settings": null}', '{"settings": {}}', '{"made_with": []}'):
         calls.folder.joinpath("experiment.json").write_text(damaged)
-        with pytest.raises(UserError, match="cannot be read: another --exp_id"):
+        with pytest.raises(UserError, match="cannot be read: use another --exp_id"):
             calls("--in_res", 192)
 
 
@@ -250,7 +250,9 @@ def test_an_experiment_goes_on_from_a_base_and_an_agent_that_were_made_by_hand(c
     assert calls.ran == EVERY_STEP[4:5]
     calls.folder.joinpath("experiment.json").unlink()
     log.unlink()
-    with pytest.raises(UserError, match=r"no experiment has made, and its log\.jsonl does not say how"):
+    with pytest.raises(
+        UserError, match=r"has results of no experiment, and its log\.jsonl does not record how"
+    ):
         calls()
 
 

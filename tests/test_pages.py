@@ -207,7 +207,7 @@ def test_a_failing_display_is_one_warning(tmp_path, caplog, monkeypatch, failure
             pages.epoch([row(epoch)], gallery=gallery)
         pages.close()
     assert len(asked) == 3
-    assert len(caplog.records) == 1 and "training goes on" in caplog.text
+    assert len(caplog.records) == 1 and "training continues" in caplog.text
     assert ("Traceback" in caplog.text) == isinstance(failure, KeyError)
 
 

@@ -153,7 +153,7 @@ def raises(error):
         (
             lambda: raises(torch.OutOfMemoryError()),
             2,
-            "a.py: error: the GPU's memory is full: try a smaller --bs",
+            "a.py: error: the GPU is out of memory: try a smaller --bs",
         ),
         (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "a.py: stopped by SIGINT: "),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "a.py: stopped by SIGTERM: "),

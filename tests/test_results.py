@@ -209,7 +209,7 @@ def without_a_photograph(trained, tmp_path):
 def test_overwriting_loses_nothing_before_its_first_epoch_is_saved(trained, tmp_path, html):
     before = contents(trained.folder)
     flags = ("--nEpochs", 1, "--overwrite", "true", "--use_html", html)
-    with pytest.raises(DataError, match="does not decode"):
+    with pytest.raises(DataError, match="cannot be decoded"):
         run_here(STAGE_1, *trained.place, *TRAIN, *flags, *without_a_photograph(trained, tmp_path))
     assert contents(trained.folder) == before
 
@@ -219,7 +219,7 @@ def test_a_rewind_that_trains_nothing_touches_nothing(trained, tmp_path):
     before, pck = contents(trained.folder), read_run(trained.folder).pck
     assert sorted(pck) == [0, 1, 2]
     flags = ("--load_prefix_pose", POSE, "--nEpochs", 3, "--use_html", "true", "--seed", 5)
-    with pytest.raises(DataError, match="does not decode"):
+    with pytest.raises(DataError, match="cannot be decoded"):
         run_here(STAGE_1, *trained.place, *TRAIN, *flags, *without_a_photograph(trained, tmp_path))
     assert contents(trained.folder) == before
     assert read_run(trained.folder).pck == pck and read_run(trained.folder).seed == "0"

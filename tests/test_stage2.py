@@ -191,7 +191,7 @@ def test_file_that_is_there_is_kept(changeable):
     valid.unlink()
     printed = run_here(SCRIPTS["scale"], *changeable.flags)
     assert f"{train} already exists and matches this run: kept" in printed
-    assert f"{valid} exists already" not in printed
+    assert f"{valid} already exists" not in printed
     assert train.read_text() == "".join(lines)
     assert valid.read_bytes() == recollected
 

@@ -154,10 +154,10 @@ def test_an_agent_of_the_wrong_kind_is_one_line(pretrained, experiment, tmp_path
     made = pretrained.copy(tmp_path / "checkpoints")
     shutil.copy(experiment.agent_folder / AGENT, occlusion_folder(made) / "lr-0.1-0.pth.tar")
     flags = (*made.flags, *GRID, *OCCLUSION, "--load_prefix_occ")
-    assert "is of another agent, the scale-rotation agent" in refusal(PRETRAIN, *flags, "lr-0.1-0")
+    assert "is a checkpoint of the scale-rotation agent" in refusal(PRETRAIN, *flags, "lr-0.1-0")
     other = experiment.copy(tmp_path / "other")
     shutil.copy(occlusion_folder(made) / AGENT, other.agent_folder / "lr-0.1-0.pth.tar")
-    assert "is of another agent, the occlusion agent" in refusal(
+    assert "is a checkpoint of the occlusion agent" in refusal(
         PRETRAIN, *other.flags, "--load_prefix_sr", "lr-0.1-0"
     )
     assert "lr-0.00025-0.pth.tar" in refusal(PRETRAIN, *flags, "lr-0.00025-7")  # what there is

@@ -1,12 +1,12 @@
-"""An experiment in one command: what is the agent worth? `make experiment` and `python -m utils.experiment`.
+"""An experiment that measures the effect of an agent: `make experiment` and `python -m utils.experiment`.
 
-Stage 1 trains a base; stage 2 collects and pretrains an agent; then every arm goes on from that base, once
-for each seed, and is evaluated with the grid; at last the arms are compared. With the occlusion agent nothing
-is collected, and the evaluation masks each cell. What is finished is skipped, and what was interrupted is
-resumed: the same command goes on where it was stopped.
+Stage 1 trains a base; stage 2 collects distributions and pretrains an agent. Then every arm is trained from
+that base, once per seed, and evaluated with the grid, and the arms are compared. With the occlusion agent
+nothing is collected, and the evaluation masks each cell. Finished steps are skipped and an interrupted one is
+resumed, so the same command continues a stopped experiment.
 
-A seed is one of an arm alone: all arms and seeds share the base and the pretrained agent, so that the spread
-over seeds is that of the order of people and of the random draws from there on.
+All arms and seeds share the base and the pretrained agent: the spread over seeds is that of the order of
+people and of the random numbers from there on.
 """
 
 import argparse
@@ -47,13 +47,15 @@ def parse() -> argparse.Namespace:
     """
     parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training", "pretraining")
     add = parser.add_argument_group(ARM_FLAGS).add_argument
-    arms = "the arms, the reference first: random augmentation, or how the agent's draws of stage 3 are made"
+    arms = (
+        "arms, the reference first: random augmentation, or the agent's sampling in stage 3 (--agent_draws)"
+    )
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help=arms)
-    seeds = "seeds of the arms; --seed is that of the base and of the agent's pretraining, which all share"
+    seeds = "seeds of the arms; --seed is that of the base and of the agent's pretraining, shared by all arms"
     add("--seeds", nargs="+", type=whole_number(0), default=[1, 2, 3], help=seeds)
     add("--arm_epochs", type=whole_number(1), default=60, help="epochs of each arm after the base's")
     add = parser.add_argument_group("what all arms share").add_argument
-    add("--base_epochs", type=whole_number(1), default=15, help="epochs of stage 1 before the arms part")
+    add("--base_epochs", type=whole_number(1), default=15, help="epochs of stage 1 before the arms start")
     add("--agent_epochs", type=whole_number(1), default=3, help="epochs of the agent's pretraining")
     pretrain_lr = "learning rate of the agent's pretraining; --lr is the pose network's"
     add("--pretrain_lr", type=learning_rate, default=2.5e-4, help=pretrain_lr)
@@ -213,7 +215,9 @@ class Experiment:
         reached = max(saved_epochs(folder, prefix).values(), default=-1)
         if reached > self.last:
             there = reached + 1 - self.opt.base_epochs
-            raise UserError(f"{folder} has {there} epochs of its arm already: --arm_epochs {there} or more")
+            raise UserError(
+                f"{folder} has {there} epochs of its arm already: use --arm_epochs {there} or more"
+            )
         return reached == self.last
 
     def stage(self, script: str, exp_id: str, *flags: object) -> str:

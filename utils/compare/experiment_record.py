@@ -40,13 +40,15 @@ class ExperimentRecord:
             self._write({"settings": self._settings, "made_with": []})
             return
         except (OSError, ValueError) as error:
-            raise UserError(f"{self._path} cannot be read: another --exp_id starts anew") from error
+            raise UserError(
+                f"{self._path} cannot be read: use another --exp_id to start a new experiment"
+            ) from error
         for name, value in self._settings.items():
             before = recorded.get(name, str(self._defaults[name]))  # a flag that is newer than the record
             if before != value:
                 raise UserError(
-                    f"{self._folder} holds an experiment with --{name} {before}, this call has {value}: "
-                    "another --exp_id keeps both"
+                    f"{self._folder} has an experiment with --{name} {before}, this one has {value}: "
+                    "use another --exp_id to keep both"
                 )
 
     def note(self, made: str) -> None:
@@ -88,12 +90,12 @@ def _check_log(folder: Path, epochs: int, settings: dict[str, str]) -> None:
     for epoch in range(min(epochs, reached)):
         if epoch not in logged:
             raise UserError(
-                f"{folder} has results that no experiment has made, and its {EVENTS} does not say how epoch "
-                f"{epoch} was trained: another --exp_id keeps them"
+                f"{folder} has results of no experiment, and its {EVENTS} does not record how epoch {epoch} "
+                "was trained: use another --exp_id to keep them"
             )
         for name, found in logged[epoch].items():
             if settings.get(name, found) != found:
                 raise UserError(
                     f"{folder} was trained with --{name} {found} in epoch {epoch}, this experiment needs "
-                    f"{settings[name]}: another --exp_id keeps both"
+                    f"{settings[name]}: use another --exp_id to keep both"
                 )

@@ -1,7 +1,7 @@
-"""What an epoch's page shows: people, and crops of them with what the networks say.
+"""The galleries of an epoch's page: crops of people with predictions, and PCK by scale and rotation.
 
-Nothing here touches the run's random numbers, the networks' modes or their statistics: training goes on as if
-no page were written.
+Nothing here changes the run's random numbers, the networks' modes or their statistics, so pages do not affect
+training.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""HTML pages of a training run: an index and a gallery an epoch, in `web/` of the experiment's folder.
+"""HTML pages of a training run: an index and one gallery per epoch, in `web/` of the experiment's folder.
 
 A page is one self-contained file, written whole, so a browser never finds a picture missing or half a page.
 The galleries of the newest `NEWEST` epochs and of the best one are kept. A gallery shows a fixed number of
@@ -154,7 +154,7 @@ class Pages:
         except Exception as error:  # noqa: BLE001  # nor may an error of ours cost anyone days of training
             if not self._warned:
                 ours = not isinstance(error, (OSError, UserError, DataError))
-                log.warning("HTML pages are incomplete, training goes on: %s", error, exc_info=ours)
+                log.warning("HTML pages are incomplete, training continues: %s", error, exc_info=ours)
             self._warned = True
 
     def _gallery(self, epoch: int) -> Path:

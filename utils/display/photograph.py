@@ -37,7 +37,7 @@ def open_photograph(path: Path) -> Image.Image:
         with open_lazily(path, upright=True) as photo:
             return to_rgb(photo)
     except FileNotFoundError as error:
-        raise UserError(f"--image {path}: there is no such file") from error
+        raise UserError(f"--image {path} does not exist") from error
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--image {path}: expected a complete photograph ({reason})") from error
@@ -60,15 +60,17 @@ def person_square(
     if center is None and scale is None:
         return np.array([width / 2, height / 2], np.float32), max(size) / PIXELS_PER_SCALE
     if center is None or scale is None:
-        raise UserError("--center X Y and --scale S go together: the middle and the side / 200 of a square")
+        raise UserError("--center X Y and --scale S must be given together: add the other one")
     x, y = center
     if not (0 <= x <= width and 0 <= y <= height):
-        raise UserError(f"--center {x:g} {y:g}: outside the photograph, which is {width} x {height} px")
+        raise UserError(
+            f"--center {x:g} {y:g}: expected a point in the photograph, which is {width} x {height} px"
+        )
     side = PIXELS_PER_SCALE * scale
     if not 1 <= side <= WIDEST * max(size):
         raise UserError(
-            f"--scale {scale:g}: a square of {side:g} px in a photograph of {width} x {height} px; a person "
-            f"of half its height has --scale {height / 2 / PIXELS_PER_SCALE:.2f}"
+            f"--scale {scale:g} is a square of {side:g} px in a photograph of {width} x {height} px: for a "
+            f"person of half its height use --scale {height / 2 / PIXELS_PER_SCALE:.2f}"
         )
     return np.array([x, y], np.float32), scale
 
@@ -84,7 +86,7 @@ def predict_pose(
 
     Returns:
         (joints f32 [16, 2], px of the photograph; confidence f32 [16]: highest values of their heatmaps, in
-        general between 0 and 1, and 0 where a map has nothing above 0: its joint is nowhere.)
+        general between 0 and 1, and 0 where a map has nothing above 0: the joint was not detected.)
 
     Raises:
         DataError: the photograph does not decode.
@@ -112,7 +114,7 @@ def report_photograph(run: Run, network: nn.Module) -> None:
 
     Writes `<its stem>-pose.jpg` and `<its stem>-pose.json` into the run's folder, and logs where. The JSON
     has image (its whole path), size [width, height] px, center [x, y] px, scale, checkpoint, and joints:
-    name -> x, y px and confidence; x and y are null for a joint that is nowhere. Its px are those of the
+    name -> x, y px and confidence; x and y are null for a joint that was not detected. Px are those of the
     upright photograph.
 
     Raises:
@@ -156,6 +158,6 @@ def _refuse_another_photographs(described: Path, image: Path) -> None:
     try:
         other = Path(json.loads(described.read_text("utf-8"))["image"]).resolve()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--image {image}: {described} was not written by this program: move it") from error
+        raise UserError(f"--image {image}: {described} is not a pose file: move or delete it") from error
     if other != image.resolve():
         raise UserError(f"--image {image}: {described} belongs to {other}: move it, or rename one photograph")

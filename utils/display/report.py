@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on: its log, event log and summary, visdom and HTML pages."""
+"""The reports of a training run: log, event log, summary, visdom curves and HTML pages."""
 
 import logging
 import time

@@ -73,14 +73,14 @@ class VisdomDisplay:
                 lost, pause = True, RETRY
             else:
                 if lost:
-                    log.info("visdom: the server is back, nothing is missing in it")
+                    log.info("visdom: the server is back, and all curves are complete")
                 drawn, lost = len(events), False
                 pause = max(PAUSE, PAUSE_SHARE * (time.monotonic() - began))
 
     def _warn(self, error: OSError) -> None:
         log.warning(
-            "visdom: %s; training goes on, the curves come when the server does"
-            " (or later: python -m utils.visdom_display %s)",
+            "visdom: %s: training continues, and the curves are sent when the server is available"
+            " (or later with python -m utils.visdom_display %s)",
             error,
             self._folder,
         )
@@ -111,7 +111,7 @@ class VisdomServer:
         """
         found = self._ask("win_exists", {"win": OPTIONS})
         if found not in ("true", "false"):
-            raise ConnectionError(f"what answers at {self._place} is not a visdom server")
+            raise ConnectionError(f"the server at {self._place} is not a visdom server")
         if found == "false":
             self._drawn.clear()
         for name, window in windows.items():
@@ -127,7 +127,7 @@ class VisdomServer:
                 return answer.read().decode(errors="replace")
         except HTTPError as error:
             raise ConnectionError(
-                f"what answers at {self._place} is not a visdom server, or needs a login:"
+                f"the server at {self._place} is not a visdom server, or needs a login:"
                 f" {error.code} {error.reason}"
             ) from error
         except (OSError, ValueError, HTTPException) as error:  # the latter two of host names that can be none
@@ -146,7 +146,7 @@ def through(proxies: dict[str, str], server: SplitResult) -> str:
     if server.scheme not in proxies:
         return ""
     host = proxies[server.scheme].rpartition("@")[2].rpartition("//")[2]
-    return f" through the proxy {host} (NO_PROXY={server.hostname} in the environment asks it directly)"
+    return f" through the proxy {host} (set NO_PROXY={server.hostname} in the environment to bypass it)"
 
 
 def check_address(server: str) -> None:
@@ -155,7 +155,7 @@ def check_address(server: str) -> None:
     Raises:
         ValueError: it is not http(s)://host.
     """
-    expected = f"--vis_server {server}: expected http://host or https://host; its port goes to --vis_port"
+    expected = f"--vis_server {server}: expected http://host or https://host; give the port with --vis_port"
     try:
         parts = urlsplit(server)
         right = parts.scheme in ("http", "https") and parts.hostname and parts.port is None

@@ -1,4 +1,4 @@
-"""Where a run computes, how exactly, and what it draws from."""
+"""The device of a run, its precision, memory and random generators."""
 
 import ctypes
 import logging
@@ -22,20 +22,22 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def choose_device(gpu_id: int) -> torch.device:
-    """The GPU of that number; the CPU for -1 or where there is no CUDA, saying so once.
+    """The GPU with this index; the CPU for -1, or with a log line if CUDA is not available.
 
-    Of several ranks on a machine each takes the GPU of its own number there.
+    With several ranks on a machine, each rank takes the GPU with its local rank.
 
     Raises:
-        UserError: there is CUDA, but no such GPU.
+        UserError: CUDA is available, but this GPU does not exist.
     """
     if gpu_id < 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        log.info("no CUDA GPU here: running on the CPU")
+        log.info("no CUDA GPU is available: running on the CPU")
         return torch.device("cpu")
     if ranks.local_world() > torch.cuda.device_count():
-        raise UserError(f"{ranks.local_world()} ranks: this machine has {torch.cuda.device_count()} GPUs")
+        raise UserError(
+            f"{ranks.local_world()} ranks: this machine has only {torch.cuda.device_count()} GPUs"
+        )
     if ranks.world() > 1:
         gpu_id = ranks.local_rank()
     if gpu_id >= torch.cuda.device_count():
@@ -47,10 +49,10 @@ def choose_device(gpu_id: int) -> torch.device:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the process keep the memory that tensors free for the next batch; the second call does nothing.
+    """Make glibc keep freed memory for the next batch; a second call does nothing.
 
-    glibc hands large blocks back at once, and the system clears every page of the next ones anew: close to
-    half of the time of a forward pass without gradients. Other C libraries are left alone.
+    By default glibc returns large blocks at once, and the system clears each page of new ones: close to half
+    of the time of a forward pass without gradients. Has no effect with other C libraries.
     """
     libc = ctypes.CDLL(None) if hasattr(os, "register_at_fork") else None
     if hasattr(libc, "mallopt"):
@@ -60,19 +62,21 @@ def keep_freed_memory() -> None:
 
 
 def require_compiler(device: torch.device) -> None:
-    """A UserError where PyTorch's compiler does not work, for want of Triton or of a recent GPU."""
-    log.info("networks are compiled when they first run, which takes minutes")
+    """Raise a `UserError` if PyTorch's compiler does not work, as without Triton or on an old GPU."""
+    log.info("networks are compiled on their first run, which takes minutes")
     try:
         torch.compile(torch.sin)(torch.zeros(8, device=device))
     except (RuntimeError, ImportError, OSError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--compile true: PyTorch's compiler does not work here ({reason})") from error
+        raise UserError(
+            f"--compile true: PyTorch's compiler does not work here ({reason}): remove it"
+        ) from error
 
 
 def set_precision(precision: str) -> None:
-    """How CUDA multiplies fp32 numbers: exactly, or as TF32 ("tf32"). "bf16" is left to `Run.passes`.
+    """Set how CUDA multiplies fp32 numbers: exactly, or as TF32 for "tf32". `Run.passes` handles "bf16".
 
-    By the older names of these switches: PyTorch's compiler reads them, which fails if the newer are set.
+    Uses the older names of these switches: PyTorch's compiler reads them and fails if the newer are set.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.9 recommends the newer ones
@@ -81,10 +85,10 @@ def set_precision(precision: str) -> None:
 
 
 class Streams:
-    """What a training draws from: a generator for each purpose, all of them seeded anew for every epoch.
+    """The random generators of a training run: one per purpose, each reseeded at every epoch.
 
-    So no draw depends on how many others there were before, and resuming needs no state of them. `order` is
-    that of the people whom the network trains on, `random` their random augmentation; agents have their own.
+    So no draw depends on the number of earlier ones, and resuming needs no generator states. The purpose
+    `order` shuffles the training people, `random` is for random augmentation; agents have their own.
     """
 
     def __init__(self, seed: int) -> None:
@@ -92,14 +96,14 @@ class Streams:
         self.start(0)
 
     def __getitem__(self, purpose: str) -> Generator:
-        """The generator of a purpose, which is the same object in every epoch."""
+        """The generator of a purpose; it is the same object in every epoch."""
         if purpose not in self._generators:
             self._generators[purpose] = Generator()
             self._begin(purpose)
         return self._generators[purpose]
 
     def start(self, epoch: int) -> None:
-        """Begin an epoch: every generator starts from a seed that follows from seed, epoch and purpose."""
+        """Begin an epoch: reseed each generator with a function of seed, epoch and purpose."""
         self._epoch = epoch
         for purpose in self._generators:
             self._begin(purpose)
@@ -114,7 +118,7 @@ class Streams:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; no end of them where a CPU's system does not say."""
+    """The free memory of a device in bytes; `sys.maxsize` if the system of a CPU does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")

@@ -1,8 +1,9 @@
-"""The one exception of a run: what a user's request lacks."""
+"""The exception for errors of the user."""
 
 
 class UserError(Exception):
-    """What the user asked for cannot be done.
+    """An error of the user, such as a missing file or an invalid option.
 
-    The message is one line that says what, where and what to do. Stage scripts print it and exit with code 2.
+    The message is one line: what was found, what was expected, what to do. Stage scripts print it and exit
+    with code 2.
     """

@@ -1,4 +1,4 @@
-"""Writing files of an experiment: whole, or not at all; and one training run a folder at a time."""
+"""Atomic writing of files, and a lock that allows one training run per folder."""
 
 import errno
 import logging
@@ -21,15 +21,15 @@ from utils.system.errors import UserError
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-HOLDER = ".lock-holder"  # who has the lock: Windows lets nobody read a locked file
+HOLDER = ".lock-holder"  # names the process that has the lock: on Windows a locked file cannot be read
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # by a file system
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Put content into a file so that a reader sees the old content or all of the new, at any moment.
+    """Write a file atomically: a reader sees either the old content or all of the new.
 
-    Written under a temporary name in the same folder, flushed to the disk, then renamed. Text is UTF-8. Of
-    several ranks only rank 0 writes.
+    The content is written to a temporary file in the same folder, flushed to the disk, then renamed. Text is
+    UTF-8. With several ranks only rank 0 writes.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
@@ -42,7 +42,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """An open file that takes the place of `path`, whole and flushed to the disk, at the end of the context.
+    """An open temporary file that is flushed to the disk and replaces `path` at the end of the context.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
@@ -54,9 +54,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def link_file(path: Path, target: Path) -> None:
-    """Make `path` a second name of the file `target`, or a copy where the file system has no hard links.
+    """Make `path` a hard link to the file `target`, or a copy if the file system has no hard links.
 
-    Whichever of the two is written anew later, the other keeps its content. Of several ranks rank 0 links.
+    If one of the two is written again later, the other keeps its content. With several ranks only rank 0
+    links.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
@@ -72,9 +73,9 @@ def link_file(path: Path, target: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file made there replaces it at the end.
+    """A temporary path in the folder of `path`; the file created there replaces `path` at the end.
 
-    From before it is made until it has its name, a lock tells `remove_abandoned` that it is in use.
+    Until then a lock tells `remove_abandoned` that the temporary file is in use.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -94,11 +95,11 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other training runs out of a folder, which is made if need be, until the end of the context.
+    """Lock a folder, created if necessary, against other training runs until the end of the context.
 
-    Temporary files that killed runs have left in it are removed. The lock dies with its process, however that
-    ends. On a network disk it holds between machines if the file system locks, as NFS does with its lock
-    service; where it does not, a warning says so. Rank 0 holds it for all ranks.
+    Temporary files left in it by killed runs are removed. The lock ends with its process, even if that is
+    killed. On a network disk it works between machines if the file system supports locks, as NFS does with
+    its lock service; otherwise a warning is logged. Rank 0 holds it for all ranks.
 
     Raises:
         UserError: another run holds it, or the folder cannot be written to.
@@ -125,7 +126,7 @@ def locked(folder: Path) -> Iterator[None]:
         except Timeout:
             text = holder.read_text(errors="replace") if holder.exists() else "another process"
             raise UserError(
-                f"{folder} is in use by {text}: wait for its end, or take another folder"
+                f"{folder} is in use by {text}: wait until it ends, or use another folder"
             ) from None
         except OSError as error:
             raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
@@ -136,12 +137,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock file, which goes at the end of the context; a process that was forked does not hold it.
+    """Hold a lock file, deleted at the end of the context; forked processes do not hold it.
 
-    timeout: s to wait for it; -1: for ever.
+    timeout: s to wait for it; -1: without limit.
 
     Raises:
-        Timeout: another process holds it. OSError: it cannot be made, or the file system has no locks.
+        Timeout: another process holds it. OSError: it cannot be created, or the file system has no locks.
     """
     with FileLock(path, timeout=timeout):
         try:
@@ -155,14 +156,14 @@ def _lock_of(temporary: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # Windows removes no open file; a lock's own end removes that of the lock
+    with suppress(OSError):  # Windows cannot delete an open file; a lock file goes when its lock is released
         path.unlink()
 
 
 def remove_abandoned(folder: Path, names: str = "*") -> None:
-    """Remove the temporary files of killed processes in a folder and its pages' folder.
+    """Remove temporary files of killed processes from a folder and the folder of its pages.
 
-    names: the pattern of the names of the files that they were to replace.
+    names: pattern for the names of the files that they would have replaced.
     """
     found = (path for place in (folder, folder / "web") for path in place.glob(f".{names}.tmp*"))
     for temporary in {path.with_name(path.name.removesuffix(".lock")) for path in found}:
@@ -171,5 +172,5 @@ def remove_abandoned(folder: Path, names: str = "*") -> None:
 
 
 def natural(name: str) -> list:
-    """A sorting key with which numbers in names count: epoch 9 before epoch 10."""
+    """A sorting key that compares numbers in names by value: epoch 9 comes before epoch 10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

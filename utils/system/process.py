@@ -1,4 +1,4 @@
-"""A stage as a process: its log, and how it ends on errors and signals."""
+"""Runs a stage as a process: its log, exit codes, and handling of errors and signals."""
 
 import errno
 import logging
@@ -20,39 +20,40 @@ from utils.system.errors import UserError
 
 log = logging.getLogger(__name__)
 batch_log = logging.getLogger("batches")
-"""For lines about single batches: they go to the file alone, a terminal has the progress bar."""
+"""Logger for single batches: its lines go only to the file, since a terminal has the progress bar."""
 
-_made: list[Path] = []  # folders that `start_log` has made, the innermost first
+_made: list[Path] = []  # folders that `start_log` has created, the innermost first
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOG = "log.txt"
-GRACE = 10  # s that another rank waits for rank 0's line before it says its own
+GRACE = 10  # s that another rank waits for the error message of rank 0 before it prints its own
 PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
 
 
 def progress(batches: Iterable, title: str, people: int, total: int | None = None) -> tqdm:
-    """The batches, with a bar in people and the time left where there is a terminal; rank 0 has it.
+    """The batches, with a progress bar on the terminal of rank 0, if there is one.
 
-    people: how many a batch has. total: the number of batches, where `batches` does not know it.
+    people: people per batch. total: the number of batches, if `batches` has no length.
     """
     off = ranks.rank() > 0 or None  # None: where there is no terminal
     return tqdm(batches, title, total, disable=off, leave=False, unit=" people", unit_scale=people)
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to end."""
+    """The run was stopped by a signal."""
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a script's `main` and end the process as users expect.
+    """Run the `main` of a script and end the process with the right message and exit code.
 
-    A user's error is one line and exit code 2, a path that is too long or may not be read among them;
-    Ctrl-C and SIGTERM are one line and 128 + the signal's number; an error of ours keeps its traceback.
+    Errors of the user, which include paths that are too long or not readable, print one line and exit with
+    code 2. Ctrl-C and SIGTERM print one line and exit with 128 + the number of the signal. Any other error
+    keeps its traceback.
     """
     name = Path(sys.argv[0]).name
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
-        stream.reconfigure(errors="backslashreplace")  # a character that it lacks must not end a training
+        stream.reconfigure(errors="backslashreplace")  # a character that it cannot encode must not end a run
     try:
         stage()
         ranks.part()
@@ -63,7 +64,7 @@ def run_stage(stage: Callable[[], None]) -> None:
             raise
         _fail(f"{name}: error: {error.filename}: {error.strerror}")
     except torch.OutOfMemoryError:
-        _fail(f"{name}: error: the GPU's memory is full: try a smaller --bs")
+        _fail(f"{name}: error: the GPU is out of memory: try a smaller --bs")
     except Interrupted as stop:
         if ranks.rank() == 0:
             by = signal.Signals(stop.args[0]).name
@@ -80,7 +81,7 @@ def run_stage(stage: Callable[[], None]) -> None:
 
 
 def _fail(line: str) -> None:
-    """Say why in a line, and end with exit code 2."""
+    """Print an error in one line, and exit with code 2."""
     _end_quietly()
     if ranks.rank():  # where rank 0 fails for the same reason, it says so, and torchrun ends this one
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -100,9 +101,9 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _end_quietly() -> None:
-    """From here on a second SIGTERM does not disturb this process's end; a second Ctrl-C ends it at once.
+    """Ignore a second SIGTERM, let a second Ctrl-C end the process at once, and kill loader processes.
 
-    Processes that load leave signals to this one, and are of no more use.
+    Loader processes ignore signals, so this process must end them.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -111,7 +112,7 @@ def _end_quietly() -> None:
 
 
 class Terminal(logging.Handler):
-    """Log lines on the terminal, above a progress bar if there is one."""
+    """Prints log lines on the terminal, above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
@@ -124,10 +125,10 @@ class Terminal(logging.Handler):
 
 
 def start_log(folder: Path) -> None:
-    """Send the log to the terminal and, with times, to `log.txt` in the folder; of other ranks only errors.
+    """Send the log to the terminal and, with times, to `log.txt` in the folder; other ranks log only errors.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be created or written to.
     """
     terminal = Terminal()
     if ranks.rank():

@@ -1,4 +1,4 @@
-"""What results were made with: the commit, the versions and the machine."""
+"""The provenance of results: commit, versions and machine."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def made_with(gpu_id: int) -> str:
-    """Commit, versions and machine in a line; the GPU of that number if there is one, else the CPU."""
+    """Commit, versions and machine in one line; the GPU with this index if it exists, else the CPU."""
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}, NumPy {np.__version__}"
     return f"commit {commit()}; {versions}; {machine(gpu_id)}"
 
 
 def commit() -> str:
-    """The code's commit, with `-dirty` behind it if files were changed since; "unknown" outside of git."""
+    """The commit of the code, with `-dirty` appended if files have changed; "unknown" outside of git."""
     words = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -29,7 +29,7 @@ def commit() -> str:
 
 
 def machine(gpu_id: int) -> str:
-    """The kind of the GPU of that number, or of the CPU with its number of cores."""
+    """The model of the GPU with this index, or of the CPU with its number of cores."""
     if 0 <= gpu_id < torch.cuda.device_count():
         return torch.cuda.get_device_name(gpu_id)
     info = Path("/proc/cpuinfo")  # of Linux; elsewhere `platform` knows as much

@@ -1,7 +1,7 @@
-"""The processes of one run, which torchrun starts: its ranks. Without torchrun there is one, rank 0.
+"""The ranks of a run: the processes that torchrun starts. Without torchrun there is only rank 0.
 
-All ranks read the same files and make the same draws for whole batches, of which each takes its rows; after
-every step they hold the same networks. Rank 0 alone writes files and talks to the user.
+All ranks read the same files and draw the same random numbers for global batches, of which each rank takes
+its rows; after every step their networks are equal. Only rank 0 writes files, logs and prints.
 """
 
 import os
@@ -14,26 +14,26 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(hours=2)  # with which ranks wait for rank 0, which writes caches and pages
+PATIENCE = timedelta(hours=2)  # how long ranks wait for rank 0, which writes caches and pages
 
 
 def rank() -> int:
-    """This process's number."""
+    """The rank of this process."""
     return int(os.environ["RANK"]) if dist.is_torchelastic_launched() else 0
 
 
 def world() -> int:
-    """How many ranks there are."""
+    """The number of ranks."""
     return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
 def local_rank() -> int:
-    """This process's number on its machine."""
+    """The rank of this process on its machine."""
     return int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else 0
 
 
 def local_world() -> int:
-    """How many ranks there are on this machine."""
+    """The number of ranks on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
@@ -47,20 +47,20 @@ def meet(device: torch.device) -> None:
 
 
 def part() -> None:
-    """Disconnect the ranks: the run is at its end."""
+    """Disconnect the ranks at the end of the run."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def wait() -> None:
-    """Go on when all ranks have arrived here."""
+    """Wait until all ranks have reached this call."""
     gathered(None)
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over ranks, each of which must call this; the tensor itself where there is one.
+    """The sum of a tensor over all ranks, each of which must call this; with one rank the tensor itself.
 
-    Wherever it is: on a rank that had no batch, it may be on the CPU while the others' are on GPUs.
+    The devices may differ: a rank without a batch may have it on the CPU, while others have it on GPUs.
     """
     if world() == 1:
         return tensor
@@ -70,7 +70,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def gathered(value: Any) -> list:
-    """What each rank has, in their order; each of them must call this."""
+    """The values of all ranks, in order of rank; every rank must call this."""
     if world() == 1:
         return [value]
     values = [None] * world()
@@ -79,9 +79,9 @@ def gathered(value: Any) -> list:
 
 
 def parallel(network: nn.Module, sync_bn: bool = False) -> nn.Module:
-    """What a network is trained through: its gradients become means over ranks. Alone, the network itself.
+    """A wrapper of a network that averages gradients over ranks; with one rank the network itself.
 
-    sync_bn: batch statistics are those of all ranks' rows, on GPUs; else of each rank's own.
+    sync_bn: compute batch statistics over the rows of all ranks (GPUs only), not of each rank alone.
     """
     if world() == 1:
         return network
@@ -94,7 +94,7 @@ def parallel(network: nn.Module, sync_bn: bool = False) -> nn.Module:
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Every rank takes over the batch statistics of rank 0's network."""
+    """Copy the batch statistics of rank 0's network to all ranks."""
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     if world() > 1 and buffers:
         flat = torch.cat([buffer.flatten() for buffer in buffers])
@@ -104,7 +104,7 @@ def share_buffers(network: nn.Module) -> None:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another rank has ended."""
+    """Whether an error was caused by the end of another rank."""
     return dist.is_initialized() and (
         isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
     )
