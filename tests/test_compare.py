@@ -243,14 +243,14 @@ def test_runs_that_cannot_be_compared(tmp_path):
             read_arms([(folder.name, [folder]) for folder in folders])
     with pytest.raises(UserError, match="arm x has a seed twice: 0, 0"):
         read_arms([("x", [run, write_run(tmp_path / "again", 0, [0.1])])])
-    with pytest.raises(UserError, match="found one twice: x, x"):
+    with pytest.raises(UserError, match="found a name twice in x, x"):
         read_arms([("x", [run]), ("x", [run])])
 
 
 def test_a_run_that_goes_further_is_compared_as_far_as_both_go(folders):
     longer = folders[1][1][0]
     write_run(longer, 2, [0.9], first=7)
-    with pytest.raises(UserError, match=f"6, {longer} with epoch 7: --to_epoch 6 compares"):
+    with pytest.raises(UserError, match=f"6, {longer} with epoch 7: use --to_epoch 6 to compare"):
         read_arms(folders)
     assert read_arms(folders, to_epoch=6).epochs == [5, 6]
     assert read_arms(folders, from_epoch=6, to_epoch=6).columns == [*TABLE_COLUMNS]
@@ -276,7 +276,7 @@ def test_an_arm_whose_epochs_were_trained_in_two_ways_is_refused(tmp_path):
     write_run(mixed, 1, [0.7], first=7, **learned)
     found = "--agent_draws uniform in epoch 6, learned in epoch 7"
     with pytest.raises(
-        UserError, match=f"{mixed} was trained with {found}: expected one value; --to_epoch 6"
+        UserError, match=f"{mixed} was trained with {found}: expected one value; use --to_epoch 6"
     ):
         read_arms([("x", [mixed])])
     assert read_arms([("x", [mixed])], to_epoch=6).epochs == [5, 6]
@@ -330,7 +330,7 @@ def test_runs_must_go_on_from_one_checkpoint(tmp_path, caplog):
         read_arms([("random", [random])], from_checkpoint=tmp_path / "nothing")
     assert not caplog.text
     read_arms([("random", [random]), ("old", [old])])
-    assert f"1 of 2 runs do not say which checkpoint they started from, {old} for one" in caplog.text
+    assert f"1 of 2 runs, such as {old}, do not record their initial checkpoint" in caplog.text
     read_arms([("random", [random]), ("agent", [agent])], from_checkpoint=base)
 
 

@@ -240,7 +240,7 @@ def test_photographs_of_both_splits_are_warned_of(tmp_path, caplog):
     people[1]["img_paths"] = people[3]["img_paths"] = "2.jpg"
     write_set(tmp_path, "mpii", people)
     assert len(load_dataset("mpii", tmp_path).people) == 5
-    assert "1 of 3 photographs have people of both splits" in caplog.text
+    assert "1 of 3 photographs show people of both splits" in caplog.text
     assert caplog.text.rstrip().endswith("first: mpii/images/2.jpg")
 
 
@@ -265,7 +265,7 @@ def test_absent_data_set_says_what_is_missing_and_where_to_get_it(tmp_path):
         assert part in str(caught.value)
     with pytest.raises(DataError, match=r"lsp: expected joints\.mat; "):
         load_dataset("lsp", tmp_path)
-    with pytest.raises(DataError, match="'coco'; there are mpii, lsp, demo"):
+    with pytest.raises(DataError, match="'coco': expected one of mpii, lsp, demo"):
         load_dataset("coco", tmp_path)
 
 
@@ -300,7 +300,7 @@ def test_annotations_given_by_the_caller(tmp_path):
     assert numbers(load_dataset("mpii", tmp_path, other).valid) == [0]
     write_h5(tmp_path, "valid", 1, imgname=[b"0.jpg"])
     assert load_dataset("mpii", tmp_path, tmp_path / "valid.h5").people.normalizer.tolist() == [20]
-    with pytest.raises(DataError, match=r"mine\.txt: .* are \.json"):
+    with pytest.raises(DataError, match=r"mine\.txt: expected a \.json"):
         load_dataset("mpii", tmp_path, tmp_path / "mine.txt")
     with pytest.raises(DataError, match=r"valid\.h5: .* are \.json, \.gz, \.mat files"):
         load_dataset("lsp", tmp_path, tmp_path / "valid.h5")

@@ -212,7 +212,9 @@ def test_a_mistake_is_one_line_whichever_rank_meets_it(root, tmp_path):
     (tmp_path / "data" / last).write_bytes(b"no photograph, but it ends like one\xff\xd9")
     flags = (*place(tmp_path, "bad"), "--bs", 4, "--is_train", "true", "--nEpochs", 1)
     _, errors = finished(torchrun(2, *command(STAGE_1, *flags)[1:]))
-    assert any(f"{last}: the photograph of person 4 cannot be decoded" in line for line in error_lines(errors))
+    assert any(
+        f"{last}: the photograph of person 4 cannot be decoded" in line for line in error_lines(errors)
+    )
     assert not list(tmp_path.glob("bad/tiny/*.pth.tar"))
 
 

@@ -123,7 +123,7 @@ def test_a_server_on_this_machine_is_asked_directly(host, proxy):
 def test_a_proxy_in_the_way_is_named(proxy, monkeypatch):
     with pytest.raises(OSError) as error:
         VisdomServer("run", "http://visdom.invalid", 80).draw({})
-    through = f"http://visdom.invalid:80 through the proxy {proxy} (NO_PROXY=visdom.invalid "
+    through = f"http://visdom.invalid:80 through the proxy {proxy} (set NO_PROXY=visdom.invalid "
     assert str(error.value).startswith(f"the server at {through}") and "secret" not in str(error.value)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(OSError, match=r"no server answers at .* through the proxy"):
