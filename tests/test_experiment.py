@@ -122,9 +122,11 @@ def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog
         assert [row["epoch"] for row in history] == [0, 1, 2]
     assert "| 1 pair" in (calls.folder / "comparison" / "compare.md").read_text()
 
-    with pytest.raises(UserError, match="random-1 has 2 epochs of its arm already: use --arm_epochs 2 or more"):
+    with pytest.raises(
+        UserError, match="random-1 has 2 epochs of its arm already: use --arm_epochs 2 or more"
+    ):
         calls()
-    with pytest.raises(UserError, match="x has an experiment with --chan 16, this call has 32"):
+    with pytest.raises(UserError, match="x has an experiment with --chan 16, this one has 32"):
         calls("--chan", 32)
 
 
@@ -152,7 +154,7 @@ def test_an_experiment_with_the_occlusion_agent(calls):
     assert "| Masked mean " in table and "Options: --dataset demo" in table and "--occlusion true" in table
     calls(*flags)
     assert calls.ran == []
-    with pytest.raises(UserError, match="has an experiment with --occlusion True, this call has False"):
+    with pytest.raises(UserError, match="has an experiment with --occlusion True, this one has False"):
         calls(*flags, "--occlusion", "false")
 
 

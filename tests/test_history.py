@@ -193,7 +193,7 @@ def test_files_of_epochs_are_told_by_their_names(folder):
 
 
 def test_a_run_from_the_start_refuses_or_gives_up_earlier_results(folder, tmp_path):
-    with pytest.raises(UserError, match=r"has results already.*--resume resumes"):
+    with pytest.raises(UserError, match=r"already has results.*--resume to resume"):
         refuse_to_overwrite(folder, False, "--resume")
     given_up = {path.relative_to(folder).as_posix() for path in refuse_to_overwrite(folder, True, "")}
     mine = {"my-grid.search.txt", "opt.txt", "web/notes.html"}
