@@ -230,7 +230,7 @@ def test_no_room_is_said_before_anything_is_decoded(data, folder, monkeypatch):
     no_decoding(monkeypatch)
     size = PatchFile(folder, len(data.train), loader(data).patches.res).size
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=size - 1))
-    with pytest.raises(UserError, match=f"needs {size / 1e9:.3g} GB.*name another folder") as error:
+    with pytest.raises(UserError, match=f"needs {size / 1e9:.3g} GB.*with another folder") as error:
         Caches(folder).get(NAME, loader(data))
     assert str(folder) in str(error.value) and not list(folder.iterdir())
     monkeypatch.setattr("utils.patch_store.free_memory", lambda device: 1000)

@@ -211,7 +211,7 @@ def test_a_mistaken_call_can_be_corrected(calls, monkeypatch):
         with pytest.raises(SystemExit):
             calls("--in_res", size)
     (calls.folder / f"{BASE}.pth.tar").write_text("")
-    with pytest.raises(UserError, match="with --in_res 192, this call has 64"):
+    with pytest.raises(UserError, match="with --in_res 192, this one has 64"):
         calls("--in_res", 64)
     with pytest.raises(SystemExit):  # what changes no number may change
         calls("--in_res", 192, "--cache", calls.folder / "cache", "--nThreads", 1, "--seeds", 5)

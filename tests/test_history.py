@@ -259,7 +259,7 @@ def test_what_cannot_go_on_says_so(tmp_path, caplog):
     learner = Learner(torch.nn.Linear(1, 1), 1e-2)
     learner.epoch = 8
     checkpoint = learner.checkpoint(a_run(tmp_path))
-    with pytest.raises(UserError, match=r"--nEpochs 9 .* 9 epochs .* --nEpochs 19 trains"):
+    with pytest.raises(UserError, match=r"--nEpochs 9 .* 9 epochs .* use --nEpochs 19 to train"):
         fresh_or_resumed(a_run(tmp_path), learner, checkpoint, tmp_path / "a", "")
     fresh_or_resumed(a_run(tmp_path, nEpochs=10), learner, checkpoint, tmp_path / "a", "")
     for damaged in (checkpoint | {"optimizer": {}}, {"epoch": 3}):
