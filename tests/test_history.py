@@ -271,7 +271,7 @@ def test_what_cannot_go_on_says_so(tmp_path, caplog):
     theirs = {"people": {"dataset": "mpii", "train": "t", "valid": "w"}}
     say_other_people(a_run(tmp_path), theirs, tmp_path / "a")
     (line,) = caplog.messages
-    assert "valid people were those of mpii with the fingerprint w, not v" in line
+    assert "valid people are from mpii and have the fingerprint w, not v" in line
 
 
 def test_resuming_with_other_flags_is_said_in_one_line(tmp_path, caplog):

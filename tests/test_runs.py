@@ -400,4 +400,4 @@ def test_a_run_that_asked_for_a_gpu_says_that_there_is_none(monkeypatch, caplog)
     choose_device(-1)
     assert caplog.messages == []
     choose_device(0)
-    assert caplog.messages == ["no CUDA GPU here: running on the CPU"]
+    assert caplog.messages == ["no CUDA GPU is available: running on the CPU"]
