@@ -222,7 +222,7 @@ def test_another_network_is_named_by_its_flags(checkpoint, tmp_path):
     path = tmp_path / "lr-1-0.pth.tar"
     ours = SIZE | {"chan": 16, "num_stacks": 2}
     line = refusal(load_weights, pose_network(16), checkpoint, path, ours)
-    assert "add --num_stacks 1 --chan 8" in line and "--chan 16" in line and str(path) in line
+    assert "use --num_stacks 1 --chan 8" in line and "--chan 16" in line and str(path) in line
     old = {"state_dict": checkpoint["state_dict"]}  # does not say its size
     network = pose_network(16)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -239,9 +239,9 @@ def test_files_that_name_no_network_are_of_the_hourglass(checkpoint, tmp_path):
     assert_equal_weights(network, checkpoint["state_dict"])
     ours = {"network": "simple_baseline", "in_res": 64}
     line = refusal(load_weights, network, earlier, path, ours)
-    assert "this run has --network simple_baseline: add --network hourglass --num_stacks 1" in line
+    assert "this run has --network simple_baseline: use --network hourglass --num_stacks 1" in line
     line = refusal(load_weights, network, checkpoint | {"network": ours}, path, SIZE)
-    assert line.endswith("this run has --network hourglass: add --network simple_baseline")
+    assert line.endswith("this run has --network hourglass: use --network simple_baseline")
 
 
 @pytest.mark.parametrize("step", [(os, "fsync"), (Path, "replace")], ids=lambda step: step[1])

@@ -267,4 +267,4 @@ def test_an_agent_of_another_kind_is_named(tree, trained, tmp_path):
     shutil.copy(gain / "lr-0.00025-1.pth.tar", made.agent_folder / "lr-0.5-0.pth.tar")
     flags = [*map(str, (*SMALL, *QUIET, *made.flags, "--is_train", "true", "--load_prefix_sr", "lr-0.5-0"))]
     done = run(tree, JOINT, *flags)
-    assert done.returncode == 2 and "of another agent, the gain agent: expected the" in done.stderr
+    assert done.returncode == 2 and "is a checkpoint of the gain agent: expected one of the" in done.stderr

@@ -124,7 +124,7 @@ def test_a_center_on_the_border_is_in_the_photograph(center):
     square, scale = person_square((50, 40), [*center], 1 / 200)
     assert (tuple(square), scale) == (center, 1 / 200)
     for beyond in ((center[0] - 51, center[1]), (center[0], center[1] + 41)):
-        with pytest.raises(UserError, match="outside"):
+        with pytest.raises(UserError, match="expected a point in the photograph"):
             person_square((50, 40), [*beyond], 1 / 200)
 
 

@@ -283,7 +283,7 @@ def test_checkpoints_that_do_not_serve_are_named(run, flags, tmp_path):
     assert NAME.format(7) in missing and name in missing
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    assert_user_error(run_stage(SCRIPT, *evaluation, check=False), path, "cut off")
+    assert_user_error(run_stage(SCRIPT, *evaluation, check=False), path, "truncated")
 
 
 def test_earlier_checkpoints_are_not_replaced_unasked(run, flags, tmp_path):
