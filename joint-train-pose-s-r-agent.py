@@ -31,7 +31,7 @@ from utils.display.gallery import pose_gallery
 from utils.display.report import Report
 from utils.display.sections import Section
 from utils.evaluation.evaluate import Evaluation, evaluate
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter
 from utils.records.checkpoint import SUFFIX, load_checkpoint, load_weights, newest_checkpoint
 from utils.run import Run
@@ -146,14 +146,14 @@ def train_pose(
     for agent in agents:
         agent.learner.network.eval()
     turns = {"random": None, **{agent.type.name: agent for agent in agents}}
-    means, pck, first = Means("loss"), {}, pose.updates
+    means, pck, first = Meters("loss"), {}, pose.updates
 
     def seen() -> float:
         return sum(pck.values(), PckCounter(run.dataset.threshold)).read()
 
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = people.own(Augmentation.random(people.total, run.streams["random"]))
+        augmentation = people.local_rows(Augmentation.random(people.total, run.streams["random"]))
         turn, agent = list(turns.items())[(first + index) % len(turns)]
         if agent is None:
             sample, mask = run.augment(people, augmentation), None

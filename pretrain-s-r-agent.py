@@ -27,7 +27,7 @@ from utils.agents.pretraining import Hits, agent_loss, baselines
 from utils.display.exhibits import draw_exhibits
 from utils.display.report import Report
 from utils.display.sections import Section
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 from utils.records.checkpoint import find_checkpoint
 from utils.records.epochs import checkpoint_name, save_epoch
 from utils.run import Run
@@ -104,13 +104,13 @@ def train_epoch(
         The mean loss, and `<choice>_hit` of `utils.agents.pretraining`.
     """
     agent.learner.network.train()
-    means, hits = Means("loss"), Hits(*rows)
+    means, hits = Meters("loss"), Hits(*rows)
     bar = progress(loader, f"epoch {agent.learner.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
         augmentation = Augmentation.identity(len(people))
         targets = {name: row[people.index] for name, row in rows.items()}
         if run.opt.mirror:
-            augmentation = people.own(Augmentation.mirrored(people.total, run.streams["random"]))
+            augmentation = people.local_rows(Augmentation.mirrored(people.total, run.streams["random"]))
             flip, mirrored = augmentation.flip.to(run.device)[:, None], agent.mirrored(targets)
             targets = {name: torch.where(flip, mirrored[name], row) for name, row in targets.items()}
         logits = agent.predict(run.augment(people, augmentation), trains=True)
@@ -125,7 +125,7 @@ def train_epoch(
 def validate(run: Run, agent: Agent, loader: PatchLoader, rows: dict[str, Tensor]) -> dict[str, float]:
     """The agent's mean loss over people and its hits, as `train_epoch` has them, in eval mode."""
     agent.learner.network.eval()
-    means, hits = Means("loss"), Hits(*rows)
+    means, hits = Meters("loss"), Hits(*rows)
     for people in progress(loader, "valid", run.opt.bs):
         logits = agent.predict(run.augment(people, Augmentation.identity(len(people))))
         targets = {name: row[people.index] for name, row in rows.items()}

@@ -22,7 +22,7 @@ from utils.display.gallery import pose_gallery
 from utils.display.photograph import report_photograph
 from utils.display.report import Report
 from utils.evaluation.evaluate import Evaluation, evaluate
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter
 from utils.records.epochs import checkpoint_name, save_epoch
 from utils.records.predictions import encode_predictions
@@ -88,10 +88,10 @@ def save_pose(run: Run, pose: Learner, valid: Evaluation, best: bool) -> list[Pa
 def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) -> dict[str, float]:
     """One pass over the training people with random augmentation; the mean loss and the PCK it saw."""
     pose.network.train()
-    means, pck = Means("loss"), PckCounter(run.dataset.threshold)
+    means, pck = Meters("loss"), PckCounter(run.dataset.threshold)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
-        augmentation = people.own(Augmentation.random(people.total, run.streams["random"]))
+        augmentation = people.local_rows(Augmentation.random(people.total, run.streams["random"]))
         sample = run.augment(people, augmentation)
         outputs = run.forward(pose.parallel, sample.image)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)

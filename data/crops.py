@@ -73,7 +73,7 @@ class PersonBatch:
         """These people's part of the whole batch, by number; the sum over ranks is 1."""
         return self.count / self.total
 
-    def own(self, whole: Rows) -> Rows:
+    def local_rows(self, whole: Rows) -> Rows:
         """These people's rows of what was drawn for the whole batch."""
         return whole[self.before : self.before + len(self)]
 

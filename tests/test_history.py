@@ -11,7 +11,7 @@ import torch
 
 from data.people import People
 from options.parser import RECIPE
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 from utils.records.epochs import KeptEpochs, epoch_files, later_best, refuse_to_overwrite, save_epoch
 from utils.records.events import EventLog, current_events, read_events
 from utils.records.history import History, best_epoch, format_value
@@ -21,7 +21,7 @@ from utils.training import Learner, fresh_or_resumed, resume, say_other_people
 
 
 def test_means_count_people():
-    means = Means("loss", "pck")
+    means = Meters("loss", "pck")
     assert all(math.isnan(value) for value in means.read().values())
     means.add(3, loss=torch.tensor(1.0, requires_grad=True), pck=0.5)
     means.add(1, loss=torch.tensor([3.0]).sum(), pck=0.1)

@@ -134,5 +134,5 @@ def test_a_part_of_a_batch_is_mirrored_as_in_the_whole():
     whole = Augmentation.mirrored(7, torch.Generator().manual_seed(2)).flip
     people = replace(some_people(3), before=2, after=2)
     assert torch.equal(
-        people.own(Augmentation.mirrored(7, torch.Generator().manual_seed(2))).flip, whole[2:5]
+        people.local_rows(Augmentation.mirrored(7, torch.Generator().manual_seed(2))).flip, whole[2:5]
     )

@@ -53,7 +53,7 @@ class Run:
         self.device = choose_device(opt.gpu_id)
         if ranks.world() > 1 and self.device.type == "cpu" and getattr(opt, "sync_bn", False):
             raise UserError("--sync_bn true needs GPUs: remove it on CPUs")
-        ranks.meet(self.device)
+        ranks.init(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         set_precision(opt.precision)

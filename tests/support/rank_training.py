@@ -68,11 +68,11 @@ def train(data: Path) -> dict:
 
 
 if __name__ == "__main__":
-    ranks.meet(torch.device("cpu"))
+    ranks.init(torch.device("cpu"))
     made = train(Path(sys.argv[1]))
     states = ranks.gathered({name: made[name] for name in ("pose", "agent", "occlusion")})
     for state in states:  # all ranks hold the same networks
         torch.testing.assert_close(state, states[0], atol=0, rtol=0)
     if ranks.rank() == 0:
         torch.save(made, sys.argv[2])
-    ranks.part()
+    ranks.shutdown()

@@ -11,7 +11,7 @@ from utils.system import ranks
 
 
 def main():
-    ranks.part = lambda: None  # they stay connected for the next stage
+    ranks.shutdown = lambda: None  # they stay connected for the next stage
     for command in json.loads(sys.argv[1]):
         sys.argv = command
         runpy.run_path(command[0], run_name="__main__")

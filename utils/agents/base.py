@@ -17,7 +17,7 @@ from models.losses import Reward, reward
 from utils.agents import AgentType
 from utils.agents.exhibit import Exhibit, MeanDistribution
 from utils.evaluation.evaluate import undisturbed
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 from utils.records.history import History
 from utils.run import Run
 from utils.system import ranks
@@ -161,7 +161,7 @@ def exponential_noise(people: PersonBatch, choices: int, generator: Generator) -
     A share is the rate of an exponential clock: shares / noise are largest for the choices that are drawn
     first, which are those of `torch.multinomial` on the CPU. It is drawn for the whole batch of all ranks.
     """
-    return people.own(torch.empty(people.total, choices).exponential_(generator=generator))
+    return people.local_rows(torch.empty(people.total, choices).exponential_(generator=generator))
 
 
 def mean_distribution(name: str, shares: Tensor, history: History) -> dict[str, float | list[float]]:
@@ -192,7 +192,7 @@ class Record:
 
     def __init__(self, name: str, gap: str | None = None) -> None:
         self.name, self.gap = name, gap or f"{name}_gap"
-        self.means = Means(f"{name}_loss", self.gap)
+        self.means = Meters(f"{name}_loss", self.gap)
         self._batches: list[dict[str, Tensor]] = []
 
     def add(self, people: PersonBatch, loss: Tensor, trial: Trial, rewards: dict[str, Reward]) -> None:

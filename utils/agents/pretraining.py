@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.losses import distribution_loss
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 
 UNIFORM = 1e-6  # a row whose shares all lie within this of their mean is uniform
 
@@ -77,7 +77,7 @@ class Hits:
 
     def __init__(self, *kinds: str) -> None:
         self._kinds = kinds
-        self._means = Means(*(f"{kind} {what}" for kind in kinds for what in ("hit", "counts")))
+        self._means = Meters(*(f"{kind} {what}" for kind in kinds for what in ("hit", "counts")))
 
     def add(self, people: float, logits: dict[str, Tensor], rows: dict[str, Tensor]) -> None:
         """A batch, which counts as so many people: its logits and its collected rows, [N, bins] by kind."""

@@ -59,7 +59,7 @@ class ScaleRotation(Agent):
         predicted = self.predict(sample, trains=True)
         logits = {kind: predicted[kind] for kind in KINDS}  # in the order of PCK and of values
         drawn, bins = draw(logits, people, generator)
-        random = people.own(Augmentation.random(people.total, generator))
+        random = people.local_rows(Augmentation.random(people.total, generator))
         uniform, _ = draw(uniform_logits(people), people, uniform_generator)
         # Apart: to the last bit, what a network finds may depend on the number of crops in its batch.
         pck = torch.cat([self._pck(people, random, drawn), self._pck(people, uniform)])
@@ -158,7 +158,7 @@ def draw(
     for kind, share in zip(logits, shares.split(sizes, dim=1), strict=True):
         bins[kind] = (share / exponential_noise(people, share.shape[1], generator)).argmax(dim=1)
     everyone = {kind: F.pad(chosen, (people.before, people.after)) for kind, chosen in bins.items()}
-    return people.own(Augmentation.drawn(everyone, generator)), bins
+    return people.local_rows(Augmentation.drawn(everyone, generator)), bins
 
 
 def uniform_logits(people: PersonBatch) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from data.kinds import KINDS
 from data.loading.loader import PatchLoader
 from models.losses import pose_loss
 from models.masks import cell_mask
-from utils.evaluation.meters import Means
+from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter, PckTable, pck_table, person_pckh
 from utils.run import Run
 from utils.system import ranks
@@ -53,7 +53,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
     """
     network.eval()
     valid = run.dataset.valid
-    means, preds = Means("loss"), torch.zeros(valid.points.shape, device=run.device)
+    means, preds = Meters("loss"), torch.zeros(valid.points.shape, device=run.device)
     for people in progress(loader, title, run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
         outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)

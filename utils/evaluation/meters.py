@@ -9,7 +9,7 @@ from torch import Tensor
 from utils.system import ranks
 
 
-class Means:
+class Meters:
     """Means of named values over an epoch; each batch counts with its number of people.
 
     Values may be tensors: they are added up where they are, and nothing waits for a GPU before `read`.

@@ -56,7 +56,7 @@ def run_stage(stage: Callable[[], None]) -> None:
         stream.reconfigure(errors="backslashreplace")  # a character that it cannot encode must not end a run
     try:
         stage()
-        ranks.part()
+        ranks.shutdown()
     except (UserError, DataError) as error:
         _fail(f"{name}: error: {error}")
     except OSError as error:
@@ -71,7 +71,7 @@ def run_stage(stage: Callable[[], None]) -> None:
             log.error("%s: stopped by %s: finished epochs are saved; no file is incomplete", name, by)
         sys.exit(128 + stop.args[0])
     except RuntimeError as error:
-        if not ranks.lost(error):
+        if not ranks.peer_lost(error):
             raise
         if ranks.rank() == 0:
             log.error("%s: another rank has ended: finished epochs are saved; no file is incomplete", name)

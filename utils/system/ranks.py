@@ -37,7 +37,7 @@ def local_world() -> int:
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
-def meet(device: torch.device) -> None:
+def init(device: torch.device) -> None:
     """Connect the ranks: with NCCL between GPUs, with gloo between CPUs. A second call does nothing."""
     if world() > 1 and not dist.is_initialized():
         on_gpu = device.type == "cuda"
@@ -46,7 +46,7 @@ def meet(device: torch.device) -> None:
         )
 
 
-def part() -> None:
+def shutdown() -> None:
     """Disconnect the ranks at the end of the run."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -103,7 +103,7 @@ def share_buffers(network: nn.Module) -> None:
             buffer.copy_(values.view_as(buffer))
 
 
-def lost(error: BaseException) -> bool:
+def peer_lost(error: BaseException) -> bool:
     """Whether an error was caused by the end of another rank."""
     return dist.is_initialized() and (
         isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
