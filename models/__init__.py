@@ -6,7 +6,7 @@ This module imports no torch: the command line is read first, and needs no more 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class NetworkType:
 
     def build(self, **sizes: int) -> PoseNetwork:
         """The network with initial weights; sizes by their names, the constructor's defaults for others."""
-        module, _, name = self.path.rpartition(".")
-        return getattr(import_module(module), name)(**sizes)
+        return resolve_name(self.path)(**sizes)
 
 
 NETWORKS: dict[str, NetworkType] = {

@@ -290,8 +290,8 @@ class StageParser(OneLineParser):
     def _agent_folder(self, agent: AgentType) -> argparse._ArgumentGroup:
         group = self.add_argument_group(f"the {agent.title}")
         start = "name of its folder, to which the prefix of the pose network's checkpoint is appended"
-        default = agent.folder.replace("_", "-")
-        group.add_argument(f"--{agent.folder}", type=folder_name, default=default, help=start)
+        flag, default = f"--{agent.folder}", agent.default_folder
+        group.add_argument(flag, type=folder_name, default=default, help=start)
         return group
 
     def _pretraining(self) -> None:

@@ -95,7 +95,7 @@ class Experiment:
         self.pretrained = checkpoint_name(opt.pretrain_lr, opt.agent_epochs - 1)
         self.last = opt.base_epochs + opt.arm_epochs - 1
         self.arms, self.seeds = dict.fromkeys(opt.arms), dict.fromkeys(opt.seeds)
-        self.agent_folder = self.folder / f"{self.agent.folder.replace('_', '-')}-{self.base}"
+        self.agent_folder = self.folder / f"{self.agent.default_folder}-{self.base}"
         self.out = self.folder / "comparison"
         self.record = ExperimentRecord(self.folder, opt.settings, opt.defaults)
         self.number_of_steps = 2 + len(self.collected) + 2 * len(self.arms) * len(self.seeds)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,8 +47,12 @@ class AgentType:
 
     def build(self, *arguments: object) -> Agent:
         """The agent in a run, with initial weights; arguments: see `Agent`."""
-        module, _, name = self.path.rpartition(".")
-        return getattr(import_module(module), name)(self, *arguments)
+        return resolve_name(self.path)(self, *arguments)
+
+    @property
+    def default_folder(self) -> str:
+        """The start of its folder's name, unless its flag gives another."""
+        return self.folder.replace("_", "-")
 
 
 AGENTS: dict[str, AgentType] = {
