@@ -4,9 +4,10 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from models import NETWORKS
-from utils.agents import AGENTS, chosen_agent
+from utils.agents import AGENTS
 
 
 @dataclass(frozen=True)
@@ -68,36 +69,35 @@ def _sizes() -> dict[str, tuple[Condition, ...]]:
     return conditions
 
 
+def _without(switches: list[str]) -> tuple[Condition, ...]:
+    """Pretraining is of one agent: none of these switches, if there are any, is true."""
+    if not switches:
+        return ()
+    words = f"without {' or '.join(f'--{switch} true' for switch in switches)}"
+    return (Condition(switches[0], words, lambda opt: not any(getattr(opt, one) for one in switches)),)
+
+
 def _of_agents() -> dict[str, tuple[Condition, ...]]:
     """Conditions of the agents' flags: each applies where its agent is trained or takes part."""
     conditions = {}
     switches = [agent.switch for agent in AGENTS.values() if agent.switch is not None]
     for agent in AGENTS.values():
-        words = f"with --{agent.switch} true"
-        if agent.switch is None:
-            words = f"without {' or '.join(f'--{switch} true' for switch in switches)}"
-        chosen = Condition(switches[0], words, lambda opt, agent=agent: chosen_agent(opt) is agent)
-        named = Condition(agent.draws, f"with --{agent.load}", lambda opt, load=agent.load: _named(opt, load))
+        load, switch = agent.load, agent.switch
+        named = Condition(agent.draws, f"with --{load}", lambda opt, load=load: _named(opt, load))
         article = "an" if agent.title[0] in "aeiou" else "a"
         takes_part = Condition(
-            agent.load, f"with {article} {agent.title}", lambda opt, load=agent.load: _takes_part(opt, load)
+            load, f"with {article} {agent.title}", lambda opt, load=load: _takes_part(opt, load)
         )
         maskable = (_MASKABLE,) if agent.masks else ()
-        conditions[agent.folder] = (chosen, named)
-        conditions[agent.load] = (chosen, _TRAINING, _START, *maskable)
+        if switch is None:
+            chosen = _without(switches)
+        else:
+            chosen = (Condition(switch, f"with --{switch} true", attrgetter(switch)),)
+            conditions[switch] = (*_without([one for one in switches if one != switch]), *maskable)
+        conditions[agent.folder] = (*chosen, named)
+        conditions[load] = (*chosen, _TRAINING, _START, *maskable)
         conditions[agent.draws] = (_TRAINING, takes_part)
-        if agent.switch is not None:
-            conditions[agent.switch] = (*_alone(agent.switch, switches), *maskable)
     return conditions
-
-
-def _alone(switch: str, switches: list[str]) -> tuple[Condition, ...]:
-    """Pretraining is of one agent: its switch takes no other."""
-    others = [other for other in switches if other != switch]
-    if not others:
-        return ()
-    words = f"without {' or '.join(f'--{other} true' for other in others)}"
-    return (Condition(others[0], words, lambda opt: not any(getattr(opt, other) for other in others)),)
 
 
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
