@@ -74,7 +74,7 @@ def train(run: Run, resumed: Path | None) -> None:
     widest = max((agent.pose_margin for agent in agents), key=MARGINS.get)
     train_loader = run.loader(run.dataset.train, widest, order)
     learning = {
-        agent.type.name: run.loader(run.dataset.train, agent.margin, agent.streams[1], scored=True)
+        agent.type.name: run.loader(run.dataset.train, agent.margin, agent.streams.training, scored=True)
         for agent in agents
         if agent.draws == "learned"
     }
@@ -145,7 +145,7 @@ def train_pose(
     pose.network.train()
     for agent in agents:
         agent.learner.network.eval()
-    turns = {"random": None, **{agent.type.name: agent for agent in agents}}
+    turns = [("random", None), *((agent.type.name, agent) for agent in agents)]
     means, pck, first = Meters("loss"), {}, pose.updates
 
     def seen() -> float:
@@ -154,7 +154,7 @@ def train_pose(
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
         augmentation = people.local_rows(Augmentation.random(people.total, run.streams["random"]))
-        turn, agent = list(turns.items())[(first + index) % len(turns)]
+        turn, agent = turns[(first + index) % len(turns)]
         if agent is None:
             sample, mask = run.augment(people, augmentation), None
         else:
@@ -166,13 +166,13 @@ def train_pose(
         counter.add(outputs[-1].detach(), sample, people.counted)
         report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": seen()})
     pose.require_finite()
-    if missed := [turn for turn in turns if turn not in pck]:
+    if missed := [turn for turn, _ in turns if turn not in pck]:
         without = "epoch %d had no batch for the turn of %s: turns go on in the next epoch"
         log.info(without, pose.epoch, " and ".join(missed))
     return {
         "train_loss": means.read()["loss"],
         "train_pck": seen(),
-        **{f"train_pck_{turn}": pck[turn].read() for turn in turns if turn in pck},
+        **{f"train_pck_{turn}": pck[turn].read() for turn, _ in turns if turn in pck},
     }
 
 

@@ -35,7 +35,7 @@ LEVEL = torch.zeros(1, 7)
 def drawn_by(scale, rotation, people, run):
     agent = agent_with(Stubborn(scale, rotation), "agent", run, Blind())
     logits = agent.predict(run.augment(people, Augmentation.identity(len(people))))
-    return *draw(logits, people, agent.streams[0]), logits
+    return *draw(logits, people, agent.streams.batches), logits
 
 
 def train_agent(run, agent, batches):

@@ -68,7 +68,7 @@ class Gain(Agent):
         logits = torch.zeros(len(people), len(GAINS))
         if self.draws != "uniform":
             logits = self.predict(self.run.augment(people, Augmentation.identity(len(people))))["gain"]
-        return self.run.augment(people, brightened(random, draw(logits, people, self.streams[0]))), None
+        return self.run.augment(people, brightened(random, draw(logits, people, self.streams.batches))), None
 
     def trial(self, people):
         _, generator, uniform_generator = self.streams

@@ -111,7 +111,7 @@ def draw_picture(agent: Agent) -> bytes:
     rows = fixed_rows(people)
     batch, identity = run.batch(people, rows, "drawn"), Augmentation.identity(len(rows))
     logits = agent.predict(run.augment(batch, identity))
-    drawn, bins = draw(logits, batch, agent.streams[0])
+    drawn, bins = draw(logits, batch, agent.streams.batches)
     random = Augmentation.random(len(rows), run.streams["random"]).only(
         *(kind.field for kind in KINDS.values())
     )

@@ -61,7 +61,7 @@ def train(data: Path) -> dict:
     made = {"pose": pose.network.state_dict(), "row": row}
     for name, network in (("agent", Stubborn(torch.zeros(1, 7), torch.zeros(1, 7))), ("occlusion", heart)):
         agent = agent_with(network, name, run, pose.network, 1e-2)
-        record = joint.train_agent(run, pose, agent, loader(agent.streams[1]), Silent())
+        record = joint.train_agent(run, pose, agent, loader(agent.streams.training), Silent())
         made[name], made[f"{name}_row"] = network.state_dict(), record.row(History())
         made[f"{name}_hardest"] = [one["pck_reference"] - one["pck_agent"] for one in record.hardest()]
     return made | {"streams": run.streams.states()}

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,14 @@ class Trial:
             )
             for k, (name, logits) in enumerate(self.logits.items())
         }
+
+
+class AgentStreams(NamedTuple):
+    """What an agent draws from: for the pose network's batches, in its own training, and uniformly there."""
+
+    batches: Generator
+    training: Generator
+    uniform: Generator
 
 
 class Agent(ABC):
@@ -123,10 +132,12 @@ class Agent(ABC):
         return getattr(self.run.opt, self.type.draws)
 
     @property
-    def streams(self) -> tuple[Generator, Generator, Generator]:
-        """What it draws from: for the pose network's batches, in its own training, and uniformly there."""
+    def streams(self) -> AgentStreams:
+        """The generators that it draws from."""
         name = self.type.name
-        return tuple(self.run.streams[f"{name}{purpose}"] for purpose in ("", " training", " uniform"))
+        return AgentStreams(
+            *(self.run.streams[f"{name}{purpose}"] for purpose in ("", " training", " uniform"))
+        )
 
     def predict(self, sample: Sample, trains: bool = False) -> dict[str, Tensor]:
         """Logits f32 [N, bins] by name for crops; trains: with gradients, through all ranks' network.

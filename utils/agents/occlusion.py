@@ -46,15 +46,14 @@ class Occlusion(Agent):
             logits = self._uniform(len(people))
         else:
             logits = self.predict(sample)[self.type.name]
-        return sample, cell_mask(agent_cells(logits, people, self.streams[0]), self.run.cells)
+        return sample, cell_mask(agent_cells(logits, people, self.streams.batches), self.run.cells)
 
     def trial(self, people: PersonBatch) -> Trial:
         """The un-augmented crop under two cells drawn uniformly, the reference, and under the agent's two."""
-        _, generator, uniform_generator = self.streams
         sample = self.run.augment(people, Augmentation.identity(len(people)))
         logits = self.predict(sample, trains=True)
-        uniform = agent_cells(self._uniform(len(people)), people, uniform_generator)
-        drawn = agent_cells(logits[self.type.name], people, generator)
+        uniform = agent_cells(self._uniform(len(people)), people, self.streams.uniform)
+        drawn = agent_cells(logits[self.type.name], people, self.streams.training)
         pck = masked_pck(self.run, self.pose, sample, [uniform, drawn])
         return Trial(logits, {self.type.name: drawn}, drawn[:, None], pck[[0, 1, 0], None])
 

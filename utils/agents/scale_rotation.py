@@ -49,18 +49,18 @@ class ScaleRotation(Agent):
             logits = uniform_logits(people)
         else:
             logits = self.predict(self.run.augment(people, Augmentation.identity(len(people))))
-        drawn, _ = draw(logits, people, self.streams[0])
+        drawn, _ = draw(logits, people, self.streams.batches)
         return self.run.augment(people, random.with_draws(drawn)), None
 
     def trial(self, people: PersonBatch) -> Trial:
         """Each kind alone, under a random draw (the reference), the agent's and a uniform one."""
-        _, generator, uniform_generator = self.streams
+        generator = self.streams.training
         sample = self.run.augment(people, Augmentation.identity(len(people)))
         predicted = self.predict(sample, trains=True)
         logits = {kind: predicted[kind] for kind in KINDS}  # in the order of PCK and of values
         drawn, bins = draw(logits, people, generator)
         random = people.local_rows(Augmentation.random(people.total, generator))
-        uniform, _ = draw(uniform_logits(people), people, uniform_generator)
+        uniform, _ = draw(uniform_logits(people), people, self.streams.uniform)
         # Apart: to the last bit, what a network finds may depend on the number of crops in its batch.
         pck = torch.cat([self._pck(people, random, drawn), self._pck(people, uniform)])
         values = torch.stack([getattr(drawn, kind.field) for kind in KINDS.values()], dim=1)
