@@ -65,13 +65,17 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
     return Evaluation(means.read()["loss"], table, preds)
 
 
+def sample_pck(run: Run, sample: Sample, heatmaps: Tensor) -> Tensor:
+    """PCK f32 [M] of each of M crops, from the network's heatmaps of them."""
+    pred = sample.predict(heatmaps)
+    return person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
+
+
 @torch.no_grad()
 def crop_pck(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Tensor:
     """PCK f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
     sample = run.augment(people, augmentation)
-    pred = sample.predict(run.forward(network, sample.image)[-1])
-    pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
-    return pck.view(-1, len(people))
+    return sample_pck(run, sample, run.forward(network, sample.image)[-1]).view(-1, len(people))
 
 
 @torch.no_grad()
@@ -98,13 +102,7 @@ def masked_pck(run: Run, network: nn.Module, sample: Sample, cells: list[Tensor]
     crops = len(cells)
     image, mask = sample.image.repeat(crops, 1, 1, 1), cell_mask(torch.cat(cells), run.cells)
     heatmaps = run.forward(network, image, mask)[-1]
-    pck = [
-        person_pckh(
-            sample.predict(maps), sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold
-        )
-        for maps in heatmaps.split(len(sample.image))
-    ]
-    return torch.stack(pck)
+    return torch.stack([sample_pck(run, sample, maps) for maps in heatmaps.split(len(sample.image))])
 
 
 @torch.no_grad()
