@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.kinds import KINDS
-from options.parser import DISPLAY, PLACE, RECIPE, StageParser
+from options.groups import DISPLAY, PLACE
+from options.parser import RECIPE, StageParser
 from options.values import learning_rate, whole_number
 from utils.agents import chosen_agent
 from utils.compare.arms import read_arms

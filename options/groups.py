@@ -1,0 +1,270 @@
+"""The flags of the five stages, in groups: help, types and choices.
+
+Each function adds a group of flags to a command line; `StageParser` names groups by these functions.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+from data import DATASETS
+from models import NETWORKS
+from options.values import (
+    boolean,
+    cache_place,
+    folder_name,
+    gpu_number,
+    learning_rate,
+    weight_decay,
+    whole_number,
+)
+from utils.agents import AGENTS, AgentType
+
+PLACE, DISPLAY = "folders and devices", "display"
+"""The titles of the groups whose flags do not change the results."""
+
+
+def place(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group(PLACE).add_argument
+    add("--exp_id", required=True, help="name of the experiment and of its folder")
+    add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
+    add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")
+    cache = (
+        "decode each person only once and keep the image patches: in the folder DIR, for later epochs, "
+        "stages and runs, or in the memory of the device (gpu), for later epochs of this run"
+    )
+    add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
+    add(
+        "--gpu_id",
+        type=gpu_number,
+        default=0,
+        help="index of the CUDA GPU; -1: use the CPU, as a machine without CUDA does",
+    )
+    add(
+        "--nThreads",
+        type=whole_number(0),
+        default=4,
+        help="number of loader processes, at most one per CPU; 0: load in the main process",
+    )
+
+
+def arithmetic(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("random numbers and arithmetic").add_argument
+    add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random numbers")
+    add(
+        "--precision",
+        choices=("fp32", "tf32", "bf16"),
+        default="fp32",
+        help="precision of the networks' arithmetic; weights, losses and metrics are always fp32",
+    )
+    compiled = "compile the networks on a GPU; adds minutes to the start"
+    add("--compile", type=boolean, default=False, help=compiled)
+
+
+def data(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("data").add_argument
+    add(
+        "--dataset",
+        choices=DATASETS,
+        default="mpii",
+        help="data set; demo is generated on first use, without a download",
+    )
+    annotations = "annotation file; default: the usual file of the data set in --data_dir"
+    add("--annotations", type=Path, help=annotations)
+    add("--limit", type=whole_number(1), help="use only the first LIMIT people of each split")
+    missing = "skip people whose photograph is missing or incomplete (empty, truncated)"
+    add("--skip_missing", type=boolean, default=False, help=missing)
+    add("--skip_bad", type=boolean, default=False, help="skip people with invalid annotations")
+    add("--bs", type=whole_number(1), default=24, help="batch size")
+
+
+def network(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("pose network (the defaults are the paper's)").add_argument
+    add(
+        "--network",
+        choices=NETWORKS,
+        default="hourglass",
+        help="architecture: stacked hourglasses, or SimpleBaseline (a ResNet-50)",
+    )
+    add("--num_stacks", type=whole_number(1), default=2, help="number of stacked hourglasses")
+    add(
+        "--num_modules",
+        type=whole_number(1),
+        default=1,
+        help="number of residual blocks at each position of an hourglass",
+    )
+    channels = "number of channels of an hourglass"
+    add("--chan", type=whole_number(2, multiple_of=2), default=256, help=channels)
+    in_res = "side of the input crops in px, a multiple of 64; that of the heatmaps is a quarter"
+    add("--in_res", type=whole_number(1), default=256, help=in_res)
+
+
+def display(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group(DISPLAY).add_argument
+    add("--print_freq", type=whole_number(1), default=10, help="write a line to the log every N batches")
+    add("--use_visdom", type=boolean, default=True, help="plot curves on a visdom server")
+    add("--vis_env", help="visdom environment; default: --exp_id")
+    add("--vis_server", default="http://localhost", help="URL of the visdom server")
+    add("--vis_port", type=whole_number(1), default=8097, help="port of the visdom server")
+    add("--use_html", type=boolean, default=True, help="write HTML pages of results")
+    add(
+        "--display_winsize",
+        type=whole_number(64),
+        default=256,
+        help="side of images on the pages, px",
+    )
+    add(
+        "--display_freq",
+        type=whole_number(1),
+        default=10,
+        help="plot a point every N batches",
+    )
+
+
+def pose(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("stage 1's result").add_argument
+    pose = "checkpoint of the pose network, such as lr-0.00025-10.pth.tar"
+    add("--load_prefix_pose", required=True, help=pose)
+
+
+def collecting(parser: ArgumentParser) -> None:
+    for agent in AGENTS.values():
+        if agent.collects:
+            _agent_folder(parser, agent)
+
+
+def agents(parser: ArgumentParser) -> None:
+    for agent in AGENTS.values():
+        add = _agent_folder(parser, agent)
+        start = (
+            f"checkpoint of the {agent.title} to start from, such as lr-0.00025-1.pth.tar; joint "
+            "training also accepts best, the checkpoint with the lowest validation loss"
+        )
+        add(f"--{agent.load}", help=start)
+
+
+def _agent_folder(parser: ArgumentParser, agent: AgentType) -> Callable:
+    add = parser.add_argument_group(f"the {agent.title}").add_argument
+    start = "name of its folder, to which the prefix of the pose network's checkpoint is appended"
+    flag, default = f"--{agent.folder}", agent.default_folder
+    add(flag, type=folder_name, default=default, help=start)
+    return add
+
+
+def pretraining(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("which agent").add_argument
+    for agent in AGENTS.values():
+        if agent.switch is not None:
+            add(f"--{agent.switch}", type=boolean, default=False, help=f"train the {agent.title}")
+
+
+def overwrite(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("earlier results").add_argument
+    add("--overwrite", type=boolean, default=False, help="replace the files of an earlier run")
+
+
+def epochs(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("epochs").add_argument
+    epochs = "total number of epochs, including those in the checkpoint"
+    add("--nEpochs", type=whole_number(1), default=100, help=epochs)
+    keep = "keep only the files of this run's best epoch and newest KEEP epochs; default: keep all"
+    add("--keep", type=whole_number(1), help=keep)
+
+
+def ranks(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("several GPUs, with torchrun").add_argument
+    sync_bn = "compute batch statistics over the batches of all GPUs, not over each GPU's own batch"
+    add("--sync_bn", type=boolean, default=False, help=sync_bn)
+
+
+def rate(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("learning rate").add_argument
+    add(
+        "--lr",
+        type=learning_rate,
+        default=2.5e-4,
+        help="learning rate of the network trained in this stage",
+    )
+
+
+def train_or_evaluate(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("train or evaluate").add_argument
+    what = "true: train; false: evaluate the loaded checkpoint and write its predictions"
+    add("--is_train", type=boolean, default=False, help=what)
+
+
+def resume_pose(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("checkpoint").add_argument
+    add(
+        "--load_prefix_pose",
+        help="checkpoint to resume from or to evaluate, such as lr-0.00025-10.pth.tar",
+    )
+
+
+def evaluation(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("evaluation").add_argument
+    grid = "also compute PCK at each of the 7 x 7 combinations of the scale and rotation bins' means"
+    add("--eval_grid", type=boolean, default=False, help=grid)
+    cells = "also compute PCK with each cell of the network's smallest feature map masked in turn"
+    add("--eval_occlusion", type=boolean, default=False, help=cells)
+
+
+def image(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("one photograph").add_argument
+    add("--image", type=Path, help="predict the pose in this photograph; needs --load_prefix_pose")
+    add(
+        "--center",
+        type=float,
+        nargs=2,
+        metavar=("X", "Y"),
+        help="center of the square around the person, in px; default: the center of the photograph",
+    )
+    add(
+        "--scale",
+        type=learning_rate,
+        help="side of that square, divided by 200 px; default: a square that holds the whole photograph",
+    )
+
+
+def joint(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("joint training").add_argument
+    add(
+        "--joint_dir",
+        type=folder_name,
+        default="joint",
+        help="name of its folder, to which the prefix of the pose network's checkpoint is appended",
+    )
+    add(
+        "--load_checkpoint",
+        type=boolean,
+        default=False,
+        help="load the newest epoch of joint training, to resume from it or to evaluate it",
+    )
+    draws = (
+        "learned: by the agent, which keeps training; pretrained: by the agent as pretraining left it; "
+        "uniform: with equal probabilities. Comparing them separates the effect of the agent's choice "
+        "from that of its range"
+    )
+    for agent in AGENTS.values():
+        how = f"how the {agent.title}'s batches are sampled. {draws}"
+        choices = ("learned", "pretrained", "uniform")
+        add(f"--{agent.draws}", choices=choices, default="learned", help=how)
+    agent_training(parser)
+
+
+def agent_training(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("training of the agents").add_argument
+    add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agents")
+    add(
+        "--agent_iters",
+        type=whole_number(1),
+        help="number of batches per epoch on which each agent trains; default: all",
+    )
+
+
+def agent_recipe(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("the agent's training (the defaults are the paper's)").add_argument
+    mirror = "mirror half of the crops, and the agent's targets with them"
+    add("--mirror", type=boolean, default=False, help=mirror)
+    decay = "weight decay (L2 penalty) of the optimizer"
+    add("--weight_decay", type=weight_decay, default=0.0, help=decay)
