@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
+from support.changed_program import copied_program, replace_once, run, run_stages
 from support.experiment import assert_same_state, differences
-from support.stages import QUIET, REPOSITORY, SMALL, environment
+from support.stages import QUIET, SMALL
 
 from utils.records.checkpoint import load_checkpoint
 from utils.records.epochs import epoch_files
@@ -109,11 +108,6 @@ def draw(logits, people, generator):
     return (shares / exponential_noise(people, len(GAINS), generator)).argmax(dim=1)
 '''
 
-STAGES = """
-import json, runpy, sys
-for sys.argv in json.loads(sys.argv[1]):
-    runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 PRETRAIN, JOINT = "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
 SR, GAIN = ("--load_prefix_sr", "lr-0.00025-1"), ("--load_prefix_gain", "best")
 
@@ -121,38 +115,10 @@ SR, GAIN = ("--load_prefix_sr", "lr-0.00025-1"), ("--load_prefix_gain", "best")
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """The program with a third agent."""
-    root = tmp_path_factory.mktemp("tree")
-    for script in REPOSITORY.glob("*.py"):
-        shutil.copy(script, root)
-    for package in ("data", "models", "options", "utils"):
-        shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
-    agents = root / "utils" / "agents"
-    text = (agents / "__init__.py").read_text()
-    assert text.count(LAST_ENTRY) == 1
-    (agents / "__init__.py").write_text(text.replace(LAST_ENTRY, LAST_ENTRY + ENTRY))
-    (agents / "gain.py").write_text(FILE)
+    root = copied_program(tmp_path_factory.mktemp("tree"))
+    replace_once(root / "utils/agents/__init__.py", LAST_ENTRY, LAST_ENTRY + ENTRY)
+    (root / "utils/agents/gain.py").write_text(FILE)
     return root
-
-
-def run(tree, *arguments):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=tree,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def run_stages(tree, experiment, *stages):
-    """Stages with these flags, one after another in a process."""
-    flags = (*SMALL, *QUIET, *experiment.flags)
-    lines = [[script, *map(str, (*flags, *own))] for script, *own in stages]
-    done = run(tree, "-c", STAGES, json.dumps(lines))
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:] + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,9 @@
 """A third kind of augmentation: an entry, a field and a line of the warp are all that it takes."""
 
-import json
-import shutil
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from support.stages import QUIET, REPOSITORY, SMALL, TRAIN, environment
+from support.changed_program import copied_program, replace_once, run_code, run_stages
+from support.stages import TRAIN
 
 from utils.records.checkpoint import load_checkpoint
 
@@ -81,60 +77,35 @@ assert (there - plain.in_crop(points[:, :1], 32)[:, 0]).abs().max() > 2
 assert (sample.predict(sample.heatmap)[:, 0] - points[:, 0]).abs().max() < 3
 """
 
-STAGES = """
-import json, runpy, sys
-for sys.argv in json.loads(sys.argv[1]):
-    runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """The program with a third kind, and a script that collects its rows."""
-    root = tmp_path_factory.mktemp("tree")
-    for script in REPOSITORY.glob("*.py"):
-        shutil.copy(script, root)
-    for package in ("data", "models", "options", "utils"):
-        shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    root = copied_program(tmp_path_factory.mktemp("tree"))
     for file, old, new in (*((file, *change) for file, change in CHANGES.items()), WARP):
-        text = (root / file).read_text()
-        assert text.count(old) == 1
-        (root / file).write_text(text.replace(old, new))
+        replace_once(root / file, old, new)
     collector = (root / "collect-scale-distri.py").read_text().replace("scale", "shear")
     (root / "collect-shear-distri.py").write_text(collector)
     return root
 
 
-def run(tree, code, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=tree,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:] + done.stderr
-
-
 def test_crops_points_and_predictions_agree(tree):
-    run(tree, PROBE)
+    run_code(tree, PROBE)
 
 
 def test_random_augmentation_draws_it(tree):
-    run(tree, RANDOM)
+    run_code(tree, RANDOM)
 
 
 def test_it_goes_through_all_stages(tree, changeable):
-    flags = [*map(str, (*SMALL, *QUIET, *changeable.flags))]
-    joint = ["--load_prefix_sr", "lr-0.00025-0", "--is_train", "true", "--nEpochs", "2", "--use_html", "true"]
-    stages = [
-        ["collect-shear-distri.py", *flags],
-        ["pretrain-s-r-agent.py", *flags, "--nEpochs", "1", "--overwrite", "true"],
-        ["joint-train-pose-s-r-agent.py", *flags, *joint],
-    ]
-    run(tree, STAGES, json.dumps(stages))
+    joint = ("--load_prefix_sr", "lr-0.00025-0", "--is_train", "true", "--nEpochs", 2, "--use_html", "true")
+    run_stages(
+        tree,
+        changeable,
+        ("collect-shear-distri.py",),
+        ("pretrain-s-r-agent.py", "--nEpochs", 1, "--overwrite", "true"),
+        ("joint-train-pose-s-r-agent.py", *joint),
+    )
     rows = np.loadtxt(changeable.agent_folder / "train_shears.txt")
     assert rows.shape == (TRAIN, 5) and np.allclose(rows.sum(axis=1), 1, atol=1e-5)
     agent = load_checkpoint(changeable.agent_folder / "lr-0.00025-0.pth.tar")["state_dict"]
