@@ -1,6 +1,93 @@
-"""The 16 joints: their names, and which of them are left and right of each other."""
+"""Skeletons: the joints of a data set by name, and what follows from the names.
 
-JOINT_NAMES = (
+Left and right are the person's, not the photograph's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The joints that a data set annotates; K of them, known by their numbers.
+
+    name       of the skeleton, such as mpii
+    joints     K names, in the order of the annotation file
+    pairs      (left, right) joints that change places in a mirror
+    bones      (inner, outer) joints that drawings connect
+    stand_ins  joint -> the joint that bones start at where this one is not drawn
+    columns    the columns of the results table: title -> joints that are counted together
+    scored     joints that the mean counts
+    sigmas     COCO's constants of object keypoint similarity, one per joint; None where unknown
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    bones: tuple[Pair, ...]
+    columns: dict[str, tuple[int, ...]]
+    scored: tuple[int, ...]
+    stand_ins: dict[int, int] = field(default_factory=dict)
+    sigmas: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    @cached_property
+    def mirror(self) -> list[int]:
+        """A permutation: `points[:, mirror]` exchanges left and right joints."""
+        order = list(range(len(self.joints)))
+        for left, right in self.pairs:
+            order[left], order[right] = right, left
+        return order
+
+    @cached_property
+    def sides(self) -> tuple[str, ...]:
+        """The side of each joint: left, right or middle."""
+        side = {
+            joint: name for pair in self.pairs for joint, name in zip(pair, ("left", "right"), strict=True)
+        }
+        return tuple(side.get(joint, "middle") for joint in range(len(self.joints)))
+
+    def drawn_bones(self, drawn: Sequence[bool]) -> list[Pair]:
+        """The bones between drawn joints; drawn: bool [K]. Stand-ins take the place of those that are not."""
+        bones = []
+        for inner, outer in self.bones:
+            while not drawn[inner] and inner in self.stand_ins:
+                inner = self.stand_ins[inner]
+            if drawn[inner] and drawn[outer] and inner != outer:
+                bones.append((inner, outer))
+        return bones
+
+
+_OTHER_SIDE = (("left", "right"), (r"(?<![a-z])l(?![a-z])", "r"), (r"^l(?=[a-z])", "r"))
+_CAPITAL_AT_THE_END = (r"(?<=[a-z0-9])L$", "R")
+
+
+def left_right_pairs(joints: Sequence[str]) -> tuple[Pair, ...]:
+    """(left, right) pairs of joints whose names differ in the side only.
+
+    Sides are written as in left_knee, "Left Knee", knee_left, l_knee, knee.l, lknee, LKnee or kneeL; a name
+    has a partner only if the other side's name is there too, in any case.
+    """
+    number = {name.lower(): joint for joint, name in enumerate(joints)}
+    pairs = []
+    for joint, name in enumerate(joints):
+        others = [re.sub(left, right, name.lower()) for left, right in _OTHER_SIDE]
+        others.append(re.sub(*_CAPITAL_AT_THE_END, name).lower())
+        partners = [number[other] for other in others if other != name.lower() and other in number]
+        if partners:
+            pairs.append((joint, partners[0]))
+    return tuple(pairs)
+
+
+RIGHT_HIP, PELVIS, THORAX, UPPER_NECK, HEAD_TOP, LEFT_SHOULDER = 2, 6, 7, 8, 9, 13
+
+_MPII_JOINTS = (
     "right ankle",
     "right knee",
     "right hip",
@@ -18,12 +105,28 @@ JOINT_NAMES = (
     "left elbow",
     "left wrist",
 )
-"""The order is that of MPII Human Pose; left and right are the person's, not the photograph's."""
+MPII = Skeleton(
+    "mpii",
+    _MPII_JOINTS,
+    left_right_pairs(_MPII_JOINTS),
+    bones=(
+        *((UPPER_NECK, HEAD_TOP), (THORAX, UPPER_NECK), (THORAX, PELVIS), (THORAX, 12), (THORAX, 13)),
+        *((PELVIS, 2), (PELVIS, 3), (2, 1), (1, 0), (3, 4), (4, 5), (12, 11), (11, 10), (13, 14), (14, 15)),
+    ),
+    columns={
+        "Head": (8, 9),
+        "Shoulder": (12, 13),
+        "Elbow": (11, 14),
+        "Wrist": (10, 15),
+        "Hip": (2, 3),
+        "Knee": (1, 4),
+        "Ankle": (0, 5),
+    },
+    # Without pelvis and thorax, which the evaluation of MPII Human Pose leaves out of its mean.
+    scored=(0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15),
+    # Leeds Sports Pose has neither: arms then start at the neck, and so do the hips.
+    stand_ins={PELVIS: THORAX, THORAX: UPPER_NECK},
+)
+"""The 16 joints of MPII Human Pose, in its order; Leeds Sports Pose fills 14 of them."""
 
-MIRROR = [5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10]
-"""A permutation: `points[:, MIRROR]` exchanges left and right joints."""
-
-RIGHT_HIP, UPPER_NECK, HEAD_TOP, LEFT_SHOULDER = 2, 8, 9, 13
-
-SCORED_JOINTS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
-"""All but pelvis and thorax, which the MPII evaluation leaves out of its mean."""
+JOINT_NAMES, MIRROR, SCORED_JOINTS = MPII.joints, MPII.mirror, list(MPII.scored)
