@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from data import DataError
+
 Pair = tuple[int, int]
+MEAN = "Mean"
+"""The title of the results table's last column, the mean of the scored joints."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +68,95 @@ class Skeleton:
         return bones
 
 
-_OTHER_SIDE = (("left", "right"), (r"(?<![a-z])l(?![a-z])", "r"), (r"^l(?=[a-z])", "r"))
-_CAPITAL_AT_THE_END = (r"(?<=[a-z0-9])L$", "R")
+_LEFT_TO_RIGHT = (
+    (r"(?i)left", "right"),
+    (r"(?i)(?<![a-z])l(?![a-z])", "r"),
+    (r"(?i)^l(?=[a-z])", "r"),
+    (r"(?<=[a-z0-9])L$", "R"),
+)
 
 
 def left_right_pairs(joints: Sequence[str]) -> tuple[Pair, ...]:
-    """(left, right) pairs of joints whose names differ in the side only.
+    """(left, right) pairs of joints whose names differ in the side only; each joint is in one at most.
 
     Sides are written as in left_knee, "Left Knee", knee_left, l_knee, knee.l, lknee, LKnee or kneeL; a name
     has a partner only if the other side's name is there too, in any case.
     """
     number = {name.lower(): joint for joint, name in enumerate(joints)}
-    pairs = []
+    pairs, paired = [], set()
     for joint, name in enumerate(joints):
-        others = [re.sub(left, right, name.lower()) for left, right in _OTHER_SIDE]
-        others.append(re.sub(*_CAPITAL_AT_THE_END, name).lower())
+        others = [re.sub(left, right, name).lower() for left, right in _LEFT_TO_RIGHT]
         partners = [number[other] for other in others if other != name.lower() and other in number]
-        if partners:
-            pairs.append((joint, partners[0]))
+        pair = (joint, *partners[:1])
+        if partners and paired.isdisjoint(pair):
+            pairs.append(pair)
+            paired.update(pair)
     return tuple(pairs)
+
+
+def skeleton_of_names(
+    name: str,
+    joints: Sequence[str],
+    bones: Sequence[Pair] = (),
+    sigmas: Sequence[float] | None = None,
+    pairs: Sequence[Pair] | None = None,
+) -> Skeleton:
+    """A skeleton of which little more than names is known; all of its joints are scored.
+
+    The table has a column for each pair, titled by what the names have in common, and for each other joint.
+
+    Args:
+        bones: (joint, joint) to connect. sigmas: one per joint. pairs: (left, right) joints; None: those that
+            the names tell.
+
+    Raises:
+        DataError: a name is there twice, a number is not that of a joint, a joint is in two pairs, or there
+            are not as many sigmas as joints.
+    """
+    where, count = f"skeleton {name}", len(joints)
+    twice = next((joint for number, joint in enumerate(joints) if joint in joints[:number]), None)
+    if twice is not None:
+        raise DataError(f"{where} has two joints named {twice!r}: expected different names")
+    pairs = left_right_pairs(joints) if pairs is None else tuple((left, right) for left, right in pairs)
+    bones = tuple((inner, outer) for inner, outer in bones)
+    for pair in (*pairs, *bones):
+        if not all(joint in range(count) for joint in pair):
+            raise DataError(f"{where} connects joints {pair[0]} and {pair[1]}: expected 0 to {count - 1}")
+    paired = [joint for pair in pairs for joint in pair]
+    if len(set(paired)) < len(paired):
+        raise DataError(f"{where} has a joint in two left-right pairs: expected one at most")
+    if sigmas is not None and len(sigmas) != count:
+        raise DataError(f"{where} has {len(sigmas)} sigmas for {count} joints: expected one per joint")
+    return Skeleton(
+        name,
+        tuple(joints),
+        pairs,
+        bones,
+        _columns(joints, pairs),
+        scored=tuple(range(count)),
+        sigmas=None if sigmas is None else tuple(map(float, sigmas)),
+    )
+
+
+def _columns(joints: Sequence[str], pairs: Sequence[Pair]) -> dict[str, Pair | tuple[int]]:
+    """A column for each pair and for each joint without a partner, in the joints' order."""
+    partner = {joint: pair for pair in pairs for joint in pair}
+    columns = {}
+    for group in dict.fromkeys(partner.get(joint, (joint,)) for joint in range(len(joints))):
+        title = _title(*(joints[joint] for joint in group))
+        taken = title in columns or title == MEAN
+        columns[f"{title} ({group[0]})" if taken else title] = group
+    return columns
+
+
+def _title(name: str, other: str | None = None) -> str:
+    """Of the column of one joint, or of a pair, whose names differ in the side only unless it was given."""
+    if other is not None:
+        sides = (left for left, right in _LEFT_TO_RIGHT if re.sub(left, right, name).lower() == other.lower())
+        side = next(sides, None)
+        name = f"{name}, {other}" if side is None else re.sub(side, " ", name)
+    name = re.sub(r"[\s_]+", " ", name).strip(" .-") or "Joint"
+    return name[0].upper() + name[1:]
 
 
 RIGHT_HIP, PELVIS, THORAX, UPPER_NECK, HEAD_TOP, LEFT_SHOULDER = 2, 6, 7, 8, 9, 13
