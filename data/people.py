@@ -22,6 +22,8 @@ class People:
     points      f32 [N, 16, 2] px   joints in the order of `data.skeleton`, (0, 0) where not annotated
     normalizer  f32 [N] px          the length that PCK divides errors by, 0 where unknown
     valid       bool [N]            True: validation split, False: training split
+    size        int32 [N, 2] px     width and height of the photograph, as the annotation file gives them;
+                                    0 where it does not, as by default
     """
 
     image: np.ndarray
@@ -30,6 +32,11 @@ class People:
     points: np.ndarray
     normalizer: np.ndarray
     valid: np.ndarray
+    size: np.ndarray = None
+
+    def __post_init__(self) -> None:
+        if self.size is None:
+            object.__setattr__(self, "size", np.zeros((len(self), 2), np.int32))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -40,10 +47,9 @@ class People:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the people, their order and their annotations."""
-        images, *columns = vars(self).values()
-        digest = hashlib.sha256("\0".join(images.tolist()).encode())
-        for column in columns:
+        """16 hexadecimal digits that identify the people, their order and annotations, without `size`."""
+        digest = hashlib.sha256("\0".join(self.image.tolist()).encode())
+        for column in (self.center, self.scale, self.points, self.normalizer, self.valid):
             digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()[:16]
 

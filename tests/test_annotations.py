@@ -37,6 +37,7 @@ def test_mirror_exchanges_left_and_right_names():
 def test_json_mpii_row(tmp_path):
     joints = joints_with(0, 0.0, 300.0)
     rows = entry(joint_self=joints), entry(isValidation=1.0, dataset="MPI", img_paths="b/c.jpg")
+    rows[1].update(img_width=640.0, img_height=480.0)
     del rows[1]["normalizer"]
     people = read_json(write_json(tmp_path, *rows), IMAGES)
     assert people.image.tolist() == ["mpii/images/a.jpg", "mpii/images/b/c.jpg"]
@@ -46,6 +47,7 @@ def test_json_mpii_row(tmp_path):
     np.testing.assert_allclose(people.points[0, 1:, 0], 100 + np.arange(1, 16))
     np.testing.assert_array_equal(people.points[0, 0], [0, 0])
     np.testing.assert_allclose(people.normalizer, [30, 0.75 * np.hypot(1, 2)], rtol=1e-6)
+    assert people.size.tolist() == [[0, 0], [640, 480]] and people.size.dtype == np.int32
     dtypes = {people.center.dtype, people.scale.dtype, people.points.dtype, people.normalizer.dtype}
     assert dtypes == {np.dtype(np.float32)}
 
@@ -107,6 +109,8 @@ def test_backslashes_separate_folders(tmp_path):
         ("img_paths", 7, "7"),
         ("img_paths", "x" * 100_000, "'xxx"),
         ("isValidation", 2, "2"),
+        ("img_width", -640, "-640"),
+        ("img_height", "480 px", "'480 px'"),
         ("dataset", "COCO", "'COCO'"),
     ],
 )
@@ -219,8 +223,10 @@ def test_a_fingerprint_is_the_one_that_earlier_checkpoints_have():
         valid=np.array([False, True]),
     )
     assert people.fingerprint == "d600bdfbec588986"
+    assert replace(people, size=np.array([[640, 480]] * 2)).fingerprint == people.fingerprint
     others = {people[::-1].fingerprint}
-    for name, value in vars(people).items():
+    for name in ("image", "center", "scale", "points", "normalizer", "valid"):
+        value = getattr(people, name)
         changed = value.copy()
         changed[0] = changed[1]
         others.add(replace(people, **{name: changed}).fingerprint)

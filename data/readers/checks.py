@@ -150,7 +150,8 @@ class RowChecks:
         people = replace(people, points=np.where(annotated(people.points)[..., None], people.points, 0))
         names = ("center", "scale", "points", "normalizer")
         floats = {name: getattr(people, name).astype(np.float32) for name in names}
-        return replace(people, **floats, valid=people.valid.astype(bool))[~self._bad]
+        types = {"valid": people.valid.astype(bool), "size": people.size.astype(np.int32)}
+        return replace(people, **floats, **types)[~self._bad]
 
 
 def _to_floats(found: Sequence | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,6 +23,7 @@ _JOINTS = "finite coordinates of 16 joints"
 _LARGEST_SCALE = 100  # a box of 20,000 px, three times the largest of MPII; as px, 100 would be a small box
 _SCALE = f"a number > 0 and <= {_LARGEST_SCALE}, the side of the person's box in px / 200"
 _LENGTH = "a finite number >= 0"
+_SIDE = "a side of the photograph in px, or 0 where it is unknown"
 _SPLIT = "true or false"
 _JSON_NAMES = {"mpii": ("MPI", "MPII"), "lsp": ("LEEDS",)}
 _HEAD_BOX = ("x1", "y1", "x2", "y2")
@@ -58,9 +59,9 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
 
     `dataset` is "mpii" or "lsp"; rows of the other one, which is measured differently, are left out
     with a logged line. Fields read: dataset, isValidation, img_paths (below the folder `images`),
-    objpos (px), joint_self (16 x 3), scale_provided, and where present normalizer, the diagonal of
-    the head box in px. MPII rows: `person_box` and `head_size`; LEEDS rows: center = objpos,
-    scale = 1.4375 times scale_provided, normalizer = the torso length.
+    objpos (px), joint_self (16 x 3), scale_provided, and where present img_width and img_height (px)
+    and normalizer, the diagonal of the head box in px. MPII rows: `person_box` and `head_size`; LEEDS
+    rows: center = objpos, scale = 1.4375 times scale_provided, normalizer = the torso length.
 
     Raises DataError for an unreadable file or a bad row; `skip_bad` leaves bad rows out.
     """
@@ -94,7 +95,12 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
     else:
         center, scale = position, BOX_MARGIN * scale
         normalizer = torso_length(points)
-    return checks.good_rows(People(image, center, scale, points, normalizer, valid))
+    size = [
+        checks.numbers(field, column(field, 0), (), _SIDE, not_negative)
+        for field in ("img_width", "img_height")
+    ]
+    size = np.stack(size, axis=1)
+    return checks.good_rows(People(image, center, scale, points, normalizer, valid, size))
 
 
 def _load_json(path: Path) -> list[dict]:
