@@ -14,7 +14,7 @@ from data.people import fixed_rows
 from utils.agents import AGENTS
 from utils.display.drawing import draw_skeleton, encode_jpeg
 from utils.display.exhibits import draw_exhibits
-from utils.display.gallery import look, pose_gallery
+from utils.display.gallery import pose_gallery, predict_crops
 from utils.evaluation.evaluate import evaluate
 
 
@@ -67,13 +67,13 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
 def test_pictures_are_the_crops(nasty_run):
     people = nasty_run.batch(nasty_run.dataset.valid, np.array([0, 3]), "identity")
     sample = nasty_run.augment(people, Augmentation.identity(2))
-    crops = look(nasty_run, nasty_run.pose_network(), sample)
+    crops = predict_crops(nasty_run, nasty_run.pose_network(), sample)
     assert crops.side == 96 and crops.image.shape == (2, 96, 96, 3)
     for image, crop in zip(crops.image, sample.image, strict=True):
         small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BOX), float)
         assert np.abs(small - 255 * crop.permute(1, 2, 0).numpy()).mean() < 8
     white = replace(sample, image=torch.ones_like(sample.image))
-    assert (look(nasty_run, nasty_run.pose_network(), white).image == 255).all()
+    assert (predict_crops(nasty_run, nasty_run.pose_network(), white).image == 255).all()
 
 
 def test_a_person_is_told_its_share_of_found_joints(nasty_run):
@@ -91,7 +91,7 @@ def test_a_persons_pictures_are_its_own(nasty_run):
     rows = fixed_rows(nasty_run.dataset.valid)
     (section,) = agent_gallery(scale_rotation(nasty_run, network), 0)
     identity = Augmentation.identity(len(rows))
-    crops = look(
+    crops = predict_crops(
         nasty_run,
         network,
         nasty_run.augment(nasty_run.batch(nasty_run.dataset.valid, rows, "drawn"), identity),
@@ -107,7 +107,7 @@ def test_a_persons_pictures_are_its_own(nasty_run):
 
 def test_a_prediction_lies_on_the_truth(nasty_run):
     people = nasty_run.batch(nasty_run.dataset.valid, np.array([0]), "identity")
-    crops = look(
+    crops = predict_crops(
         nasty_run, nasty_run.pose_network(), nasty_run.augment(people, Augmentation.identity(len(people)))
     )
     crops.heatmaps[:] = 1

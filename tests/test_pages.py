@@ -17,7 +17,7 @@ from utils.display.curves import draw_curves
 from utils.display.exhibits import draw_exhibits
 from utils.display.gallery import grid_section, pose_gallery
 from utils.display.markup import gallery_page
-from utils.display.pages import NEWEST, Pages, best_epoch, joint_rows, kept, write_evaluation
+from utils.display.pages import NEWEST, Pages, best_epoch, joint_rows, retained_galleries, write_evaluation
 from utils.display.sections import Section
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import PckTable
@@ -44,7 +44,7 @@ def site(nasty_run: Run) -> Pages:
             [
                 *pose_gallery(nasty_run, network, evaluation),
                 *draw_exhibits(nasty_run, network, agent.exhibits({"epoch": epoch}, hardest)),
-                *grid_section(nasty_run, torch.eye(7)),
+                grid_section(torch.eye(7), "PCKh@0.5"),
             ]
         )
     return pages
@@ -65,7 +65,7 @@ def test_pages_are_valid_and_self_contained(site):
 def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path):
     network = nasty_run.pose_network()
     evaluation = evaluate(nasty_run, network, nasty_run.loader(nasty_run.dataset.valid, "identity"))
-    sections = [*grid_section(nasty_run, torch.eye(7)), *pose_gallery(nasty_run, network, evaluation)]
+    sections = [grid_section(torch.eye(7), "PCKh@0.5"), *pose_gallery(nasty_run, network, evaluation)]
     for links in (0, 1):
         path = write_evaluation(tmp_path, NASTY, "lr-0.00025-3", "PCKh@0.5", evaluation.table, sections)
         page = read(path)
@@ -96,7 +96,7 @@ def test_all_text_is_escaped(tmp_path):
     pages.write_epoch([section()])
     index, gallery = read(pages.index), read(pages.folder / "epoch-0.html")
     assert not index.all("b") or all(attributes == {} for attributes in index.all("b"))
-    assert index.text.count(NASTY) == 3 and gallery.text.count(NASTY) == 9
+    assert index.text.count(NASTY) == 3 and gallery.text.count(NASTY) == 8
     assert gallery.all("img")[0]["alt"].count(NASTY) == 2
     bars = [bar["style"] for bar in gallery.all("b") if "style" in bar]
     assert bars == [f"height: {share}%" for share in ("11.0", "44.0", "0.0", "0.0", "55.0", "0.0", "0.0")]
@@ -146,11 +146,11 @@ def test_pages_that_take_too_long_leave_epochs_out(tmp_path, monkeypatch):
     assert {path.name for path in pages.folder.glob("epoch-*")} == {"epoch-0.html", "epoch-4.html"}
 
 
-def test_kept_galleries():
-    assert kept([], None) == set()
-    assert kept([3], 3) == {3}
-    assert kept(range(1000), 300) == {300, *range(990, 1000)}
-    assert kept(range(1000), 995) == {*range(990, 1000)}
+def test_retained_galleries():
+    assert retained_galleries([], None) == set()
+    assert retained_galleries([3], 3) == {3}
+    assert retained_galleries(range(1000), 300) == {300, *range(990, 1000)}
+    assert retained_galleries(range(1000), 995) == {*range(990, 1000)}
 
 
 def test_best_epoch_is_of_the_validation_people():

@@ -25,7 +25,7 @@ from utils.agents.collect import bin_pck
 from utils.agents.joint import POSE
 from utils.agents.scale_rotation import draw
 from utils.display.drawing import clear_peaks, draw_skeleton
-from utils.display.gallery import look
+from utils.display.gallery import predict_crops
 from utils.records.checkpoint import find_checkpoint, load_checkpoint, load_weights, newest_checkpoint
 from utils.run import Run
 from utils.system import ranks
@@ -116,7 +116,7 @@ def draw_picture(agent: Agent) -> bytes:
         *(kind.field for kind in KINDS.values())
     )
     augmentation = Augmentation.cat([identity, random, drawn])
-    crops = look(run, agent.pose, run.augment(batch, augmentation))
+    crops = predict_crops(run, agent.pose, run.augment(batch, augmentation))
     patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])  # sharper than what the network sees
     sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res).image
     sharp = (255 * sharp).round().byte().permute(0, 2, 3, 1).numpy()

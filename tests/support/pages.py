@@ -68,5 +68,5 @@ def some_pages(folder: Path, epoch: int = 0, rows: list[dict] | None = None) -> 
 
 def section(text: str = NASTY) -> Section:
     bars = Bars(text, [f"{mean:g}" for mean in KINDS["scale"].means], [0.1, 0.4, 0, 0, 0.5, 0, 0], 4)
-    grid = Grid(text, ["a", "b"], [text], [[0.5], [math.nan]])
+    grid = Grid(["a", "b"], [text], [[0.5], [math.nan]])
     return Section(text, text, [Person(text, [Picture(b"no picture", text)], [bars])], grid)

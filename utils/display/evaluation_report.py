@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint of the pose network: its table, predictions, grid and page."""
+"""The report of a checkpoint's evaluation: tables, predictions, plots and an HTML page."""
 
 import logging
 from contextlib import closing
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path) -> None:
     """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
 
-    With --eval_grid true also `<stem>-grid.txt` and `.png`, with --eval_occlusion true
-    `<stem>-occlusion.txt` and `.png`, and the same as numbers in `log.jsonl`; with --use_html true a page in
-    `web/`. Names end in the data set if the checkpoint is of another one, and in `-first-N` where --limit N
-    leaves validation people out.
+    --eval_grid true adds `<stem>-grid.txt` and `.png`, --eval_occlusion true `<stem>-occlusion.txt` and
+    `.png`; their numbers also go to `log.jsonl`. --use_html true adds a page in `web/`. File names end in the
+    data set if the checkpoint was trained on another one, and in `-first-N` if --limit N leaves out
+    validation people.
 
     Raises:
-        UserError: a file cannot be written, or the predictions there are of other people.
+        UserError: a file cannot be written, or the existing predictions are for other people.
     """
     trained_on = checkpoint.get("people", {}).get("dataset", run.dataset.name)
     whose = "" if trained_on == run.dataset.name else f"-{run.dataset.name}"
@@ -43,13 +43,14 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
     write_file(path, encode_predictions(result.preds, run.dataset.valid))
     log.info("predictions: %s", path)
     grids = []
-    for asked, name, report_grid in (
-        (run.opt.eval_grid, "grid", _report_grid),
-        (run.opt.eval_occlusion, "occlusion", _report_cells),
-    ):
-        if asked:
-            numbers, sections = report_grid(run, network, stem.with_name(f"{stem.name}-{name}{whose}.txt"))
-            grids += sections
+    measures = ((run.opt.eval_grid, "grid", _grid), (run.opt.eval_occlusion, "occlusion", _cells))
+    for requested, name, measure in measures:
+        if requested:
+            path = stem.with_name(f"{stem.name}-{name}{whose}.txt")
+            text, numbers, section = measure(run, network, path.with_suffix(".png"))
+            log.info("%s", text)
+            write_file(path, text + "\n")
+            grids.append(section)
             if ranks.rank() == 0:
                 of = {"checkpoint": stem.name, "epoch": checkpoint["epoch"], "of": whose.removeprefix("-")}
                 with closing(EventLog(stem.with_name(EVENTS))) as events:
@@ -59,10 +60,10 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
 
 
 def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, grids: list[Section]) -> None:
-    """The page of an evaluation and its grids; its name ends in the stem's."""
+    """Write the HTML page of an evaluation: its table, the grids, and galleries of people."""
     try:
         from utils.display.pages import write_evaluation
-    except ImportError as error:  # of dominate, which nothing but pages needs
+    except ImportError as error:  # dominate, which only pages need
         log.warning("no HTML page: %s", error)
         return
     sections = [*grids, *pose_gallery(run, network, result)]
@@ -75,36 +76,18 @@ def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, gr
     log.info("page: %s", page)
 
 
-def _report_grid(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[Section]]:
-    """Log the grid [7, 7], and return it as numbers for the event log, and for a page.
-
-    Its text goes to `path`, a picture to its `.png` twin.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    grid = evaluation_grid(run, network)
-    text = format_grid(grid, run.dataset.metric_name)
-    log.info("%s", text)
-    write_file(path, text + "\n")
-    plot_grid(path.with_suffix(".png"), grid, run.dataset.metric_name)
-    return {"shares": grid.tolist()}, grid_section(run, grid)
+def _grid(run: Run, network: nn.Module, plot: Path) -> tuple[str, dict, Section]:
+    """PCK by scale and rotation, plotted to a PNG file: as text, for the event log, and for the page."""
+    grid, metric_name = evaluation_grid(run, network), run.dataset.metric_name
+    plot_grid(plot, grid, metric_name)
+    return format_grid(grid, metric_name), {"shares": grid.tolist()}, grid_section(grid, metric_name)
 
 
-def _report_cells(run: Run, network: nn.Module, path: Path) -> tuple[dict, list[Section]]:
-    """Log PCK with each single cell masked, and return it as numbers for the event log, and for a page.
-
-    Its text goes to `path`, a picture to its `.png` twin.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
+def _cells(run: Run, network: nn.Module, plot: Path) -> tuple[str, dict, Section]:
+    """PCK with each cell masked in turn, plotted to a PNG file: as text, for the log, and for the page."""
     grid, plain = occlusion_grid(run, network)
     title, rows, means = format_cells(grid, plain, run.dataset.metric_name)
-    text = "\n".join([title, rows, means])
-    log.info("%s", text)
-    write_file(path, text + "\n")
-    plot_cells(path.with_suffix(".png"), grid, f"{title}\n{means}")
+    plot_cells(plot, grid, f"{title}\n{means}")
     note = f"{title}; in %, without the flip test; {means}."
     section = Section("With one cell masked", note, grid=cell_grid(grid.tolist()))
-    return {"shares": grid.tolist(), "plain": plain}, [section]
+    return "\n".join([title, rows, means]), {"shares": grid.tolist(), "plain": plain}, section

@@ -1,4 +1,4 @@
-"""What agents exhibit, drawn as sections of a page."""
+"""Draws the exhibits of agents as sections of a page."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from data.crops import PersonBatch
 from data.kinds import KINDS
 from utils.agents.exhibit import Exhibit, MeanDistribution, View
 from utils.display.drawing import encode_jpeg, label_cells, shade_cells
-from utils.display.gallery import Crops, look, person_name
+from utils.display.gallery import Crops, person_name, predict_crops
 from utils.display.sections import Bars, Person, Picture, Section, cell_grid
 from utils.run import Run
 
@@ -21,7 +21,7 @@ _MINUS = "\u2212"
 def draw_exhibits(
     run: Run, network: nn.Module, exhibits: Sequence[Exhibit | MeanDistribution]
 ) -> list[Section]:
-    """A section for each exhibit; the skeletons are what the pose network predicts."""
+    """A section for each exhibit; the skeletons are the pose network's predictions."""
     return [
         Section(one.title, one.note, grid=cell_grid(one.shares))
         if isinstance(one, MeanDistribution)
@@ -32,7 +32,7 @@ def draw_exhibits(
 
 def _people(run: Run, network: nn.Module, exhibit: Exhibit) -> list[Person]:
     batch = run.batch(exhibit.people, exhibit.rows, exhibit.margin)
-    plain = look(run, network, run.augment(batch, Augmentation.identity(len(batch))))
+    plain = predict_crops(run, network, run.augment(batch, Augmentation.identity(len(batch))))
     views = [(view, _crops(run, network, batch, view)) for view in exhibit.views]
     remarks = exhibit.remarks or [""] * len(batch)
     return [
@@ -49,8 +49,8 @@ def _people(run: Run, network: nn.Module, exhibit: Exhibit) -> list[Person]:
 
 
 def _crops(run: Run, network: nn.Module, people: PersonBatch, view: View) -> Crops:
-    """The people in a view; masked cells are dark."""
-    crops = look(run, network, run.augment(people, view.augmentation), view.mask)
+    """The people's crops in a view, with masked cells darkened."""
+    crops = predict_crops(run, network, run.augment(people, view.augmentation), view.mask)
     if view.mask is None:
         return crops
     hidden = (view.mask[:, 0] == 0).cpu().numpy()
@@ -62,7 +62,7 @@ def _crops(run: Run, network: nn.Module, people: PersonBatch, view: View) -> Cro
 def _pictures(
     run: Run, exhibit: Exhibit, plain: Crops, views: list[tuple[View, Crops]], k: int
 ) -> list[Picture]:
-    """Person k in each view; what a mask has lost is crossed out."""
+    """Pictures of person k in each view; joints lost to a mask are crossed out."""
     pictures = []
     for view, crops in views:
         lost = None if view.mask is None else plain.found[k] & ~crops.found[k]
@@ -81,7 +81,7 @@ def _pictures(
 
 
 def _changes(augmentation: Augmentation, k: int) -> list[str]:
-    """Each kind that changes something of person k, and by how much."""
+    """Text for each kind of augmentation applied to person k: its name and value."""
     values = {kind: getattr(augmentation, kind.field)[k].item() for kind in KINDS.values()}
     return [
         f"{kind.name} {value:+.2g}{kind.unit}".replace("-", _MINUS) for kind, value in values.items() if value

@@ -1,6 +1,6 @@
-"""The galleries of an epoch's page: crops of people with predictions, and PCK by scale and rotation.
+"""The galleries of a page: crops of people with predictions, and PCK by scale and rotation.
 
-Nothing here changes the run's random numbers, the networks' modes or their statistics, so pages do not affect
+Nothing here changes the run's random generators, or the modes and statistics of networks: pages do not affect
 training.
 """
 
@@ -32,7 +32,7 @@ PEOPLE = 4  # in a row of a gallery
 
 
 def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[Section]:
-    """Validation people with predicted and true skeletons and heatmaps: always the same, best, and worst."""
+    """Validation people with predicted and true skeletons and heatmaps: a fixed few, the best, the worst."""
     people = run.dataset.valid
     share, distance = _shares(people, evaluation.preds, run.dataset.threshold)
     known = np.flatnonzero(~np.isnan(share))
@@ -47,33 +47,33 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     if not len(rows):
         return []
     sample = run.augment(run.batch(people, rows, "identity"), Augmentation.identity(len(rows)))
-    crops, metric_name = look(run, network, sample), run.dataset.metric_name
+    crops, metric_name = predict_crops(run, network, sample), run.dataset.metric_name
     preds = evaluation.preds[torch.from_numpy(rows)].to(run.device)
     flip_tested = sample.in_crop(preds, crops.side).cpu().numpy()
-    made = {}
+    shown = {}
     for k, row in enumerate(rows):
         scored = "not scored" if np.isnan(share[row]) else f"{metric_name} {100 * share[row]:.0f}\u00a0%"
         skeleton = Picture(crops.skeletons(k, flip_tested[k]), "prediction and truth")
         heat = Picture(crops.heat(k), f"heatmaps, highest {crops.heatmaps[k].max():.2f}")
-        made[row] = Person(f"{person_name(people, row)}: {scored}", [skeleton, heat])
-    note = "Skeletons are predicted with the flip test; heatmaps are of the crop alone, without it."
-    return [Section(title, note, [made[row] for row in group]) for title, group in groups.items()]
+        shown[row] = Person(f"{person_name(people, row)}: {scored}", [skeleton, heat])
+    note = "Skeletons are predicted with the flip test, heatmaps without it."
+    return [Section(title, note, [shown[row] for row in group]) for title, group in groups.items()]
 
 
-def grid_section(run: Run, shares: Tensor) -> list[Section]:
-    """PCK [7, 7] of the validation people under each mean of a scale bin (row) and rotation bin (column)."""
+def grid_section(shares: Tensor, metric_name: str) -> Section:
+    """PCK [7, 7] of the validation people at the mean of each scale bin (rows) and rotation bin (columns)."""
     scales, rotations = ([f"{mean:g}" for mean in KINDS[name].means] for name in ("scale", "rotation"))
     rows, columns = KINDS["scale"].label, KINDS["rotation"].label
-    note = f"{run.dataset.metric_name} in %, without the flip test; rows: {rows}, columns: {columns}."
-    return [Section("By scale and rotation", note, grid=Grid("", scales, rotations, shares.tolist()))]
+    note = f"{metric_name} in %, without the flip test; rows: {rows}, columns: {columns}."
+    return Section("By scale and rotation", note, grid=Grid(scales, rotations, shares.tolist()))
 
 
 @dataclass(frozen=True)
 class Crops:
-    """M crops as pictures. All in the crops' px, `side` of them.
+    """M crops as pictures of `side` x `side` px; coordinates are in px of these.
 
     image: u8 [M, side, side, 3]. heatmaps: f32 [M, 16, h, w]. pred, truth: [M, 16, 2]. known, found: bool
-    [M, 16], whether there is a truth, and whether pred is within its threshold. pck: f32 [M].
+    [M, 16], whether the joint is annotated, and whether pred is within the threshold. pck: f32 [M].
     """
 
     side: int
@@ -86,9 +86,9 @@ class Crops:
     pck: np.ndarray
 
     def skeletons(self, k: int, pred: np.ndarray | None = None, lost: np.ndarray | None = None) -> bytes:
-        """Crop k with its true skeleton and its predicted one, or `pred` [16, 2] px instead; a JPEG.
+        """Crop k with its true and predicted skeletons, as a JPEG.
 
-        lost: bool [16], joints whose true places are crossed out.
+        pred: [16, 2] px, drawn instead of the crop's prediction. lost: bool [16], joints to cross out.
         """
         joints = self.pred[k] if pred is None else pred
         image = draw_skeleton(self.image[k], self.truth[k], self.known[k], truth=True)
@@ -97,12 +97,12 @@ class Crops:
         return encode_jpeg(image if lost is None else cross_out(image, self.truth[k][lost]))
 
     def heat(self, k: int) -> bytes:
-        """Crop k under its heatmaps, a JPEG."""
+        """Crop k with its heatmaps overlaid, as a JPEG."""
         return encode_jpeg(overlay_heatmaps(self.image[k], self.heatmaps[k]))
 
 
-def look(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = None) -> Crops:
-    """Predict the joints of augmented people, without the flip test; mask: f32 [M, 1, side, side], if any."""
+def predict_crops(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = None) -> Crops:
+    """Predict the joints in M crops, without the flip test; mask: f32 [M, 1, cells, cells]."""
     images = sample.image.split(run.opt.bs)
     masks = [None] * len(images) if mask is None else mask.split(run.opt.bs)
     with undisturbed(network):
@@ -126,7 +126,7 @@ def look(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = Non
 
 
 def _shares(people: People, preds: Tensor, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Share of each person's scored joints found, and their mean distance; NaN where none is annotated."""
+    """For each person, the share of scored joints within the threshold and their mean distance, or NaN."""
     points, normalizer = torch.from_numpy(people.points), torch.from_numpy(people.normalizer)
     distance = normalized_distances(preds, points, normalizer)[:, SCORED_JOINTS]
     total = (~distance.isnan()).sum(dim=1)
@@ -135,5 +135,5 @@ def _shares(people: People, preds: Tensor, threshold: float) -> tuple[np.ndarray
 
 
 def person_name(people: People, row: int) -> str:
-    """How pages call a person."""
+    """The name of a person on pages."""
     return f"{people.image[row].rpartition('/')[2]}, person {row}"

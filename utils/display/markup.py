@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dominate import document, tags
 from dominate.util import text
@@ -10,7 +9,7 @@ from dominate.util import text
 from utils.display.drawing import COLORS
 from utils.display.sections import Bars, Grid, Person, Section
 
-REFRESH = 30  # seconds between reloads of a page while its run goes on
+REFRESH = 30  # seconds between reloads of the index while its run is in progress
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -61,59 +60,53 @@ details summary { cursor: pointer; padding: .5rem 0; }
 """
 
 
-@dataclass(frozen=True)
-class Overview:
-    """What the index shows. cards: label -> value. table: rows of cells, the first one a head.
+def index_page(
+    title: str,
+    stage: str,
+    state: str,
+    running: bool,
+    cards: dict[str, str],
+    table: list[list[str]],
+    curves: list[tuple[str, bytes]],
+    galleries: list[tuple[str, str]],
+    galleries_note: str,
+    options: dict[str, tuple[str, bool]],
+    links: list[str],
+) -> str:
+    """The index of an experiment; it reloads itself while the run is in progress.
 
-    galleries: (file, text). evaluations: the file that lists them. options: (name, value, whether it differs
-    from its default).
+    cards: label -> value. table: rows of cells, the first one the header. curves: (title, SVG file).
+    galleries: (file, label). options: name -> (value, whether it differs from its default). links: files.
     """
-
-    title: str
-    stage: str
-    state: str
-    running: bool
-    cards: dict[str, str]
-    curves: list[tuple[str, bytes]]
-    table: list[list[str]]
-    galleries: list[tuple[str, str]]
-    galleries_note: str
-    evaluations: str
-    files: list[str]
-    options: list[tuple[str, str, bool]]
-
-
-def index_page(overview: Overview) -> str:
-    """The index of an experiment; it reloads itself while the run goes on."""
-    page = _page(overview.title)
-    if overview.running:
+    page = _page(title)
+    if running:
         page.head.add(tags.meta(http_equiv="refresh", content=str(REFRESH)))
     with page.body:
-        tags.h1(overview.title)
+        tags.h1(title)
         with tags.p():
-            tags.span(overview.stage, " ")
-            tags.span(overview.state, cls="badge running" if overview.running else "badge")
+            tags.span(stage, " ")
+            tags.span(state, cls="badge running" if running else "badge")
         with tags.dl(cls="cards"):
-            for label, value in overview.cards.items():
+            for label, value in cards.items():
                 tags.div(tags.dt(label), tags.dd(value))
-        if overview.table:
+        if table:
             tags.h2("Joint by joint, last epoch (%)")
-            _table(overview.table)
-        if overview.curves:
+            _table(table)
+        if curves:
             tags.h2("Curves")
             with tags.div(cls="curves"):
-                for title, svg in overview.curves:
-                    tags.figure(tags.figcaption(title), _image(svg, "image/svg+xml", f"Curves: {title}"))
-        if overview.galleries:
+                for name, svg in curves:
+                    tags.figure(tags.figcaption(name), _image(svg, "image/svg+xml", f"Curves: {name}"))
+        if galleries:
             tags.h2("Galleries")
-            tags.p(overview.galleries_note, cls="note")
-            _links(overview.galleries)
-        _options(overview.options)
+            tags.p(galleries_note, cls="note")
+            _links(galleries)
+        tags.h2("Options")
+        _options("Set for this run", options, differs=True)
+        _options("Left at their defaults", options, differs=False)
         with tags.p("More: ", cls="note"):
-            tags.a("evaluations", href=overview.evaluations)
-            text(" ")
-            for file in overview.files:
-                tags.a(file.rpartition("/")[2], href=file)
+            for file in links:
+                tags.a(file.rpartition("/")[2].removesuffix(".html"), href=file)
                 text(" ")
     return page.render()
 
@@ -125,9 +118,9 @@ def gallery_page(
     table: Sequence[Sequence[str]] = (),
     index: bool = True,
 ) -> str:
-    """A gallery, of an epoch for one.
+    """A page of pictures: the gallery of an epoch, or an evaluation.
 
-    table: results joint by joint: rows of cells, the first one a head. index: whether there is one beside it.
+    table: results by joint, rows of cells, the first one the header. index: whether to link to the index.
     """
     page = _page(f"{heading} of {title}")
     with page.body:
@@ -138,8 +131,8 @@ def gallery_page(
                 tags.span(cls="key", style=f"background: rgb{color}")
                 text(f" {side} \u2003")
             text(
-                "Left and right are the person's own. Predicted: thick bones, discs. True: thin bones, "
-                "rings. Heatmaps glow in these colors, white where sides overlap."
+                "Left and right are the person's. Predicted: thick bones, discs. True: thin bones, rings. "
+                "Heatmaps have these colors, and are white where sides overlap."
             )
         if table:
             _table(table)
@@ -214,7 +207,7 @@ def _bars(bars: Bars) -> None:
 
 def _grid(grid: Grid) -> None:
     with tags.div(cls="scroll"), tags.table():
-        tags.tr(tags.th(name) for name in (grid.corner, *grid.columns))
+        tags.tr(tags.th(name) for name in ("", *grid.columns))
         for name, shares in zip(grid.rows, grid.shares, strict=True):
             with tags.tr():
                 tags.th(name)
@@ -225,21 +218,17 @@ def _grid(grid: Grid) -> None:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
-    head, *body = rows
+    header, *body = rows
     with tags.div(cls="scroll"), tags.table():
-        tags.thead(tags.tr(tags.th(cell) for cell in head))
+        tags.thead(tags.tr(tags.th(cell) for cell in header))
         tags.tbody(tags.tr(tags.td(cell) for cell in row) for row in body)
 
 
-def _options(options: list[tuple[str, str, bool]]) -> None:
-    tags.h2("Options")
-    for title, chosen in (
-        ("Set for this run", [option for option in options if option[2]]),
-        ("Left at their defaults", [option for option in options if not option[2]]),
-    ):
-        if chosen:
-            with tags.details(open=title.startswith("Set")):
-                tags.summary(f"{title} ({len(chosen)})")
-                with tags.div(cls="scroll options"), tags.table(), tags.tbody():
-                    for name, value, differs in chosen:
-                        tags.tr(tags.td(tags.b(name) if differs else name), tags.td(value))
+def _options(title: str, options: dict[str, tuple[str, bool]], differs: bool) -> None:
+    shown = {name: value for name, (value, other) in sorted(options.items()) if other == differs}
+    if shown:
+        with tags.details(open=differs):
+            tags.summary(f"{title} ({len(shown)})")
+            with tags.div(cls="scroll options"), tags.table(), tags.tbody():
+                for name, value in shown.items():
+                    tags.tr(tags.td(tags.b(name) if differs else name), tags.td(value))

@@ -1,9 +1,9 @@
 """HTML pages of a training run: an index and one gallery per epoch, in `web/` of the experiment's folder.
 
-A page is one self-contained file, written whole, so a browser never finds a picture missing or half a page.
-The galleries of the newest `NEWEST` epochs and of the best one are kept. A gallery shows a fixed number of
-people; the index grows by one point per curve and epoch. An epoch has no page while the earlier ones have
-taken more than `SHARE` of the time; the first of a run and its last one always have.
+Each page is one self-contained file, written atomically: a browser never loads an incomplete page. The
+galleries of the newest `NEWEST` epochs and of the best one are retained. A gallery shows a fixed number of
+people; the index grows by one point per curve and epoch. An epoch gets no gallery if pages have taken more
+than `SHARE` of the run's time so far; the first and the last epoch of a run always get one.
 """
 
 import logging
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data import DataError
 from utils.display.curves import draw_curves
-from utils.display.markup import Overview, evaluations_page, gallery_page, index_page
+from utils.display.markup import evaluations_page, gallery_page, index_page
 from utils.display.sections import Section
 from utils.evaluation.metrics import PckTable
 from utils.records.history import best_epoch
@@ -27,26 +27,20 @@ log = logging.getLogger(__name__)
 
 NEWEST = 10
 SHARE = 0.02  # of a run's time
-_FILES = (
-    "../training-summary.txt",
-    "../pose-training-summary.txt",
-    "../log.txt",
-    "../opt.txt",
-    "../log.jsonl",
-)
-# A page of its own: evaluations come when a run's index is not written any more.
+# Evaluations have a page to themselves: after a run, its index is no longer written.
 EVALUATIONS = "evaluations.html"
+_FILES = ("training-summary.txt", "pose-training-summary.txt", "log.txt", "opt.txt", "log.jsonl")
 
 
 class Pages:
-    """The pages of one training run. Whatever goes wrong with them is one warning: the training goes on.
+    """The pages of one training run. Any error in them is logged as one warning, and training continues.
 
     Args:
-        folder: of the experiment. title: its id. stage: its stage's name.
+        folder: folder of the experiment. title: its id. stage: name of the stage.
         metric_name: how joints are scored, such as "PCKh@0.5".
         options: name -> (value as text, whether it differs from its default).
-        epoch: the first one to come; galleries of it and later ones, of an earlier run, go. epochs: in all.
-        rows: the history before it.
+        epoch: the first epoch to train; galleries of an earlier run from there on are deleted.
+        epochs: the total number of epochs. rows: the history before `epoch`.
     """
 
     def __init__(
@@ -63,25 +57,25 @@ class Pages:
         self.folder, self.title, self.stage, self.metric_name = folder / "web", title, stage, metric_name
         self.options, self.epochs, self.rows = options, epochs, rows
         self.table: PckTable | None = None
-        # The number of rows that the curves were last drawn from, and the curves.
-        self._kept_curves: tuple[int, list[tuple[str, bytes]]] | None = None
+        # The curves as last drawn, and from how many rows: drawing them takes most of an index's time.
+        self._curves: tuple[int, list[tuple[str, bytes]]] = -1, []
         self._began, self._first, self._warned = time.monotonic(), epoch, False
-        self._spent = 0.0  # seconds on epochs' pages
+        self._spent = 0.0  # seconds taken by the pages of epochs
         self._earlier = sum(_seconds(row) for row in rows)
         self._guarded(self._start)
 
     @property
     def index(self) -> Path:
-        """The page to open."""
+        """The path of the index."""
         return self.folder / "index.html"
 
     def epoch(
         self, rows: list[dict], table: PckTable | None = None, gallery: Callable[[], list[Section]] = list
     ) -> None:
-        """Write the pages of the epoch in the last row of the history, if there is time for them.
+        """Write the pages of the epoch in the last row of the history, if `SHARE` leaves time for them.
 
         Args:
-            rows: the history. table: the epoch's results joint by joint. gallery: makes what its page shows.
+            rows: the history. table: the epoch's results by joint. gallery: makes the sections of its page.
         """
         self.rows, self.table = rows, table
         began = time.monotonic()
@@ -91,11 +85,11 @@ class Pages:
             self._spent += time.monotonic() - began
 
     def close(self) -> None:
-        """The run has ended, at its last epoch or before: the index stops reloading itself."""
+        """Write the index of a run that has ended, which no longer reloads itself."""
         self._guarded(lambda: self.write_index(running=False))
 
     def write_epoch(self, sections: list[Section]) -> None:
-        """Write the last epoch's gallery, if it shows anything, and the index; drop galleries too many.
+        """Write the last epoch's gallery, if it has sections, and the index; delete superseded galleries.
 
         Raises:
             OSError, UserError: the folder cannot be written to.
@@ -105,40 +99,35 @@ class Pages:
             heading = f"Epoch {epoch}{self._score(self.rows[-1])}"
             page = gallery_page(self.title, heading, sections, joint_rows(self.metric_name, self.table))
             write_file(self._gallery(epoch), page)
-        keep = kept(self._galleries(), best_epoch(self.rows))
-        self.write_index(running=True, galleries=keep)
-        for old in set(self._galleries()) - keep:
+        retained = retained_galleries(self._galleries(), best_epoch(self.rows))
+        self.write_index(running=True, galleries=retained)
+        for old in set(self._galleries()) - retained:
             self._gallery(old).unlink()
 
     def write_index(self, running: bool, galleries: Iterable[int] | None = None) -> None:
-        """Write the index, with links to these epochs' galleries (default: to those that are there).
+        """Write the index, with links to the galleries of these epochs (default: of all that have one).
 
         Raises:
             OSError, UserError: the folder cannot be written to.
         """
         shown = sorted(self._galleries() if galleries is None else galleries, reverse=True)
-        overview = Overview(
+        if self._curves[0] != len(self.rows):
+            self._curves = len(self.rows), draw_curves(self.rows, self.metric_name)
+        page = index_page(
             title=self.title,
             stage=self.stage,
             state=self._state(running),
             running=running,
             cards=self._cards(running),
-            curves=self._curves(),
             table=joint_rows(self.metric_name, self.table),
+            curves=self._curves[1],
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
-            galleries_note=f"The newest {NEWEST} and the best are kept. Epochs have none while pages take "
-            f"more than {100 * SHARE:.0f} % of the time.",
-            evaluations=EVALUATIONS,
-            files=[file for file in _FILES if (self.folder / file).exists()],
-            options=[(name, *value) for name, value in sorted(self.options.items())],
+            galleries_note=f"The newest {NEWEST} and the best are retained. Epochs are skipped while pages "
+            f"take more than {100 * SHARE:.0f} % of the time.",
+            options=self.options,
+            links=[EVALUATIONS, *(f"../{name}" for name in _FILES if (self.folder.parent / name).exists())],
         )
-        write_file(self.index, index_page(overview))
-
-    def _curves(self) -> list[tuple[str, bytes]]:
-        """The curves; drawing them takes longest of an index, so they are kept until there is a new row."""
-        if self._kept_curves is None or self._kept_curves[0] != len(self.rows):
-            self._kept_curves = len(self.rows), draw_curves(self.rows, self.metric_name)
-        return self._kept_curves[1]
+        write_file(self.index, page)
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +140,7 @@ class Pages:
     def _guarded(self, write: Callable[[], None]) -> None:
         try:
             write()
-        except Exception as error:  # noqa: BLE001  # nor may an error of ours cost anyone days of training
+        except Exception as error:  # noqa: BLE001  # a bug in pages must not end days of training, either
             if not self._warned:
                 ours = not isinstance(error, (OSError, UserError, DataError))
                 log.warning("HTML pages are incomplete, training continues: %s", error, exc_info=ours)
@@ -161,7 +150,7 @@ class Pages:
         return self.folder / f"epoch-{epoch}.html"
 
     def _galleries(self) -> list[int]:
-        """Epochs that have a gallery."""
+        """The epochs that have a gallery."""
         found = (re.fullmatch(r"epoch-(\d+)\.html", path.name) for path in self.folder.iterdir())
         return sorted(int(name[1]) for name in found if name)
 
@@ -181,10 +170,8 @@ class Pages:
             cards["Best epoch"] = f"{best}{self._score(row)}"
         cards["Time used"] = _duration(self._earlier + used)
         if running:
-            here = done - self._first
-            cards["Time left"] = (
-                _duration(used / here * (self.epochs - done)) if here > 0 else "not known yet"
-            )
+            new = done - self._first
+            cards["Time left"] = _duration(used / new * (self.epochs - done)) if new > 0 else "not known yet"
         cards["Written"] = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         return cards
 
@@ -219,13 +206,13 @@ def write_evaluation(
 
 
 def list_evaluations(web: Path, title: str) -> None:
-    """Write the page with links to the evaluations' pages, which the index links to."""
+    """Write the page that lists all evaluations; the index links to it."""
     files = sorted((path.name for path in web.glob("evaluation-*.html")), key=natural)
     write_file(web / EVALUATIONS, evaluations_page(title, files))
 
 
 def joint_rows(metric_name: str, table: PckTable | None) -> list[list[str]]:
-    """Results joint by joint as rows of cells, in per cent, a head first; none without results."""
+    """Results by joint in per cent, as rows of cells, the header first; empty without results."""
     if table is None:
         return []
 
@@ -235,8 +222,8 @@ def joint_rows(metric_name: str, table: PckTable | None) -> list[list[str]]:
     return [["", *table.pck], row(metric_name, table.pck), row("AUC", table.auc)]
 
 
-def kept(epochs: Iterable[int], best: int | None) -> set[int]:
-    """Which of the epochs keep their gallery."""
+def retained_galleries(epochs: Iterable[int], best: int | None) -> set[int]:
+    """The epochs, of those that have a gallery, whose gallery is retained: the newest and the best."""
     ordered = sorted(epochs)
     return {*ordered[-NEWEST:], best} & set(ordered)
 

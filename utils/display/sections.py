@@ -1,4 +1,4 @@
-"""What a gallery shows, before it is HTML: pictures of people, distributions and grids, with their words."""
+"""The content of a page, before it is HTML: pictures of people, distributions and grids, with captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Picture:
-    """A JPEG file and what is to be said about it."""
+    """A JPEG file and its caption."""
 
     jpeg: bytes
     caption: str
@@ -14,7 +14,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bars:
-    """A distribution: shares in 0..1 with their labels, and which of them was drawn."""
+    """A distribution as a bar chart: shares in 0..1 with their labels, and the index of the bin drawn."""
 
     title: str
     labels: Sequence[str]
@@ -33,23 +33,22 @@ class Person:
 
 @dataclass(frozen=True)
 class Grid:
-    """Shares in 0..1, a list a row; NaN where there is none. corner: what the row and column names are."""
+    """A table of shares in 0..1, one list per row; NaN: no value. rows, columns: their names."""
 
-    corner: str
     rows: list[str]
     columns: list[str]
     shares: list[list[float]]
 
 
 def cell_grid(shares: list[list[float]]) -> Grid:
-    """Shares over the cells of a crop, whose rows and columns count from 1."""
+    """A grid of shares by cell of a crop; rows and columns are numbered from 1."""
     names = [str(number + 1) for number in range(len(shares))]
-    return Grid("", names, names, shares)
+    return Grid(names, names, shares)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of an epoch's page."""
+    """A part of a page: a title and a note, then people or a grid."""
 
     title: str
     note: str
