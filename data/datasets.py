@@ -12,6 +12,7 @@ from data import DataError
 from data.demo import write_demo
 from data.loading.presence import with_photographs
 from data.people import People
+from data.readers.hrnet import read_mpii_json
 from data.readers.lsp import read_lsp, read_lspet
 from data.readers.mpii import VALID_IMAGES, read_h5, read_json, read_official
 
@@ -41,7 +42,7 @@ class Source:
     extension: tuple[str, Reader] | None = None
 
 
-_MPII_READERS = {".json": read_json, ".gz": read_json, ".mat": read_official, ".h5": read_h5}
+_MPII_READERS = {".json": read_mpii_json, ".gz": read_mpii_json, ".mat": read_official, ".h5": read_h5}
 _LSP_JSON = partial(read_json, dataset="lsp")
 DATASETS: dict[str, Source] = {
     "mpii": Source(
@@ -54,8 +55,12 @@ DATASETS: dict[str, Source] = {
             (f"{_AUTHORS}.gz",),
             ("valid.h5", "train.h5"),
             (_OFFICIAL, VALID_IMAGES),
+            ("annot/train.json", "annot/valid.json", "annot/gt_valid.mat"),
+            ("annotations/mpii_train.json", "annotations/mpii_val.json", "annotations/mpii_gt_val.mat"),
             ("mpii_annotations.json",),
             ("mpii_annotations.json.gz",),
+            ("annot/train.json", "annot/valid.json"),
+            ("annotations/mpii_train.json", "annotations/mpii_val.json"),
             (_OFFICIAL,),
             ("valid.h5",),
         ),

@@ -18,10 +18,10 @@ from data.skeleton import HEAD_TOP, UPPER_NECK
 log = logging.getLogger(__name__)
 
 VALID_IMAGES = "valid_images.txt"
-_POINT = "finite x and y"
-_JOINTS = "finite coordinates of 16 joints"
+POINT = "finite x and y"
+JOINTS = "finite coordinates of 16 joints"
 _LARGEST_SCALE = 100  # a box of 20,000 px, three times the largest of MPII; as px, 100 would be a small box
-_SCALE = f"a number > 0 and <= {_LARGEST_SCALE}, the side of the person's box in px / 200"
+SCALE = f"a number > 0 and <= {_LARGEST_SCALE}, the side of the person's box in px / 200"
 _LENGTH = "a finite number >= 0"
 _SIDE = "a side of the photograph in px, or 0 where it is unknown"
 _SPLIT = "true or false"
@@ -49,7 +49,8 @@ def person_box(position: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.
     return position + np.stack([np.zeros_like(scale), 15 * scale], axis=1), 1.25 * scale
 
 
-def _is_scale(values: np.ndarray) -> np.ndarray:
+def is_scale(values: np.ndarray) -> np.ndarray:
+    """Bool, shape of `values`: a box's side in px / 200, and not in px."""
     return positive(values) & (values <= _LARGEST_SCALE)
 
 
@@ -65,7 +66,13 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
 
     Raises DataError for an unreadable file or a bad row; `skip_bad` leaves bad rows out.
     """
-    entries = _load_json(path)
+    return people_of_json(path, load_json(path), images, skip_bad, dataset)
+
+
+def people_of_json(
+    path: Path, entries: list[dict], images: str, skip_bad: bool = False, dataset: str = "mpii"
+) -> People:
+    """`read_json` of a file that `load_json` has loaded."""
     own = _JSON_NAMES[dataset]
     foreign = [name for names in _JSON_NAMES.values() if names != own for name in names]
     rows = [row for row, entry in enumerate(entries) if entry.get("dataset") not in foreign]
@@ -81,9 +88,9 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
     unknown = np.array([name not in own for name in names], dtype=bool)
     checks.reject("dataset", names, unknown, " or ".join(own + tuple(foreign)))
     image = checks.names("img_paths", column("img_paths"), images)
-    position = checks.numbers("objpos", column("objpos"), (2,), _POINT)
-    scale = checks.numbers("scale_provided", column("scale_provided"), (), _SCALE, _is_scale)
-    joints = checks.numbers("joint_self", column("joint_self"), (16, 3), _JOINTS)
+    position = checks.numbers("objpos", column("objpos"), (2,), POINT)
+    scale = checks.numbers("scale_provided", column("scale_provided"), (), SCALE, is_scale)
+    joints = checks.numbers("joint_self", column("joint_self"), (16, 3), JOINTS)
     valid = checks.numbers(
         "isValidation", column("isValidation"), (), _SPLIT, lambda flags: np.isin(flags, (0, 1))
     )
@@ -103,7 +110,12 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
     return checks.good_rows(People(image, center, scale, points, normalizer, valid, size))
 
 
-def _load_json(path: Path) -> list[dict]:
+def load_json(path: Path) -> list[dict]:
+    """The entries of a JSON list, plain or gzipped; one that is no object becomes {}.
+
+    Raises:
+        DataError: the file cannot be read or has no list.
+    """
     with parsing(path, "JSON"):
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
@@ -144,9 +156,9 @@ def _read_h5_split(path: Path, images: str, skip_bad: bool) -> People:
         names = _read_lines(path.with_name(f"{path.stem}_images.txt"))
     checks = RowChecks(path, range(len(center)), skip_bad)
     image = checks.names("imgname", names, images)
-    center = checks.numbers("center", center, (2,), _POINT)
-    scale = checks.numbers("scale", scale, (), _SCALE, _is_scale)
-    points = checks.numbers("part", part, (16, 2), _JOINTS)
+    center = checks.numbers("center", center, (2,), POINT)
+    scale = checks.numbers("scale", scale, (), SCALE, is_scale)
+    points = checks.numbers("part", part, (16, 2), JOINTS)
     if normalize is None:
         normalizer = head_size(points, np.zeros(len(points)))
     else:
@@ -189,8 +201,8 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
         return [read(person, *field) for _, _, person in people]
 
     image = checks.names("image.name", [name for _, name, _ in people], images)
-    position = checks.numbers("objpos", column(_position), (2,), _POINT)
-    scale = checks.numbers("scale", column(_present, "scale"), (), _SCALE, _is_scale)
+    position = checks.numbers("objpos", column(_position), (2,), POINT)
+    scale = checks.numbers("scale", column(_present, "scale"), (), SCALE, is_scale)
     points = checks.numbers("annopoints", column(_joints), (16, 2), "finite x, y of ids 0 to 15")
     head = checks.numbers(", ".join(_HEAD_BOX), column(_head_box), (4,), "four finite numbers")
     diagonal = np.hypot(head[:, 2] - head[:, 0], head[:, 3] - head[:, 1])

@@ -1,0 +1,107 @@
+"""Reader of the MPII annotation files that HRNet, SimpleBaseline and MMPose are published with."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from data import DataError
+from data.people import People, annotated
+from data.readers.checks import RowChecks, read_matlab
+from data.readers.mpii import JOINTS, POINT, SCALE, head_size, is_scale, load_json, people_of_json, person_box
+
+log = logging.getLogger(__name__)
+
+# Names of the training file, the validation file and the validation people's head boxes.
+_FILES = (
+    ("train.json", "valid.json", "gt_valid.mat"),
+    ("mpii_train.json", "mpii_val.json", "mpii_gt_val.mat"),
+)
+_EDGE = 0.01  # px: where annotated joints stay that lie at most 1 px from the left or the upper edge
+_STRANGERS = 0.1  # part of the people whose missing joints may differ between a file and its head boxes
+
+
+def read_mpii_json(path: Path, images: str, skip_bad: bool = False) -> People:
+    """Any of MPII's JSON files, plain or gzipped: `read_json`'s, or HRNet's, which have `joints`.
+
+    HRNet's: a list of people, one file per split; given one, its sibling is read too, and training people
+    come first. Fields read: image (below the folder `images`), center, joints (16 x 2, px counted from 1),
+    scale and joints_vis (16; a joint with 0 is not annotated). As HRNet's loader does, the `person_box` is
+    taken where center[0] is not -1, then 1 px is subtracted from center and joints. Joints that this puts on
+    or beyond the edge stay annotated; those that lay there before are not, as in all of MPII's files. Head
+    boxes of validation people are those of `gt_valid.mat` beside the file (headboxes_src, 2 corners x 2 x N,
+    in the order of the file). Training people have the estimate of `head_size`, and without that file all
+    people, which is logged.
+
+    Raises DataError for an unreadable file, another file name, head boxes of other people or a bad row;
+    `skip_bad` leaves bad rows out.
+    """
+    entries = load_json(path)
+    if not any(entry.keys() & {"joints", "joints_vis"} for entry in entries):
+        return people_of_json(path, entries, images, skip_bad)
+    files = next((files for files in _FILES if path.name in files[:2]), None)
+    if files is None:
+        names = " or ".join(name for files in _FILES for name in files[:2])
+        raise DataError(f"{path}: expected a name that tells the split, {names}")
+    train, valid, boxes = files
+    splits = []
+    for name in (train, valid):
+        file = path.with_name(name)
+        if file == path or file.exists():
+            found = entries if file == path else load_json(file)
+            splits.append(_read_split(file, found, images, skip_bad, boxes if name == valid else None))
+    return People.concatenate(splits)
+
+
+def _read_split(path: Path, entries: list[dict], images: str, skip_bad: bool, boxes: str | None) -> People:
+    """The people of one file; boxes: name of the file of head boxes of a validation file."""
+    checks = RowChecks(path, range(len(entries)), skip_bad)
+
+    def column(field: str) -> list:
+        return [entry.get(field) for entry in entries]
+
+    image = checks.names("image", column("image"), images)
+    center = checks.numbers("center", column("center"), (2,), POINT)
+    scale = checks.numbers("scale", column("scale"), (), SCALE, is_scale)
+    joints = checks.numbers("joints", column("joints"), (16, 2), JOINTS)
+    visible = checks.numbers("joints_vis", column("joints_vis"), (16,), "16 numbers") > 0
+    placed = center[:, 0] != -1
+    box_center, box_scale = person_box(center, scale)
+    center, scale = np.where(placed[:, None], box_center, center), np.where(placed, box_scale, scale)
+    known = visible & annotated(joints)
+    points = np.where(known[..., None], np.maximum(joints - 1, _EDGE), 0)
+    diagonal = np.zeros(len(entries)) if boxes is None else _head_diagonals(path.with_name(boxes), visible)
+    valid = np.full(len(entries), boxes is not None)
+    return checks.good_rows(People(image, center - 1, scale, points, head_size(points, diagonal), valid))
+
+
+def _head_diagonals(path: Path, visible: np.ndarray) -> np.ndarray:
+    """Diagonal [N] px of each validation person's head box, 0 if there is no file; visible: bool [N, 16]."""
+    count = len(visible)
+    if not path.exists():
+        log.warning("%s does not exist: head sizes of all people are estimated from neck and head top", path)
+        return np.zeros(count)
+    content = read_matlab(path)
+    corners, missing = content.get("headboxes_src"), content.get("jnt_missing")
+    if np.shape(corners) != (2, 2, count) or corners.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path}: expected headboxes_src of 2 x 2 x {count}, the head boxes of the validation people, "
+            f"found {_sides(corners)}"
+        )
+    if missing is not None:
+        if missing.shape != (16, count):
+            raise DataError(f"{path}: expected jnt_missing of 16 x {count}, found {_sides(missing)}")
+        others = (visible == (missing.T > 0)).any(axis=1)
+        if others.mean() > _STRANGERS:
+            raise DataError(
+                f"{path} is of other people: joints are missing (jnt_missing) of {others.sum()} of {count} "
+                "people unlike in the annotation file; expected the same people in the same order"
+            )
+    diagonal = np.linalg.norm(corners[1] - corners[0], axis=0)
+    if not (np.isfinite(diagonal) & (diagonal >= 0)).all():
+        raise DataError(f"{path}: headboxes_src has numbers that are not finite")
+    return diagonal
+
+
+def _sides(array: np.ndarray | None) -> str:
+    return " x ".join(map(str, np.shape(array))) or "none"
