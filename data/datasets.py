@@ -1,20 +1,25 @@
 """The data sets by name: their files, readers and metrics."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data import DataError
+from data.coco_truth import CocoTruth
 from data.demo import write_demo
 from data.loading.presence import with_photographs
 from data.people import People
+from data.readers.coco import read_coco
+from data.readers.coco_skeleton import with_pairs
 from data.readers.hrnet import read_mpii_json
 from data.readers.lsp import read_lsp, read_lspet
 from data.readers.mpii import VALID_IMAGES, read_h5, read_json, read_official
+from data.skeleton import MPII, Skeleton
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,8 @@ class Source:
     extension: tuple[str, Reader] | None = None
 
 
+_COCO_ANNOTATIONS = "annotations/person_keypoints_{}2017.json"
+_COCO_TRAIN, _COCO_VALID = (_COCO_ANNOTATIONS.format(split) for split in ("train", "val"))
 _MPII_READERS = {".json": read_mpii_json, ".gz": read_mpii_json, ".mat": read_official, ".h5": read_h5}
 _LSP_JSON = partial(read_json, dataset="lsp")
 DATASETS: dict[str, Source] = {
@@ -73,6 +80,7 @@ DATASETS: dict[str, Source] = {
         {".json": _LSP_JSON, ".gz": _LSP_JSON, ".mat": read_lsp},
         extension=("lspet", read_lspet),
     ),
+    "coco": Source("PCK", 0.1, ((_COCO_TRAIN, _COCO_VALID), (_COCO_TRAIN,), (_COCO_VALID,)), {}),
     "demo": Source("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS, draw=write_demo),
 }
 
@@ -82,8 +90,9 @@ class Dataset:
     """The people of a data set, and the metric of its literature.
 
     Photographs are at `root / people.image[i]`. A joint is correct if its error is at most `threshold` times
-    the person's normalizer: the head for `metric` "PCKh" (MPII), the torso for "PCK". `limited`: whether
-    --limit leaves out validation people.
+    the person's normalizer: the head for `metric` "PCKh" (MPII), the torso (LSP) or the longer side of the
+    box (COCO) for "PCK". `limited`: whether --limit leaves out validation people. `skeleton`: the joints of
+    `people.points`. `coco`: the truth of a validation split in COCO's format.
     """
 
     name: str
@@ -92,6 +101,8 @@ class Dataset:
     metric: str
     threshold: float
     limited: bool = False
+    skeleton: Skeleton = MPII
+    coco: CocoTruth | None = None
 
     @property
     def metric_name(self) -> str:
@@ -116,19 +127,26 @@ def load_dataset(
     limit: int | None = None,
     skip_missing: bool = False,
     skip_bad: bool = False,
+    annotations_valid: Path | None = None,
+    images: Sequence[Path] | None = None,
+    mirror_pairs: Sequence[str] | None = None,
 ) -> Dataset:
-    """Load the data set `name` ("mpii", "lsp" or "demo") from `<data_dir>/<name>`.
+    """Load the data set `name`, of `DATASETS`, from `<data_dir>/<name>`.
 
     Photographs are in `<data_dir>/<name>/images`, the annotation file next to that folder: the first choice
     of `DATASETS` whose files exist. People of LSP's extension in `<data_dir>/lspet`, if it exists, join the
-    training split. The demo set is generated if its folder does not exist.
+    training split. The demo set is generated if its folder does not exist. COCO's photographs are in
+    `<data_dir>/coco/train2017` and `val2017`.
 
     Args:
         annotations: another annotation file, of a format given by its suffix (.json, .gz, .h5, .mat); the
-            extension of LSP is then ignored.
+            extension of LSP is then ignored. Of data set "coco" that of the training split.
         limit: keep only the first `limit` people of each split.
         skip_missing: skip people whose photograph is missing or incomplete, with a warning.
         skip_bad: skip invalid rows of the annotation file, with a warning.
+        annotations_valid: the annotation file of coco's validation split; without either file, the usual two.
+        images: the folder of coco's photographs, or those of the training and of the validation split.
+        mirror_pairs: left-right pairs `left:right` of coco's joints; None: those that the names tell.
 
     Returns:
         The data set; either split may be empty, which callers must check.
@@ -145,28 +163,97 @@ def load_dataset(
         except OSError as error:
             if not (data_dir / name).exists():  # else another run has just drawn it
                 raise DataError(f"{data_dir / name} cannot be written: {error.strerror}") from error
-    path = Path(annotations) if annotations is not None else find_annotations(name, data_dir)
-    log.info("annotations: %s", path)
-    reader = source.readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: expected a {', '.join(source.readers)} file for data set {name}")
-    people = reader(path, f"{name}/images", skip_bad)
-    if source.extension is not None and annotations is None:
-        folder, read = source.extension
-        if (data_dir / folder).is_dir():
-            extension = read(data_dir / folder / "joints.mat", f"{folder}/images", skip_bad)
-            people = People.concatenate([people, extension])
+    if name == "coco":
+        files = _coco_files(data_dir, annotations, annotations_valid)
+        dataset = _read_coco(data_dir, files, images, mirror_pairs, skip_bad)
+        path = next(iter(files.values()))
+    else:
+        path = Path(annotations) if annotations is not None else find_annotations(name, data_dir)
+        people = _read_people(name, data_dir, path, skip_bad, extended=annotations is None)
+        dataset = Dataset(name, data_dir, people, source.metric, source.threshold)
+    people = dataset.people
     if not len(people):
         raise DataError(f"{path} has no people of data set {name}: expected at least one")
     shared = np.intersect1d(people.image[people.valid], people.image[~people.valid])
     if len(shared):
         count = f"{len(shared)} of {len(np.unique(people.image))}"
         log.warning("%s: %s photographs show people of both splits; first: %s", path, count, shared[0])
-    everyone, people = people, with_photographs(people, data_dir, limit, skip_missing)
+    everyone, people = people, with_photographs(people, dataset.root, limit, skip_missing)
     if limit is not None and len(people) == len(everyone):
         log.warning("--limit %d has no effect: there are only %d people", limit, len(people))
     limited = np.count_nonzero(people.valid) == limit and np.count_nonzero(everyone.valid) > limit
-    return Dataset(name, data_dir, people, source.metric, source.threshold, limited)
+    truth = dataset.coco and replace(dataset.coco, ids=people.id[people.valid])
+    return replace(dataset, people=people, limited=limited, coco=truth)
+
+
+def _read_people(name: str, data_dir: Path, path: Path, skip_bad: bool, extended: bool) -> People:
+    """The people of an annotation file, and with `extended` those of the extension, if its folder exists."""
+    source = DATASETS[name]
+    log.info("annotations: %s", path)
+    reader = source.readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: expected a {', '.join(source.readers)} file for data set {name}")
+    people = reader(path, f"{name}/images", skip_bad)
+    if source.extension is not None and extended:
+        folder, read = source.extension
+        if (data_dir / folder).is_dir():
+            extension = read(data_dir / folder / "joints.mat", f"{folder}/images", skip_bad)
+            people = People.concatenate([people, extension])
+    return people
+
+
+def _coco_files(data_dir: Path, annotations: Path | None, annotations_valid: Path | None) -> dict[str, Path]:
+    """Split (train, val) -> its annotation file: those that are given, else those of the usual names."""
+    given = {"train": annotations, "val": annotations_valid}
+    files = {split: Path(path) for split, path in given.items() if path is not None}
+    if not files:
+        find_annotations("coco", data_dir)  # raises if there is none
+        usual = {split: data_dir / "coco" / _COCO_ANNOTATIONS.format(split) for split in given}
+        files = {split: path for split, path in usual.items() if path.is_file()}
+    return files
+
+
+def _read_coco(
+    data_dir: Path,
+    files: dict[str, Path],
+    images: Sequence[Path] | None,
+    mirror_pairs: Sequence[str] | None,
+    skip_bad: bool,
+) -> Dataset:
+    """The people of COCO's annotation files, by split, all of one skeleton."""
+    if images:
+        if len(images) > 2:
+            raise DataError(f"--images: found {len(images)} folders, expected one, or one for each split")
+        folders = {"train": Path(images[0]).absolute(), "val": Path(images[-1]).absolute()}
+        root = Path(os.path.commonpath(folders.values()))
+    else:
+        folders = {split: data_dir / "coco" / f"{split}2017" for split in files}
+        root = data_dir
+    for split in files:
+        if not folders[split].is_dir():
+            raise DataError(
+                f"{folders[split]} does not exist: expected the photographs, or --images and their folder"
+            )
+    read = {}
+    for split, path in files.items():
+        log.info("annotations: %s", path)
+        folder = folders[split].relative_to(root)
+        images_folder = "" if folder == Path() else folder.as_posix()
+        read[split] = read_coco(path, images_folder, split == "val", skip_bad)
+    if len({file.skeleton.joints for file in read.values()}) > 1:
+        numbers = " and ".join(str(len(file.skeleton)) for file in read.values())
+        raise DataError(
+            f"{files['train']} and {files['val']} have different joints, {numbers}: expected the same names "
+            "in the same order"
+        )
+    last = list(read.values())[-1]  # validation, unless there is only training
+    people = People.concatenate([file.people for file in read.values()])
+    source = DATASETS["coco"]
+    return Dataset(
+        *("coco", root, people, source.metric, source.threshold),
+        skeleton=with_pairs(last.skeleton, mirror_pairs),
+        coco=last.truth,
+    )
 
 
 def find_annotations(name: str, data_dir: Path) -> Path:
@@ -182,7 +269,12 @@ def find_annotations(name: str, data_dir: Path) -> Path:
         if all((folder / file).is_file() for file in files):
             return folder / files[0]
     other = " or another of its files" if len(source.files) > 1 else ""
+    own = (
+        ", or --annotations, --annotations_valid and --images with files of your own"
+        if name == "coco"
+        else ""
+    )
     raise DataError(
-        f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}; "
+        f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}{own}; "
         "see docs/data.md for where to get them, or use --dataset demo, which needs no download"
     )

@@ -24,6 +24,7 @@ class People:
     valid       bool [N]            True: validation split, False: training split
     size        int32 [N, 2] px     width and height of the photograph, as the annotation file gives them;
                                     0 where it does not, as by default
+    id          int64 [N]           the annotation's id in a file of COCO's format; 0 in others, as by default
     """
 
     image: np.ndarray
@@ -33,10 +34,13 @@ class People:
     normalizer: np.ndarray
     valid: np.ndarray
     size: np.ndarray = None
+    id: np.ndarray = None
 
     def __post_init__(self) -> None:
         if self.size is None:
             object.__setattr__(self, "size", np.zeros((len(self), 2), np.int32))
+        if self.id is None:
+            object.__setattr__(self, "id", np.zeros(len(self), np.int64))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -47,7 +51,7 @@ class People:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the people, their order and annotations, without `size`."""
+        """16 hexadecimal digits that identify the people, their order and annotations; not `size` or `id`."""
         digest = hashlib.sha256("\0".join(self.image.tolist()).encode())
         for column in (self.center, self.scale, self.points, self.normalizer, self.valid):
             digest.update(np.ascontiguousarray(column))

@@ -42,6 +42,7 @@ _TRAINING = Condition("is_train", "with --is_train true", lambda opt: opt.is_tra
 _EVALUATION = Condition("is_train", "without --is_train true", lambda opt: not opt.is_train)
 _PHOTOGRAPH = Condition("image", "with --image", lambda opt: opt.image is not None)
 _DATA_SET = Condition("image", "without --image", lambda opt: opt.image is None)
+_COCO = Condition("dataset", "with --dataset coco", lambda opt: opt.dataset == "coco")
 _MASKABLE = Condition(
     "network",
     f"with --network {'|'.join(name for name, network in NETWORKS.items() if network.maskable)}",
@@ -103,6 +104,9 @@ def _of_agents() -> dict[str, tuple[Condition, ...]]:
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
     **_sizes(),
     **_of_agents(),
+    "annotations_valid": (_COCO,),
+    "images": (_COCO,),
+    "mirror_pairs": (_COCO,),
     "lr": (_TRAINING,),
     "nEpochs": (_TRAINING,),
     "keep": (_TRAINING,),

@@ -15,6 +15,7 @@ from options.values import (
     folder_name,
     gpu_number,
     learning_rate,
+    name_pair,
     weight_decay,
     whole_number,
 )
@@ -70,7 +71,19 @@ def data(parser: ArgumentParser) -> None:
         help="data set; demo is generated on first use, without a download",
     )
     annotations = "annotation file; default: the usual file of the data set in --data_dir"
-    add("--annotations", type=Path, help=annotations)
+    add("--annotations", type=Path, help=f"{annotations}; of coco that of the training split")
+    valid = "annotation file of the validation split"
+    add("--annotations_valid", type=Path, metavar="FILE", help=valid)
+    images = (
+        "folder of the photographs, or those of the training and of the validation split; default: "
+        "coco/train2017 and coco/val2017 in --data_dir"
+    )
+    add("--images", type=Path, nargs="+", metavar="DIR", help=images)
+    pairs = (
+        "left-right pairs of joints by name, which change places in a mirror, such as left_knee:right_knee; "
+        "default: those whose names differ in the side only"
+    )
+    add("--mirror_pairs", type=name_pair, nargs="+", metavar="LEFT:RIGHT", help=pairs)
     add("--limit", type=whole_number(1), help="use only the first LIMIT people of each split")
     missing = "skip people whose photograph is missing or incomplete (empty, truncated)"
     add("--skip_missing", type=boolean, default=False, help=missing)

@@ -95,6 +95,14 @@ def folder_name(text: str) -> str:
     return text
 
 
+def name_pair(text: str) -> str:
+    """Parse two different names with a colon between them."""
+    left, _, right = text.partition(":")
+    if not left or not right or ":" in right or left == right:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two joints, such as left_knee:right_knee")
+    return text
+
+
 def cache_place(text: str) -> Path | str:
     """Parse the path of a folder, or the word gpu."""
     if not text:

@@ -265,8 +265,11 @@ def test_absent_data_set_says_what_is_missing_and_where_to_get_it(tmp_path):
         assert part in str(caught.value)
     with pytest.raises(DataError, match=r"lsp: expected joints\.mat; "):
         load_dataset("lsp", tmp_path)
-    with pytest.raises(DataError, match="'coco': expected one of mpii, lsp, demo"):
+    usual = r"coco: expected annotations/person_keypoints_train2017\.json .*--annotations, .*--images"
+    with pytest.raises(DataError, match=usual):
         load_dataset("coco", tmp_path)
+    with pytest.raises(DataError, match="'posetrack': expected one of mpii, lsp, coco, demo"):
+        load_dataset("posetrack", tmp_path)
 
 
 def test_preference_among_mpii_files(tmp_path):

@@ -154,7 +154,7 @@ def test_a_folder_below_a_folder_is_an_experiment():
         ("--lr", "0"),
         ("--lr", "nan"),
         ("--lr", "fast"),
-        ("--dataset", "coco"),
+        ("--dataset", "posetrack"),
         ("--wrong_flag", "1"),
         ("--nEpoch", "3"),
         ("--load_prefix", "lr-0.00025-10"),

@@ -233,7 +233,8 @@ class Experiment:
         for name in names:
             value = getattr(self.opt, name, None)
             if value != self.opt.defaults[name]:
-                flags += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+                values = value if isinstance(value, list) else [value]
+                flags += [f"--{name}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
         return flags
 
 

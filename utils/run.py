@@ -46,7 +46,7 @@ class Run:
         if opt.load_prefix_pose is not None:
             flag = "--load_prefix_pose"
             self.pose_path = find_checkpoint(opt.exp_folder, opt.load_prefix_pose, flag)
-        if opt.annotations is None and getattr(opt, "image", None) is None:
+        if opt.annotations is opt.annotations_valid is getattr(opt, "image", None) is None:
             find_annotations(opt.dataset, opt.data_dir)  # fails before the log starts
         start_log(folder)
         log.info("options (* differs from its default):\n%s", self.options_text())
@@ -80,7 +80,8 @@ class Run:
         """
         opt = self.opt
         dataset = load_dataset(
-            opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad
+            *(opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad),
+            *(opt.annotations_valid, opt.images, opt.mirror_pairs),
         )
         for split, people in (("training", dataset.train), ("validation", dataset.valid)):
             unscored = np.count_nonzero(~scorable(people))

@@ -1,5 +1,7 @@
 """Parsing and checks of rows, shared by the readers of annotation files."""
 
+import gzip
+import json
 import logging
 import multiprocessing
 import signal
@@ -72,16 +74,30 @@ def read_matlab(path: Path, **options: bool) -> dict:
             raise ValueError("the reader crashed on it: it is damaged") from error
 
 
+def load_json(path: Path, object_hook: Callable[[dict], dict] | None = None) -> object:
+    """The content of a JSON file, plain or gzipped; object_hook: of `json.loads`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with parsing(path, "JSON"):
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        content = content.decode(json.detect_encoding(content), "surrogatepass")  # the bytes are given up
+        return json.loads(content, object_hook=object_hook)
+
+
 class RowChecks:
     """Converts the columns of an annotation file to arrays, and collects its bad rows.
 
     Each column goes through `numbers` or `names`, which blank bad values. `good_rows` completes the table: it
     raises a `DataError` for the first bad row or, with `skip_bad`, skips bad rows with a warning.
 
-    source: the file. rows: the numbers of the rows in the file, from 0, for messages.
+    source: the file. rows: the numbers of the rows in the file, from 0, or their names, for messages.
     """
 
-    def __init__(self, source: Path, rows: Sequence[int], skip_bad: bool = False):
+    def __init__(self, source: Path, rows: Sequence[int | str], skip_bad: bool = False):
         self.source = source
         self.skip_bad = skip_bad
         self._rows = rows
@@ -106,17 +122,24 @@ class RowChecks:
         values[bad] = 0
         return values
 
+    @property
+    def good(self) -> np.ndarray:
+        """Bool [N]: the rows that no check has refused so far."""
+        return ~self._bad
+
     def names(self, field: str, found: Sequence[object], folder: str) -> np.ndarray:
         """Photographs' names as paths `folder/name`, str [N]; a name outside `folder` is bad, its path "".
+
+        folder: "" for names that are paths already.
 
         Files that Windows has written may have backslashes in them.
         """
         self._require_all_rows(field, found)
         bad = np.array([not _inside(name) for name in found], dtype=bool)
         self.reject(field, found, bad, f"a file name inside the images folder, {_LONGEST} characters at most")
+        above = f"{folder}/" if folder else ""
         paths = [
-            "" if wrong else folder + "/" + name.replace("\\", "/")
-            for name, wrong in zip(found, bad, strict=True)
+            "" if wrong else above + name.replace("\\", "/") for name, wrong in zip(found, bad, strict=True)
         ]
         return np.array(paths, dtype=str)
 
@@ -126,9 +149,10 @@ class RowChecks:
         first = int(np.argmax(bad)) if bad.any() else self._first_bad
         if first < self._first_bad:
             self._first_bad = first
+            row = self._rows[first]
+            row = row if isinstance(row, str) else f"row {row} (counted from 0)"
             self._message = (
-                f"{self.source}: row {self._rows[first]} (counted from 0), field {field}: "
-                f"found {_shorten(found[first])}, expected {expected}"
+                f"{self.source}: {row}, field {field}: found {shorten(found[first])}, expected {expected}"
             )
 
     def _require_all_rows(self, field: str, found: Sequence | np.ndarray) -> None:
@@ -184,7 +208,7 @@ def _inside(name: object) -> bool:
     return bool(path.name) and not path.anchor and ".." not in path.parts
 
 
-def _shorten(value: object, length: int = 60) -> str:
+def shorten(value: object, length: int = 60) -> str:
     """`value` in one line; of a list or an array, its first part that is not a finite number, if any."""
     index = []
     while (row := _odd_row(value)) is not None:

@@ -8,7 +8,16 @@ import numpy as np
 from data import DataError
 from data.people import People, annotated
 from data.readers.checks import RowChecks, read_matlab
-from data.readers.mpii import JOINTS, POINT, SCALE, head_size, is_scale, load_json, people_of_json, person_box
+from data.readers.mpii import (
+    JOINTS,
+    POINT,
+    SCALE,
+    head_size,
+    is_scale,
+    load_entries,
+    people_of_json,
+    person_box,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +45,7 @@ def read_mpii_json(path: Path, images: str, skip_bad: bool = False) -> People:
     Raises DataError for an unreadable file, another file name, head boxes of other people or a bad row;
     `skip_bad` leaves bad rows out.
     """
-    entries = load_json(path)
+    entries = load_entries(path)
     if not any(entry.keys() & {"joints", "joints_vis"} for entry in entries):
         return people_of_json(path, entries, images, skip_bad)
     files = next((files for files in _FILES if path.name in files[:2]), None)
@@ -48,7 +57,7 @@ def read_mpii_json(path: Path, images: str, skip_bad: bool = False) -> People:
     for name in (train, valid):
         file = path.with_name(name)
         if file == path or file.exists():
-            found = entries if file == path else load_json(file)
+            found = entries if file == path else load_entries(file)
             splits.append(_read_split(file, found, images, skip_bad, boxes if name == valid else None))
     return People.concatenate(splits)
 

@@ -1,7 +1,5 @@
 """Readers of the annotation files that exist for MPII Human Pose (Andriluka et al., CVPR 2014)."""
 
-import gzip
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 
 from data import DataError
 from data.people import People, joint_distance
-from data.readers.checks import RowChecks, not_negative, parsing, positive, read_matlab
+from data.readers.checks import RowChecks, load_json, not_negative, parsing, positive, read_matlab
 from data.readers.lsp import BOX_MARGIN, torso_length
 from data.skeleton import HEAD_TOP, UPPER_NECK
 
@@ -66,13 +64,13 @@ def read_json(path: Path, images: str, skip_bad: bool = False, dataset: str = "m
 
     Raises DataError for an unreadable file or a bad row; `skip_bad` leaves bad rows out.
     """
-    return people_of_json(path, load_json(path), images, skip_bad, dataset)
+    return people_of_json(path, load_entries(path), images, skip_bad, dataset)
 
 
 def people_of_json(
     path: Path, entries: list[dict], images: str, skip_bad: bool = False, dataset: str = "mpii"
 ) -> People:
-    """`read_json` of a file that `load_json` has loaded."""
+    """`read_json` of a file that `load_entries` has loaded."""
     own = _JSON_NAMES[dataset]
     foreign = [name for names in _JSON_NAMES.values() if names != own for name in names]
     rows = [row for row, entry in enumerate(entries) if entry.get("dataset") not in foreign]
@@ -110,17 +108,15 @@ def people_of_json(
     return checks.good_rows(People(image, center, scale, points, normalizer, valid, size))
 
 
-def load_json(path: Path) -> list[dict]:
+def load_entries(path: Path) -> list[dict]:
     """The entries of a JSON list, plain or gzipped; one that is no object becomes {}.
 
     Raises:
         DataError: the file cannot be read or has no list.
     """
-    with parsing(path, "JSON"):
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        entries = json.loads(content)
+    entries = load_json(path)
+    if isinstance(entries, dict) and "annotations" in entries:
+        raise DataError(f"{path} is a file in COCO's format: use --dataset coco to read it")
     if not isinstance(entries, list):
         raise DataError(f"{path}: expected a JSON list with one entry per person")
     # An entry that is no object lacks every field, which the checks of its row then say.
