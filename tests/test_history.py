@@ -178,7 +178,7 @@ def folder(tmp_path):
 
 
 def test_files_of_epochs_are_told_by_their_names(folder):
-    found = {file.path.name: (file.epoch, file.best, file.beside) for file in epoch_files(folder)}
+    found = {file.path.name: (file.epoch, file.best, file.companion) for file in epoch_files(folder)}
     ninth = ("lr-0.001-9.pth.tar", "lr-0.001-9-preds.mat", "lr-0.001-9-preds-demo.mat", "lr-0.001-9-grid.txt")
     tenth = ("pose-lr-0.001-10.pth.tar", "pose-lr-0.001-10-preds.mat", "epoch-10.html")
     assert found == {

@@ -146,8 +146,8 @@ def test_it_takes_its_turns_beside_another_agent(trained):
     pose = load_checkpoint(folder / "pose-lr-0.00025-2.pth.tar")
     assert [pose[name] for name in ("agent", "gain")] == ["agent-lr-0.00005-3", pose["gain"]]
     assert (folder / f"{pose['gain']}.pth.tar").exists() and pose["gain"].startswith("gain-lr-0.00005-")
-    beside = {file.path.name.partition("-")[0] for file in epoch_files(folder) if file.beside}
-    assert beside == {"agent", "gain"}
+    companion = {file.path.name.partition("-")[0] for file in epoch_files(folder) if file.companion}
+    assert companion == {"agent", "gain"}
     row = pose["train_history"][-1]
     columns = ("pck_uniform", "pck_agent", "gap", "gap_error", "reward_share", "tie_share", "limit_share")
     assert {f"gain_{name}" for name in (*columns, "loss", "entropy", "epoch", "change")} <= row.keys()

@@ -203,7 +203,7 @@ def test_joint_files_history_and_pages(joint):
         assert checkpoint["occlusion"] + ".pth.tar" == occ
         assert "agent" not in checkpoint
     assert not [name for name in names if name.startswith("agent-")]
-    assert {file.path.name for file in epoch_files(folder) if file.beside} == {
+    assert {file.path.name for file in epoch_files(folder) if file.companion} == {
         f"occ-lr-0.00005-{epoch}.pth.tar" for epoch in (2, 3)
     }
     row = load_checkpoint(folder / "pose-lr-0.00025-2.pth.tar")["train_history"][-1]

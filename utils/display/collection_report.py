@@ -1,4 +1,4 @@
-"""Collecting the distributions of a kind: their files, a summary and a plot."""
+"""The report of stage 2's collection: files of distributions, a summary and a plot."""
 
 import argparse
 import logging
@@ -12,10 +12,11 @@ log = logging.getLogger(__name__)
 
 
 def report_collection(opt: argparse.Namespace, name: str) -> None:
-    """Collect the kind of this name ("scale" or "rotation") and plot it beside its distributions.
+    """Collect the distributions of a kind, by its name, and plot them into the same folder.
 
     Raises:
-        UserError, DataError: what the run needs is missing, or a file does not fit the run.
+        UserError, DataError: a checkpoint or the data set is missing, or an existing file does not fit the
+        run.
     """
     run, kind = Run(opt, *opt.agent_folders.values()), KINDS[name]
     plot = run.folder / f"{name}-distributions.png"

@@ -1,4 +1,4 @@
-"""Curves of a history, drawn by matplotlib as SVG: a panel where the history has its fields."""
+"""Curves of a history as SVG: each panel of which the history has a field, drawn with matplotlib."""
 
 import io
 import math
@@ -6,11 +6,14 @@ import math
 from utils.display.panels import DISTRIBUTIONS, PALETTE, PANELS, Panel, bin_names
 
 _TEXT = 8.5  # points
-_MARKED = 40  # epochs; longer curves have no markers
+_MARKED = 40  # epochs; longer curves are drawn without markers
 
 
 def draw_curves(rows: list[dict], metric_name: str) -> list[tuple[str, bytes]]:
-    """(title, SVG file) of every panel that the rows of a history have fields for; metric_name: PCKh@0.5."""
+    """(title, SVG file) of each panel of which the rows of a history have a field.
+
+    metric_name: for titles, such as PCKh@0.5.
+    """
     fields = {name for row in rows for name in row}
     curves = [
         (panel.title.format(metric_name=metric_name), _lines(panel, rows))
@@ -52,7 +55,7 @@ def _lines(panel: Panel, rows: list[dict]) -> bytes:
 
 
 def _distribution(name: str, label: str, rows: list[dict]) -> bytes:
-    """A column of shares an epoch, as a picture whose brightness is the share."""
+    """The mean distribution by epoch as a heatmap: a column per epoch, a row per bin."""
     figure, axes = _axes()
     field = f"{name}_distribution"
     known = [(epoch, row[field]) for epoch, row in zip(_epochs(rows), rows, strict=True) if field in row]
@@ -78,13 +81,13 @@ def _epochs(rows: list[dict]) -> list[int]:
 
 
 def _axes() -> tuple:
-    # matplotlib takes most of a second to import: only runs that draw pay for it
+    # imported here: matplotlib takes most of a second to import
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(4.6, 3.1))
     axes = figure.add_subplot()
-    # Few ticks: they are most of what drawing takes.
+    # few ticks: they take most of the time of drawing
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("epoch", fontsize=_TEXT)
@@ -93,7 +96,8 @@ def _axes() -> tuple:
 
 
 def _svg(figure, bottom: float) -> bytes:
-    """The figure as SVG; bottom: share of its height below the axes. A layout engine is slow."""
+    """The figure as an SVG file; bottom: share of its height below the axes."""
+    # not by a layout engine, which is slow
     figure.subplots_adjust(left=0.125, right=0.97, bottom=bottom, top=0.93)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")

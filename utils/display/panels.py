@@ -1,4 +1,4 @@
-"""The curves of a run, once for all that draw them: which fields of its history stand together."""
+"""The panels of curves, for pages and for visdom alike: which fields of the history share a plot."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ LIGHT = "#9cc9e3"
 class Line:
     """A curve: a field of the history's rows, or of the running means of batches, and its label.
 
-    baseline: what the others are to be compared with. error: the field of its standard error, if it has one.
+    running: whether it is a running mean of batches. baseline: whether it is a reference for the other lines.
+    error: the field of its standard error; empty: none.
     """
 
     field: str
@@ -26,9 +27,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over epochs. percent: of shares. log: on a logarithmic scale.
+    """A plot of lines over epochs. percent: the values are shares, shown in %. log: logarithmic scale.
 
-    `{metric_name}` in the title is the run's, such as PCKh@0.5.
+    `{metric_name}` in the title is replaced by that of the run, such as PCKh@0.5.
     """
 
     name: str
@@ -39,11 +40,11 @@ class Panel:
 
 
 SINGLE = [agent for agent in AGENTS.values() if not agent.collects]
-"""The agents that make a single choice, which is named as they are."""
+"""The agents with a single choice, which has the agent's name."""
 
 
 def agent_panels(agent: AgentType) -> list[Panel]:
-    """The curves of an epoch of such an agent, from the columns of its record."""
+    """The panels of an agent with a single choice; their fields are the columns of `Record`."""
     name, title = agent.name, agent.title
     return [
         Panel(
@@ -164,11 +165,11 @@ DISTRIBUTIONS = {
     **{kind.name: kind.label for kind in KINDS.values()},
     **{agent.name: "cell (row, column)" if agent.masks else f"bin of the {agent.title}" for agent in SINGLE},
 }
-"""What an agent predicts, whose mean over people is a column `..._distribution`, and what its bins are."""
+"""Choice of an agent -> label of its bins; its mean distribution is the column `<choice>_distribution`."""
 
 
 def bin_names(name: str, bins: int) -> list[str]:
-    """The bins of a distribution: the means of a kind's, or the cells of a grid, row by row from 1."""
+    """Names of the bins of a distribution: a kind's means, or numbers of cells (row, column) from 1."""
     if name in KINDS:
         return [f"{mean:g}" for mean in KINDS[name].means]
     if not AGENTS[name].masks:

@@ -1,4 +1,4 @@
-"""The pose of one person in any photograph: drawn on it, and as JSON."""
+"""The predicted pose of one person in any photograph: drawn on it, and as JSON."""
 
 import json
 import logging
@@ -24,14 +24,14 @@ from utils.system.files import write_file
 
 log = logging.getLogger(__name__)
 
-WIDEST = 100.0  # times the photograph's longer side: the widest square that can be asked for
+WIDEST = 100.0  # limit of --scale: sides of the square / longer side of the photograph
 
 
 def open_photograph(path: Path) -> Image.Image:
-    """A photograph in RGB, upright as its camera noted.
+    """A photograph in RGB, turned upright as its EXIF orientation says.
 
     Raises:
-        UserError: it does not exist or does not decode.
+        UserError: it does not exist or cannot be decoded.
     """
     try:
         with open_lazily(path, upright=True) as photo:
@@ -49,12 +49,13 @@ def person_square(
     """Center f32 [2] px and scale (side / 200 px) of the person's square.
 
     Args:
-        size: width and height of the photograph, px. center, scale: as asked for; without both the square
-            is the smallest that holds the whole photograph.
+        size: width and height of the photograph, px.
+        center, scale: values of --center and --scale; if both are None, the square is the smallest that
+            contains the photograph.
 
     Raises:
-        UserError: one of them lacks the other, the center is not in the photograph, or the square is smaller
-            than a pixel or out of all proportion to the photograph.
+        UserError: only one of them is given, the center is outside the photograph, or the square is smaller
+            than a pixel or more than `WIDEST` times as large as the photograph.
     """
     width, height = size
     if center is None and scale is None:
@@ -79,17 +80,19 @@ def person_square(
 def predict_pose(
     run: Run, network: nn.Module, path: Path, center: np.ndarray, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Joints of the person in a square, as validation finds them; the network is put in eval mode.
+    """Predict the joints of the person in a square, with the flip test as in validation.
+
+    The network is put in eval mode.
 
     Args:
         path: the photograph. center: f32 [2] px of the upright photograph. scale: the square's side / 200 px.
 
     Returns:
-        (joints f32 [16, 2], px of the photograph; confidence f32 [16]: highest values of their heatmaps, in
-        general between 0 and 1, and 0 where a map has nothing above 0: the joint was not detected.)
+        (joints f32 [16, 2], px of the photograph; confidence f32 [16]: the maximum of each heatmap, usually
+        in 0..1; 0 if no value is above 0: the joint was not detected.)
 
     Raises:
-        DataError: the photograph does not decode.
+        DataError: the photograph cannot be decoded.
     """
     network.eval()
     person = People(
@@ -112,20 +115,20 @@ def predict_pose(
 def report_photograph(run: Run, network: nn.Module) -> None:
     """Predict the pose in the photograph of `--image`.
 
-    Writes `<its stem>-pose.jpg` and `<its stem>-pose.json` into the run's folder, and logs where. The JSON
-    has image (its whole path), size [width, height] px, center [x, y] px, scale, checkpoint, and joints:
-    name -> x, y px and confidence; x and y are null for a joint that was not detected. Px are those of the
-    upright photograph.
+    Writes `<stem>-pose.jpg` and `<stem>-pose.json`, named after the photograph, into the run's folder, and
+    logs their paths. The JSON has image (absolute path), size [width, height] px, center [x, y] px, scale,
+    checkpoint, and joints: name -> x, y px and confidence; x and y are null for a joint that was not
+    detected. Coordinates are in px of the upright photograph.
 
     Raises:
-        UserError: the photograph or the square is missing or wrong, the files are there and of another
+        UserError: the photograph or the square is missing or invalid, existing files belong to another
             photograph, or a file cannot be written.
     """
     opt = run.opt
     stem = run.folder / f"{opt.image.stem}-pose"
     picture, described = Path(f"{stem}.jpg"), Path(f"{stem}.json")
     photo = open_photograph(opt.image)
-    _refuse_another_photographs(described, opt.image)
+    _refuse_other_photograph(described, opt.image)
     center, scale = person_square(photo.size, opt.center, opt.scale)
     joints, confidence = predict_pose(run, network, opt.image, center, scale)
     peaks = confidence.numpy()
@@ -146,13 +149,13 @@ def report_photograph(run: Run, network: nn.Module) -> None:
             for name, (x, y), peak in zip(JOINT_NAMES, joints.tolist(), peaks.tolist(), strict=True)
         },
     }
-    write_file(described, json.dumps(result, indent=1) + "\n")  # first: it says whose the picture is
+    write_file(described, json.dumps(result, indent=1) + "\n")  # first: it identifies the photograph
     write_file(picture, encode_jpeg(drawing, quality=92))
     log.info("pose: %s and %s", picture, described.name)
 
 
-def _refuse_another_photographs(described: Path, image: Path) -> None:
-    """Raise a `UserError` if there is a JSON of another photograph, which may have the same stem."""
+def _refuse_other_photograph(described: Path, image: Path) -> None:
+    """Raise a `UserError` if the JSON file exists and belongs to another photograph with the same stem."""
     if not described.exists():
         return
     try:

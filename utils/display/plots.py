@@ -1,4 +1,4 @@
-"""Plots as PNG files, drawn without a screen."""
+"""Plots as PNG files."""
 
 import io
 from pathlib import Path
@@ -24,10 +24,10 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
-    """Mean and spread of distributions over the bins of a kind.
+    """Plot mean and standard deviation of the distributions over the bins of a kind.
 
     Args:
-        path: the PNG file. rows: [N, bins] of each split.
+        path: the PNG file. rows: split -> distributions [N, bins].
     """
     bins = kind.means
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -46,7 +46,7 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
 
 
 def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
-    """PCK [7, 7] by scale (rows) and rotation (columns) as a heatmap with numbers."""
+    """Plot PCK [7, 7] by scale (rows) and rotation (columns) as a heatmap with numbers."""
     figure, axes = _numbers(grid, origin="lower")
     ticks = range(len(grid))
     axes.set_xticks(ticks, [f"{mean:g}" for mean in KINDS["rotation"].means])
@@ -57,7 +57,7 @@ def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
 
 
 def plot_cells(path: Path, grid: Tensor, title: str) -> None:
-    """PCK [side, side] with each single cell of the crop masked, as a heatmap with numbers."""
+    """Plot PCK [side, side] with each single cell of the crop masked, as a heatmap with numbers."""
     figure, axes = _numbers(grid, origin="upper")
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize="medium")
@@ -65,7 +65,7 @@ def plot_cells(path: Path, grid: Tensor, title: str) -> None:
 
 
 def _numbers(grid: Tensor, origin: str) -> tuple[Figure, Axes]:
-    """Shares as a heatmap with numbers in per cent; origin: where the first row is."""
+    """A heatmap of shares with numbers in per cent; origin: where the first row is, "upper" or "lower"."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(100 * grid, cmap="viridis", vmin=0, vmax=100, origin=origin)
@@ -86,10 +86,12 @@ def plot_arms(
     differences: dict[str, np.ndarray],
     updates: int | None,
 ) -> None:
-    """PCK by epoch of each arm and, below, how it differs from the reference; bands reach over all runs.
+    """Plot PCK by epoch of each arm and, below, the differences from the reference.
 
-    arms: shares [runs, epochs] by name. reference: an arm's name. differences: shares [pairs of runs, epochs]
-    by the other arm's name. updates: of the pose network in the end; None: not known.
+    Lines are means over runs, bands reach from the lowest to the highest run.
+
+    arms: name -> shares [runs, epochs]. reference: name of an arm. differences: name of each other arm ->
+    shares [pairs of runs, epochs]. updates: optimizer steps at the last epoch; None: unknown.
     """
     paired = {name: shares for name, shares in differences.items() if len(shares)}
     figure = Figure(figsize=(7, 7.5 if paired else 4.5), layout="constrained")

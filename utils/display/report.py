@@ -1,4 +1,4 @@
-"""The reports of a training run: log, event log, summary, visdom curves and HTML pages."""
+"""The reports of a training run: log, event log, summary, visdom windows and HTML pages."""
 
 import logging
 import time
@@ -28,15 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class Report:
-    """Reports the batches and epochs of one training run; a context that closes it however the run ends.
+    """Reports the batches and epochs of one training run; a context manager, which closes the reports.
 
-    Of several ranks only rank 0 reports.
+    With several ranks only rank 0 reports.
 
     Args:
-        run, stage: the run, and its stage's name.
-        learner: the network in training, whose history's last row `epoch` reports.
-        kept: decides which epochs' files stay.
-        summary: the file that gets the history as a table.
+        run: the run. stage: the name of its stage. learner: the network in training.
+        kept: deletes the files of earlier epochs. summary: name of the file with the history as a table.
     """
 
     def __init__(
@@ -70,8 +68,8 @@ class Report:
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
         self._stage, self._first, self._shown = stage, learner.epoch, False
-        # What another way to these epochs has left is not touched before one of this run's is saved.
-        if all(file.epoch < learner.epoch for file in epoch_files(run.folder) if not file.beside):
+        # The options and pages of an earlier run with later epochs stay until this run has saved an epoch.
+        if all(file.epoch < learner.epoch for file in epoch_files(run.folder) if not file.companion):
             self._show_this_run()
 
     def __enter__(self) -> "Report":
@@ -83,13 +81,13 @@ class Report:
         except UserError as problem:
             if kind is None:
                 raise
-            log.warning("%s", problem)  # what ended the run is the error to show
+            log.warning("%s", problem)  # not raised: it would hide the error that ended the run
 
     def batch(self, bar: tqdm, epoch: int, batch: int, read: Callable[[], Mapping[str, float]]) -> None:
-        """The means of an epoch up to a batch (from 0): logged and drawn every so many batches.
+        """Report the running means of an epoch: to the log and, as an event, to visdom, as often as flags say.
 
-        bar: the epoch's. read: returns the means; called only for those batches, since it waits for GPUs
-        and for all ranks.
+        bar: the progress bar of the epoch. batch: counted from 0. read: returns the means; called only for
+        batches that are reported, since it waits for the GPU and for all ranks.
         """
         done, opt = batch + 1, self.run.opt
         due = [done % every == 0 for every in (opt.print_freq, opt.display_freq)]
@@ -98,7 +96,7 @@ class Report:
         means = read()
         bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()}, refresh=False)
         if due[0]:
-            batch_log.info("epoch %d, batch %d of %d: %s", epoch, done, bar.total, listed(means))
+            batch_log.info("epoch %d, batch %d of %d: %s", epoch, done, bar.total, format_row(means))
         if due[1]:
             self._event(kind="batch", epoch=epoch, batch=done, batches=bar.total, **means)
 
@@ -109,29 +107,30 @@ class Report:
         gallery: Callable[[], list[Section]],
         evaluation: Evaluation | None = None,
     ) -> None:
-        """An epoch has ended: it is reported, saved and shown, and the learner goes on to the next.
+        """Report, save and show a finished epoch, and advance the learner to the next one.
 
         Args:
-            row: for the history. save: writes the files and returns them, told whether the epoch is the best
-                so far. gallery: makes the page's pictures. evaluation: of the pose network, if that is
-                in training.
+            row: the epoch's row of the history. save: writes the epoch's files and returns their paths; its
+            argument: whether the epoch is the best
+                so far.
+            gallery: makes the sections of the epoch's page.
+            evaluation: of the pose network, if the stage trains it.
         """
         self.history.append(row)
-        self._tell(evaluation)
+        # Before saving: if the run is killed in between, the resumed run repeats the epoch and its report.
+        self._report_epoch(row, evaluation)
         best = self.history.improved()
         self._kept.add(save(best), best)
-        self._show(gallery, evaluation)
+        if self._reports and not self._shown:
+            self._show_this_run()
+        if self.pages:
+            self.pages.epoch(self.history.rows, evaluation and evaluation.table, gallery)
         self._learner.epoch += 1
 
-    def _tell(self, evaluation: Evaluation | None) -> None:
-        """The history's last row and, of a stage that trains the pose network, its evaluation.
-
-        Before the epoch is saved: should the run be killed in between, resuming tells of the epoch anew.
-        """
+    def _report_epoch(self, row: dict, evaluation: Evaluation | None) -> None:
         if not self._reports:
             return
-        row = self.history.rows[-1]
-        log.info("%s", listed(row))
+        log.info("%s", format_row(row))
         table = {}
         if evaluation is not None:
             log.info("%s", evaluation.table)
@@ -139,17 +138,8 @@ class Report:
         self._event(kind="epoch", **row, **table, updates=self._learner.updates)
         write_file(self.summary, self.history.table())
 
-    def _show(self, gallery: Callable[[], list[Section]], evaluation: Evaluation | None) -> None:
-        """The epoch's HTML page, once it is saved; `gallery` makes its pictures, if there are pages."""
-        if not self._reports:
-            return
-        if not self._shown:
-            self._show_this_run()
-        if self.pages:
-            self.pages.epoch(self.history.rows, evaluation and evaluation.table, gallery)
-
     def close(self, done: bool = True) -> None:
-        """The run has ended: done, or not."""
+        """Close all reports; done: whether the run has reached its last epoch."""
         if not self._reports:
             return
         self._event(kind="end", time=time.time())
@@ -164,32 +154,21 @@ class Report:
             log.info("done: %s", self.run.folder)
 
     def _show_this_run(self) -> None:
-        """The folder's options and pages become those of this run."""
+        """Replace the folder's options and pages by those of this run."""
         self._shown = True
-        write_file(self.run.folder / "opt.txt", self.run.options_text() + "\n")
-        if self.run.opt.use_html:
-            self.pages = self._pages()
-
-    def _pages(self) -> "Pages | None":
+        run, opt = self.run, self.run.opt
+        write_file(run.folder / "opt.txt", run.options_text() + "\n")
+        if not opt.use_html:
+            return
         try:
             from utils.display.pages import Pages
-        except ImportError as error:  # of dominate, which nothing but pages needs
+        except ImportError as error:  # dominate, which only pages need
             log.warning("no HTML pages: %s", error)
-            return None
-        run, opt = self.run, self.run.opt
-        options = {
-            name: (str(getattr(opt, name)), getattr(opt, name) != opt.defaults[name]) for name in opt.defaults
-        }
-        return Pages(
-            run.folder,
-            opt.exp_id,
-            self._stage,
-            run.dataset.metric_name,
-            options,
-            self._first,
-            opt.nEpochs,
-            self.history.rows,
-        )
+            return
+        values = {name: getattr(opt, name) for name in opt.defaults}
+        options = {name: (str(value), value != opt.defaults[name]) for name, value in values.items()}
+        epochs = (self._first, opt.nEpochs, self.history.rows)
+        self.pages = Pages(run.folder, opt.exp_id, self._stage, run.dataset.metric_name, options, *epochs)
 
     def _event(self, **event: object) -> None:
         if not self._reports:
@@ -199,6 +178,6 @@ class Report:
             self._visdom.add(event)
 
 
-def listed(values: dict) -> str:
-    """Names and values on one line."""
+def format_row(values: dict) -> str:
+    """Names and values in one line."""
     return "  ".join(f"{name} {format_value(value)}" for name, value in values.items())

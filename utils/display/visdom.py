@@ -1,4 +1,4 @@
-"""A run's curves in a visdom server; training neither waits for the server nor needs it."""
+"""A run's curves on a visdom server; training neither waits for the server nor needs it."""
 
 import json
 import logging
@@ -16,23 +16,23 @@ from utils.records.events import read_events
 
 log = logging.getLogger(__name__)
 
-PAUSE = 1.0  # s, at least, from one drawing to the next
-PAUSE_SHARE = 50  # times what the drawing took: a long history is drawn less often
-RETRY = 3.0  # s between attempts while there is no server
+PAUSE = 1.0  # s between two updates, at least
+PAUSE_SHARE = 50  # times the duration of the last update: a long history is sent less often
+RETRY = 3.0  # s between attempts while the server is not available
 REQUEST_TIMEOUT = 5.0  # s
 CLOSE_TIMEOUT = 5.0  # s
 
 
 class VisdomDisplay:
-    """Draws a run's events while it goes on.
+    """Plots a run's events on a visdom server during the run.
 
-    A thread of its own sends each window as a whole, so that nothing is missing or double after a server was
-    away. Whatever happens to the server, the caller sees no more of it than a logged line.
+    A separate thread sends complete windows, so nothing is missing or duplicated after the server was
+    unavailable. Server errors are logged as one warning and never reach the caller.
 
     Args:
-        events: the run's event log, which is read for what earlier starts of the run left.
-        env: visdom environment; `environment_name` says how it is spelt there.
-        server, port: such as http://localhost and 8097.
+        events: the event log of the run; events of its earlier starts are read from it.
+        env: visdom environment; see `environment_name` for its spelling.
+        server, port: for example http://localhost and 8097.
     """
 
     def __init__(self, events: Path, env: str, server: str, port: int) -> None:
@@ -49,11 +49,11 @@ class VisdomDisplay:
             self._thread.start()
 
     def add(self, event: dict) -> None:
-        """Draw an event, soon; returns at once."""
+        """Queue an event for plotting; returns at once."""
         self._events.append(event)
 
     def close(self) -> None:
-        """Wait, but for no more than a few seconds, until everything is drawn."""
+        """Wait until all events are plotted, but at most `CLOSE_TIMEOUT`."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_TIMEOUT)
@@ -69,7 +69,12 @@ class VisdomDisplay:
                 self._server.draw(draw_windows(events))
             except OSError as error:
                 if not lost:
-                    self._warn(error)
+                    log.warning(
+                        "visdom: %s: training continues, and the curves are sent when the server is available"
+                        " (or later with python -m utils.visdom_display %s)",
+                        error,
+                        self._folder,
+                    )
                 lost, pause = True, RETRY
             else:
                 if lost:
@@ -77,37 +82,30 @@ class VisdomDisplay:
                 drawn, lost = len(events), False
                 pause = max(PAUSE, PAUSE_SHARE * (time.monotonic() - began))
 
-    def _warn(self, error: OSError) -> None:
-        log.warning(
-            "visdom: %s: training continues, and the curves are sent when the server is available"
-            " (or later with python -m utils.visdom_display %s)",
-            error,
-            self._folder,
-        )
-
 
 class VisdomServer:
-    """An environment of a visdom server, which is told its windows over HTTP.
+    """An environment of a visdom server, whose windows are sent over HTTP.
 
-    A server on this machine is asked directly, others as http_proxy, https_proxy and no_proxy say.
+    A server on this machine is reached directly, any other one through the proxy that http_proxy, https_proxy
+    and no_proxy define.
 
     Raises:
-        ValueError: this is no address.
+        ValueError: `server` is not an address.
     """
 
     def __init__(self, env: str, server: str, port: int) -> None:
         check_address(server)
         self.env, self.address = environment_name(env), f"{server.rstrip('/')}:{port}"
         proxies = proxies_to(server)
-        self._place = self.address + through(proxies, urlsplit(server))
+        self._place = self.address + through_proxy(proxies, urlsplit(server))
         self._opener = build_opener(ProxyHandler(proxies))
         self._drawn: dict[str, dict] = {}
 
     def draw(self, windows: dict[str, dict]) -> None:
-        """Send those windows that the server does not have, or not like this.
+        """Send the windows that are new or have changed.
 
         Raises:
-            OSError: there is no server, or something that is none.
+            OSError: no server answers, or it is not a visdom server.
         """
         found = self._ask("win_exists", {"win": OPTIONS})
         if found not in ("true", "false"):
@@ -130,19 +128,19 @@ class VisdomServer:
                 f"the server at {self._place} is not a visdom server, or needs a login:"
                 f" {error.code} {error.reason}"
             ) from error
-        except (OSError, ValueError, HTTPException) as error:  # the latter two of host names that can be none
+        except (OSError, ValueError, HTTPException) as error:  # the latter two: invalid host names
             raise ConnectionError(f"no server answers at {self._place}") from error
 
 
 def proxies_to(server: str) -> dict[str, str]:
-    """The proxies in the way to a server, by scheme; none to this machine and to what no_proxy names."""
+    """The proxies to a server, by scheme; none for this machine and for hosts in no_proxy."""
     host = urlsplit(server).hostname
     direct = re.fullmatch(r"localhost|127(\.\d+){3}|::1", host) or proxy_bypass(host)
     return {} if direct else getproxies()
 
 
-def through(proxies: dict[str, str], server: SplitResult) -> str:
-    """The proxy in the way to a server, without its password, for messages; nothing if there is none."""
+def through_proxy(proxies: dict[str, str], server: SplitResult) -> str:
+    """Text for messages: the proxy to a server, without its password; empty if there is none."""
     if server.scheme not in proxies:
         return ""
     host = proxies[server.scheme].rpartition("@")[2].rpartition("//")[2]
@@ -150,7 +148,7 @@ def through(proxies: dict[str, str], server: SplitResult) -> str:
 
 
 def check_address(server: str) -> None:
-    """Refuse what cannot be a server's address.
+    """Check the address of a server.
 
     Raises:
         ValueError: it is not http(s)://host.
@@ -166,14 +164,14 @@ def check_address(server: str) -> None:
 
 
 def default_environment(exp_id: str, folder: Path) -> str:
-    """The environment of a run: its experiment's id, and its folder's name if that is one inside."""
+    """The environment of a run: the experiment's id, with the folder's name appended if it is a subfolder."""
     return exp_id if folder.name == Path(exp_id).name else f"{exp_id}/{folder.name}"
 
 
 def environment_name(name: str) -> str:
-    """The name as visdom spells it, whose page, addresses and files would mangle some characters.
+    """A name with the characters replaced that visdom's pages, addresses or files cannot represent.
 
-    Letters and digits of all alphabets, ".", "-" and "_" stay, "/" turns into "_" and all else into "-".
-    visdom's menu lists a_b below a.
+    Letters and digits of all alphabets, ".", "-" and "_" are unchanged; "/" becomes "_" (visdom's menu lists
+    a_b below a), any other character "-".
     """
     return re.sub(r"[^\w.-]|\.(?=json)", "-", name.replace("/", "_"))

@@ -1,4 +1,4 @@
-"""The windows of a run in visdom, made of the events of its `log.jsonl` (see `utils.records.events`)."""
+"""The visdom windows of a run, from the events of its `log.jsonl` (see `utils.records.events`)."""
 
 import html
 import math
@@ -8,17 +8,17 @@ from utils.display.panels import DISTRIBUTIONS, LIGHT, PALETTE, PANELS, Panel, b
 from utils.records.events import current_events
 
 BIN_COLORS = ("#253494", "#2c7fb8", "#7fcdbb", "#636363", "#fdae61", "#e34a33", "#7a0177")
-DASHES = ("solid", "dash", "dot")  # where there are more bins than colors
+DASHES = ("solid", "dash", "dot")  # if there are more bins than colors
 OPTIONS = "options"
 SIZES = {"width": 480, "height": 360}  # px
-FEW_EPOCHS = 10  # up to here, every epoch has a tick
+FEW_EPOCHS = 10  # up to this epoch, every epoch has a tick
 
 
 def draw_windows(events: list[dict]) -> dict[str, dict]:
-    """Each window's name, and what visdom's server wants to know of it, less the environment.
+    """Window name -> the message for visdom's server, without the environment.
 
-    Windows and curves without a point are left out. Running means of a batch stand within their epoch,
-    at epoch + batch / batches. What is no finite number is a gap.
+    Windows and curves without points are omitted. The running means of a batch are plotted at
+    epoch + batch / batches. Values that are not finite are gaps.
     """
     events = current_events(events)
     start = next((event for event in reversed(events) if event["kind"] == "start"), {})
@@ -37,7 +37,7 @@ def draw_windows(events: list[dict]) -> dict[str, dict]:
 
 
 def _curves(panel: Panel, events: list[dict]) -> list[dict]:
-    """The lines of a panel that have a point."""
+    """The curves of a panel, one for each line that has points."""
     curves, colors = [], iter(PALETTE)
     for line in panel.lines:
         chosen = [
@@ -59,7 +59,7 @@ def _curves(panel: Panel, events: list[dict]) -> list[dict]:
 
 
 def _shares(name: str, events: list[dict]) -> list[dict]:
-    """A line for each bin, if the mean distribution of that name is known."""
+    """A curve for each bin of the mean distribution of that name; empty if it is not recorded."""
     field = f"{name}_distribution"
     chosen = [event for event in events if event["kind"] == "epoch" and field in event]
     x = [event["epoch"] for event in chosen]
@@ -114,7 +114,7 @@ def _plot(title: str, scale: str, curves: list[dict]) -> dict:
 
 
 def _options(start: dict) -> dict:
-    """A table of the stage and its options; their text is the user's and may hold HTML."""
+    """A table of the stage and its options. Their text comes from the user, so HTML in it is escaped."""
     shown = {"stage": start["stage"], "measure": start["measure"], **start["options"]}
     rows = "".join(
         f"<tr><td><b>{html.escape(name)}</b>&nbsp;</td><td>{html.escape(value)}</td></tr>"

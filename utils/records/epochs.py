@@ -77,18 +77,15 @@ def save_epoch(
 
 @dataclass(frozen=True)
 class EpochFile:
-    """A file of an epoch. best: whether it is a `-model-best` or `-preds-best` file.
-
-    Agents trained together with a pose network (`agent-lr-…`, `occ-lr-…`) count their own epochs.
-    """
+    """A file of an epoch. best: whether it is a `-model-best` or `-preds-best` file."""
 
     path: Path
     epoch: int
     best: bool
 
     @property
-    def beside(self) -> bool:
-        """Whether it belongs to such an agent."""
+    def companion(self) -> bool:
+        """Whether it belongs to an agent in joint training (`agent-lr-…`), which counts its own epochs."""
         return not self.path.name.startswith(("lr-", "pose-", "epoch-", "evaluation-"))
 
 
@@ -126,7 +123,7 @@ def later_best(folder: Path, epoch: int) -> list[Path]:
 
     The plain files of these epochs stay until training reaches them; a warning says so.
     """
-    later = [file for file in epoch_files(folder) if file.epoch >= epoch and not file.beside]
+    later = [file for file in epoch_files(folder) if file.epoch >= epoch and not file.companion]
     later.sort(key=lambda file: file.epoch)
     plain = [file.path for file in later if not file.best and file.path.name.endswith(SUFFIX)]
     if plain:
