@@ -16,7 +16,7 @@ from utils.system.process import Terminal, run_stage
 log = logging.getLogger("demo")
 
 FLAGS = "--dataset demo --in_res 128 --chan 32 --bs 16 --use_visdom false"
-FIRST, BEGIN, END = "lr-0.002-13", "lr-0.0005-18", 21  # both arms go on from BEGIN; epochs at their end
+FIRST, BEGIN, END = "lr-0.002-13", "lr-0.0005-18", 21  # both arms start from BEGIN and end after END epochs
 POSE = f"--load_prefix_pose {BEGIN}"
 TRAIN = "--is_train true --lr 0.0005"
 STAGE1, CONTROL, COMPARISON = (
@@ -27,7 +27,7 @@ JOINT = STAGE1 / f"joint-{BEGIN}"
 
 @dataclass(frozen=True)
 class Step:
-    """A command line, what it does, and how many of the demo's seconds it takes, about."""
+    """A step of a demo: title, approximate duration in s, and command line."""
 
     title: str
     seconds: int
@@ -41,7 +41,7 @@ STEPS = (
         f"python stack-hg.py {FLAGS} --exp_id demo --is_train true --lr 0.002 --nEpochs 14 --overwrite true",
     ),
     Step(
-        "stage 1 goes on, with a smaller learning rate",
+        "stage 1, resumed with a smaller learning rate",
         45,
         f"python stack-hg.py {FLAGS} --exp_id demo --load_prefix_pose {FIRST} {TRAIN} --nEpochs 19",
     ),
@@ -72,12 +72,12 @@ STEPS = (
         f"python -m utils.show_agent {FLAGS} --exp_id demo {POSE}",
     ),
     Step(
-        "the control arm begins where stage 3 began",
+        "the control arm starts from the same checkpoint as stage 3",
         0,
         f"cp {STAGE1}/{BEGIN}.pth.tar {CONTROL}",
     ),
     Step(
-        "the control arm: as many epochs, with random augmentation",
+        "the control arm: the same number of epochs, with random augmentation",
         20,
         f"python stack-hg.py {FLAGS} --exp_id demo-random {POSE} {TRAIN} --nEpochs {END}",
     ),
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def run_steps(steps: Sequence[Step]) -> float:
-    """Run all steps in order; what they took, s. The first that fails ends this process."""
+    """Run all steps in order and return the elapsed time, s. If one fails, this process exits."""
     logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     began = time.monotonic()
     for done, step in enumerate(steps):
@@ -107,17 +107,17 @@ def run_steps(steps: Sequence[Step]) -> float:
 
 
 def time_left(steps: Sequence[Step], done: int, elapsed: float) -> str:
-    """How long the steps after the first `done`, which took `elapsed` s, take: "about 4 min"."""
-    before, after = (sum(step.seconds for step in some) for some in (steps[:done], steps[done:]))
+    """The estimated remaining time, as text; the first `done` steps have taken `elapsed` s."""
+    before, after = (sum(step.seconds for step in part) for part in (steps[:done], steps[done:]))
     seconds = after * (elapsed / before if done else 1)
     return f"about {seconds / 60:.0f} min" if seconds > 90 else f"about {10 * max(1, round(seconds / 10))} s"
 
 
 def summary(elapsed: float) -> str:
-    """What the demo, which took `elapsed` s, has shown, in ten lines.
+    """The results of the demo, as text of ten lines; elapsed: its duration, s.
 
     Raises:
-        UserError: a training run has left no log.
+        UserError: a training run has no log.
     """
     stage1, random, adversarial = map(read_run, (STAGE1, CONTROL, JOINT))
     first, last = (100 * stage1.pck[epoch][-1] for epoch in (min(stage1.pck), max(stage1.pck)))
@@ -130,7 +130,7 @@ def summary(elapsed: float) -> str:
             "Stage 3, the agent's draws for validation people:",
             *(JOINT / "agent.txt").read_text(encoding="utf-8").splitlines(),
             f"After epoch {END - 1}: {random:.1f} % with random, {adversarial:.1f} % with adversarial "
-            "augmentation; one seed: says nothing about people.",
+            "augmentation. This is one seed on drawn figures: it says nothing about photographs of people.",
             "Open:",
             *map(str, (STAGE1 / "web/index.html", JOINT / "web/index.html", JOINT / "agent.jpg")),
         ]

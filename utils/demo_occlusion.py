@@ -13,7 +13,7 @@ from utils.system.process import run_stage
 log = logging.getLogger("demo")
 
 EXP_ID = "demo-occlusion"
-BEGIN, END = "lr-0.002-9", 12  # both arms go on from BEGIN; epochs at their end
+BEGIN, END = "lr-0.002-9", 12  # both arms start from BEGIN and end after END epochs
 LAST = f"pose-lr-0.0005-{END - 1}"
 BASE = Path("checkpoints") / EXP_ID
 ARMS = {"learned": BASE / f"joint-{BEGIN}", "uniform": BASE / f"uniform-{BEGIN}"}
@@ -31,14 +31,14 @@ STEPS = (
         f"python stack-hg.py {COMMON} --is_train true --lr 0.002 --nEpochs 10 --overwrite true",
     ),
     Step(
-        "stage 2: the occlusion agent learns in which cells of the crop the joints are",
+        "stage 2: the occlusion agent learns which cells of the crop contain joints",
         16,
         f"python pretrain-s-r-agent.py {COMMON} --load_prefix_pose {BEGIN} --occlusion true --lr 0.001 "
         "--nEpochs 4 --overwrite true",
     ),
     Step("stage 3: the pose network trains under masks that the agent learns to draw", 32, JOINT),
     Step(
-        "the control arm: the same with masks drawn uniformly",
+        "the control arm: the same training, with masks drawn uniformly",
         22,
         f"{JOINT} --joint_dir uniform --occ_draws uniform",
     ),
@@ -49,7 +49,7 @@ STEPS = (
     ),
     *(
         Step(
-            f"the {arm} masks' network with each cell masked",
+            f"the network trained with {arm} masks, with each cell masked",
             8,
             f"python stack-hg.py {FLAGS} --exp_id {EXP_ID}/{folder.name} --load_prefix_pose {LAST} {MASKED}",
         )
@@ -64,10 +64,10 @@ def main() -> None:
 
 
 def summary(elapsed: float) -> str:
-    """What the demo, which took `elapsed` s, has shown, in ten lines.
+    """The results of the demo, as text of ten lines; elapsed: its duration, s.
 
     Raises:
-        UserError: a training run has left no log.
+        UserError: a training run has no log.
     """
     minutes, seconds = divmod(round(elapsed), 60)
     base = read_run(BASE)
@@ -78,7 +78,7 @@ def summary(elapsed: float) -> str:
             f"The demo took {minutes} min {seconds} s.",
             f"Validation people, {base.metric_name} in %, with one cell masked:",
             *(f"{name}: {_means(stem)}" for name, stem in networks.items()),
-            "One seed: says nothing about people.",
+            "This is one seed on drawn figures: it says nothing about photographs of people.",
             "Open:",
             *(str(folder / "web/index.html") for folder in ARMS.values()),
         ]
@@ -86,7 +86,7 @@ def summary(elapsed: float) -> str:
 
 
 def _means(stem: Path) -> str:
-    """The last line of an evaluation's table, in which the means are."""
+    """The last line of an evaluation's table, which has the means."""
     return stem.with_name(f"{stem.name}-occlusion.txt").read_text(encoding="utf-8").splitlines()[-1]
 
 

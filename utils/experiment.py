@@ -1,12 +1,12 @@
 """An experiment that measures the effect of an agent: `make experiment` and `python -m utils.experiment`.
 
 Stage 1 trains a base; stage 2 collects distributions and pretrains an agent. Then every arm is trained from
-that base, once per seed, and evaluated with the grid, and the arms are compared. With the occlusion agent
-nothing is collected, and the evaluation masks each cell. Finished steps are skipped and an interrupted one is
-resumed, so the same command continues a stopped experiment.
+the base, once per seed, and evaluated with --eval_grid, and the arms are compared. The occlusion agent needs
+no collection, and its arms are evaluated with --eval_occlusion. Finished steps are skipped and an interrupted
+one is resumed, so the same command continues a stopped experiment.
 
-All arms and seeds share the base and the pretrained agent: the spread over seeds is that of the order of
-people and of the random numbers from there on.
+All arms and seeds share the base and the pretrained agent: seeds differ in the order of people and in random
+numbers from there on, and the spread over seeds covers only these.
 """
 
 import argparse
@@ -37,14 +37,14 @@ log = logging.getLogger("experiment")
 
 ARMS = ("random", "uniform", "pretrained", "learned")
 ARM_FLAGS = "arms: later calls may add some"
-ANEW = ("--overwrite", "true")  # a run that was killed amid saving its first epoch has left parts of it
+RESTART = ("--overwrite", "true")  # a run killed while saving its first epoch has left some of its files
 TRAIN = ("--is_train", "true", "--keep", 1)
 
 
 def parse() -> argparse.Namespace:
-    """The options: flags that the stages share, and those of the experiment.
+    """Parse the options: flags that the stages share, and those of the experiment.
 
-    `settings` has those that no later call may change, as text by name: a new flag is among them.
+    `settings` has the options that no later call may change, name -> text: all but the groups named here.
     """
     parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training", "pretraining")
     add = parser.add_argument_group(ARM_FLAGS).add_argument
@@ -76,16 +76,16 @@ def main() -> None:
             if command is None:
                 log.info("=== %s, finished: %s", heading, title)
             else:
-                experiment.record.note(made_with(opt.gpu_id))
+                experiment.record.add_made_with(made_with(opt.gpu_id))
                 run_step(f"{heading}: {title}", command)
         experiment.compare()
 
 
 class Experiment:
-    """The steps of an experiment, and what its folder says of them.
+    """The steps of an experiment, and their state in its folder.
 
-    folder: the base's; those of the agent, of the arms and of the comparison (`out`) are in it. last: the
-    epoch with which arms end. record: keeps the options that no later call may change.
+    folder: the folder of the base, with the folders of the agent, of the arms and of the comparison (`out`)
+    inside. last: the last epoch of arms. record: see `ExperimentRecord`.
     """
 
     def __init__(self, opt: argparse.Namespace) -> None:
@@ -102,19 +102,19 @@ class Experiment:
         self.number_of_steps = 2 + len(self.collected) + 2 * len(self.arms) * len(self.seeds)
 
     def shared_stages(self) -> dict[Path, tuple[int, dict[str, str]]]:
-        """The folders of the base and of the agent, the number of their epochs and the options of these."""
-        own = StageParser("", "agent_recipe", "ranks").defaults  # an experiment leaves them as they are
-        settings = {name: str(own[name]) for name in RECIPE if name in own} | self.opt.settings
+        """For the base and the agent: folder -> (number of epochs, options that they are trained with)."""
+        fixed = StageParser("", "agent_recipe", "ranks").defaults  # an experiment has no flags for these
+        settings = {name: str(fixed[name]) for name in RECIPE if name in fixed} | self.opt.settings
         return {
             self.folder: (self.opt.base_epochs, settings),
             self.agent_folder: (self.opt.agent_epochs, settings | {"lr": settings["pretrain_lr"]}),
         }
 
     def steps(self) -> Iterator[tuple[str, str | None]]:
-        """Each step's title, and its command line as things are when it is asked for; None: it is finished.
+        """The title and command line of each step, None for a finished one, from the files present by then.
 
         Raises:
-            UserError: an arm has gone further than it should.
+            UserError: an arm has more epochs than it should.
         """
         yield "stage 1: the base", self.base_step()
         for kind in self.collected:
@@ -129,9 +129,9 @@ class Experiment:
     def base_step(self) -> str | None:
         if (self.folder / f"{self.base}{SUFFIX}").exists():
             return None
-        start = resumed_or_anew("--load_prefix_pose", self.folder)
+        start = resume_or_restart("--load_prefix_pose", self.folder)
         flags = (*TRAIN, "--nEpochs", self.opt.base_epochs, *start)
-        return self.stage("stack-hg.py", self.opt.exp_id, *self.given("seed", "lr"), *flags)
+        return self.stage("stack-hg.py", self.opt.exp_id, *self.changed("seed", "lr"), *flags)
 
     def collection_step(self, kind: str) -> str | None:
         if all(distribution_path(self.agent_folder, split, kind).exists() for split in ("train", "val")):
@@ -145,58 +145,58 @@ class Experiment:
         flags = (
             *("--load_prefix_pose", self.base, *switch),
             *("--lr", learning_rate_text(self.opt.pretrain_lr), "--nEpochs", self.opt.agent_epochs),
-            *resumed_or_anew(f"--{self.agent.load}", self.agent_folder),
+            *resume_or_restart(f"--{self.agent.load}", self.agent_folder),
         )
-        return self.stage("pretrain-s-r-agent.py", self.opt.exp_id, *self.given("seed"), *flags)
+        return self.stage("pretrain-s-r-agent.py", self.opt.exp_id, *self.changed("seed"), *flags)
 
     def random_step(self, arm: str, seed: int) -> str | None:
-        """Stage 1 goes on, in a folder of the arm's own, where a copy of the base is made if need be."""
+        """Resume stage 1 in the folder of the arm, which gets a link to the base first."""
         folder = self.arm_folder(arm, seed)
         if self.finished(folder):
             return None
         if not saved_epochs(folder):
             folder.mkdir(parents=True, exist_ok=True)
             link_file(folder / f"{self.base}{SUFFIX}", self.folder / f"{self.base}{SUFFIX}")
-        flags = (*self.arm_flags(seed), *resumed_or_anew("--load_prefix_pose", folder))
+        flags = (*self.arm_flags(seed), *resume_or_restart("--load_prefix_pose", folder))
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
 
     def joint_step(self, arm: str, seed: int) -> str | None:
         folder = self.arm_folder(arm, seed)
         if self.finished(folder, "pose-"):
             return None
+        start = (f"--{self.agent.load}", self.pretrained, *RESTART)
+        if saved_epochs(folder, "pose-"):
+            start = ("--load_checkpoint", "true")
         flags = (
             *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", f"--{self.agent.draws}", arm),
-            *(*self.arm_flags(seed), *self.given("agent_lr", *(["agent_iters"] if arm == "learned" else []))),
-            *(
-                ("--load_checkpoint", "true")
-                if saved_epochs(folder, "pose-")
-                else (f"--{self.agent.load}", self.pretrained, *ANEW)
-            ),
+            *self.arm_flags(seed),
+            *self.changed("agent_lr", *(["agent_iters"] if arm == "learned" else [])),
+            *start,
         )
         return self.stage("joint-train-pose-s-r-agent.py", self.opt.exp_id, *flags)
 
     def evaluation_step(self, arm: str, seed: int) -> str | None:
         folder, evaluation = self.arm_folder(arm, seed), self.agent.evaluation
         checkpoint = ("" if arm == "random" else "pose-") + checkpoint_name(self.opt.lr, self.last)
-        some = f"first-{self.opt.limit}"  # where the limit leaves people out
-        if {(evaluation, ""), (evaluation, some)} & read_tables(folder, self.last).keys():
+        limited = f"first-{self.opt.limit}"  # if --limit leaves out people
+        if {(evaluation, ""), (evaluation, limited)} & read_tables(folder, self.last).keys():
             return None
         flags = ("--load_prefix_pose", checkpoint, f"--eval_{evaluation}", "true")
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
 
     def compare(self) -> None:
-        """The table of all arms, with what it was made with in its foot; printed, and written to `out`."""
+        """Compare all arms, and log and write the table, with the provenance of the results below it."""
         named = [(arm, [self.arm_folder(arm, seed) for seed in self.seeds]) for arm in self.arms]
         base = self.folder / f"{self.base}{SUFFIX}"
-        write_comparison(read_arms(named, from_checkpoint=base), self.out, self.foot())
+        write_comparison(read_arms(named, from_checkpoint=base), self.out, self.footer())
 
-    def foot(self) -> list[str]:
-        """Epochs, options that are not the defaults, and each commit, set of versions and machine in use."""
+    def footer(self) -> list[str]:
+        """Lines below the table: epochs, options that differ from their defaults, commits and machines."""
         opt = self.opt
-        chosen = shlex.join(self.given(*(name for name in opt.settings if not name.endswith("_epochs"))))
+        changed = shlex.join(self.changed(*(name for name in opt.settings if not name.endswith("_epochs"))))
         return [
             f"Epochs: {opt.base_epochs} of the base, {opt.agent_epochs} of the agent's pretraining, "
-            f"{opt.arm_epochs} of each arm. Options: {chosen or 'the defaults'}.",
+            f"{opt.arm_epochs} of each arm. Options: {changed or 'the defaults'}.",
             *(f"Made with {made}." for made in self.record.made_with),
         ]
 
@@ -204,31 +204,31 @@ class Experiment:
         return self.folder / (f"random-{seed}" if arm == "random" else f"{arm}-{seed}-{self.base}")
 
     def arm_flags(self, seed: int) -> tuple:
-        """What all arms have in common."""
-        return (*self.given("lr"), *TRAIN, "--seed", seed, "--nEpochs", self.last + 1)
+        """The training flags that all arms of a seed have in common."""
+        return (*self.changed("lr"), *TRAIN, "--seed", seed, "--nEpochs", self.last + 1)
 
     def finished(self, folder: Path, prefix: str = "") -> bool:
-        """Whether an arm's run has saved its last epoch.
+        """Whether a run of an arm has saved its last epoch.
 
         Raises:
             UserError: it has saved a later one.
         """
-        reached = max(saved_epochs(folder, prefix).values(), default=-1)
-        if reached > self.last:
-            there = reached + 1 - self.opt.base_epochs
+        newest = max(saved_epochs(folder, prefix).values(), default=-1)
+        if newest > self.last:
+            epochs = newest + 1 - self.opt.base_epochs
             raise UserError(
-                f"{folder} has {there} epochs of its arm already: use --arm_epochs {there} or more"
+                f"{folder} has {epochs} epochs of its arm already: use --arm_epochs {epochs} or more"
             )
-        return reached == self.last
+        return newest == self.last
 
     def stage(self, script: str, exp_id: str, *flags: object) -> str:
-        """A stage's command line, with the options that all stages share."""
-        own = ("exp_id", "seed")  # which each stage has of its own
-        shared = self.given(*(name for name in StageParser("").defaults if name not in own))
+        """The command line of a stage, with the options that all stages share."""
+        individual = ("exp_id", "seed")  # which the steps set
+        shared = self.changed(*(name for name in StageParser("").defaults if name not in individual))
         return shlex.join(["python", script, "--exp_id", exp_id, *shared, *map(str, flags)])
 
-    def given(self, *names: str) -> list[str]:
-        """The flags of these options that differ from their defaults."""
+    def changed(self, *names: str) -> list[str]:
+        """Flags and values of those of these options that differ from their defaults."""
         flags = []
         for name in names:
             value = getattr(self.opt, name, None)
@@ -238,10 +238,10 @@ class Experiment:
         return flags
 
 
-def resumed_or_anew(flag: str, folder: Path) -> tuple[str, ...]:
-    """The flags with which a run goes on after the newest epoch in its folder, or starts if there is none."""
-    there = saved_epochs(folder)
-    return (flag, max(there, key=there.get).name.removesuffix(SUFFIX)) if there else ANEW
+def resume_or_restart(flag: str, folder: Path) -> tuple[str, ...]:
+    """The flags that resume a run from the newest epoch in its folder, or start it if there is none."""
+    epochs = saved_epochs(folder)
+    return (flag, max(epochs, key=epochs.get).name.removesuffix(SUFFIX)) if epochs else RESTART
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the agent draws for validation people at the end of a joint training, and how hard that is.
+"""Show what the agent draws for validation people after a joint training, and how hard these draws are.
 
-`python -m utils.show_agent` takes the command line of the joint training; only those flags that name its
-folder, data and network count. Into the folder go `agent.txt`, PCK under uniform draws and under the agent's,
-and `agent.jpg`, a few people with their draws.
+`python -m utils.show_agent` takes the command line of the joint training; only the flags that name its
+folder, data and network have an effect. It writes `agent.txt`, PCK under uniform draws and under the agent's,
+and `agent.jpg`, a few people with their draws, into that folder.
 """
 
 import io
@@ -40,7 +40,7 @@ ROWS = ("not augmented", "random draw", "the agent's draw")
 
 def main() -> None:
     parser = StageParser(__doc__, *STAGE_3)
-    parser.set_defaults(is_train=True)  # without its --is_train, too, the flags are a joint training's
+    parser.set_defaults(is_train=True)  # the flags are those of a training, even without --is_train
     opt = parser.parse()
     if ranks.world() > 1:
         raise UserError(
@@ -68,11 +68,12 @@ def main() -> None:
 
 @torch.no_grad()
 def hardness(agent: Agent) -> dict[str, tuple[Tensor, Tensor]]:
-    """By kind: how hard each bin is for each validation person, and how probable the agent makes it.
+    """How hard each bin is for each validation person who can be scored, and how probable the agent makes it.
+
+    The networks must be in eval mode.
 
     Returns:
-        PCK under the mean of each bin, and the agent's distributions: f32 [N, bins] each. The networks are
-        in eval mode.
+        Kind -> (PCK at the mean of each bin, the agent's distributions), f32 [N, bins] each.
     """
     run, found = agent.run, {kind: ([], []) for kind in KINDS}
     for people in progress(run.loader(run.dataset.valid, "drawn", scored=True), "agent", run.opt.bs):
@@ -84,27 +85,26 @@ def hardness(agent: Agent) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def hardness_text(metric_name: str, found: dict[str, tuple[Tensor, Tensor]]) -> str:
-    """A line for each kind: expected PCK under three ways of drawing bins.
+    """A line for each kind: expected PCK if bins are drawn uniformly, from the agent's mean distribution, and
+    from its distribution for each person. The last two differ by what the agent knows of the person.
 
-    Args:
-        found: as `hardness` returns it. Between the agent's mean distribution for everyone and its own ones
-            lies what it knows of the person.
+    found: the result of `hardness`.
     """
     lines = []
     for kind, (pck, shares) in found.items():
-        uniform, alike = pck.mean(), (pck * shares.mean(dim=0)).sum(dim=1).mean()
-        own = (pck * shares).sum(dim=1).mean()
+        uniform, mean = pck.mean(), (pck * shares.mean(dim=0)).sum(dim=1).mean()
+        per_person = (pck * shares).sum(dim=1).mean()
         lines.append(
             f"{kind}: {metric_name} {100 * uniform:.1f} % under uniform draws of its bins, "
-            f"{100 * alike:.1f} % if it drew the same for everyone, {100 * own:.1f} % as it draws"
+            f"{100 * mean:.1f} % if it drew the same for everyone, {100 * per_person:.1f} % as it draws"
         )
     return "\n".join(lines)
 
 
 def draw_picture(agent: Agent) -> bytes:
-    """A JPEG of a few validation people: as they are, drawn at random, drawn by the agent; its distributions.
+    """A JPEG of a few validation people, not augmented, with a random draw, and with the agent's draw.
 
-    The skeletons are predicted. The draws follow from --seed.
+    The skeletons are predicted. Below are the agent's distributions. The draws depend only on --seed.
     """
     run = agent.run
     people, side = run.dataset.valid, run.opt.display_winsize
@@ -117,7 +117,8 @@ def draw_picture(agent: Agent) -> bytes:
     )
     augmentation = Augmentation.cat([identity, random, drawn])
     crops = predict_crops(run, agent.pose, run.augment(batch, augmentation))
-    patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])  # sharper than what the network sees
+    # at a higher resolution than the network's input
+    patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])
     sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res).image
     sharp = (255 * sharp).round().byte().permute(0, 2, 3, 1).numpy()
 
@@ -142,7 +143,7 @@ def draw_picture(agent: Agent) -> bytes:
 
 
 def draw_bars(panel: Axes, kind: Kind, percent: Tensor, chosen: int) -> None:
-    """The agent's distribution [bins] as bars, the drawn one in another color."""
+    """Plot the agent's distribution [bins] as bars, the drawn bin in another color."""
     places = range(len(percent))
     panel.bar(places, percent, color=["C3" if place == chosen else "0.6" for place in places])
     panel.axhline(100 / len(percent), color="0.3", linestyle="--", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""The arms of an experiment: their scores, and the differences between them by pairs of runs."""
+"""The arms of an experiment: their scores, and their differences over pairs of runs with the same seed."""
 
 import logging
 import math
@@ -26,15 +26,15 @@ from utils.system.errors import UserError
 log = logging.getLogger("compare")
 
 CONFIDENCE = 0.95
-LATE = 10  # last epochs to average: a single epoch varies more
+LATE = 10  # number of last epochs to average: a single epoch varies more
 
 
 @dataclass(frozen=True)
 class Arm:
     """The runs of an arm, which differ only in their seeds.
 
-    pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares. tables: f64 [runs, columns of the tables that
-    evaluations of the last epoch have logged], shares.
+    pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares. tables: f64 [runs, columns of the evaluation
+    tables of the last epoch], shares.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Arm:
 
     @property
     def scores(self) -> np.ndarray:
-        """Shares [runs, columns of a comparison]: the last epoch, the mean of late epochs, the tables."""
+        """Shares [runs, `Comparison.columns`]: of the last epoch, the mean of late epochs, of the tables."""
         late = [self.pck[:, -LATE:, -1:].mean(axis=1)] if self.pck.shape[1] > 1 else []
         return np.concatenate([self.pck[:, -1], *late, self.tables], axis=1)
 
@@ -55,8 +55,8 @@ class Comparison:
 
     reference: the arm that the others are compared with. people: data set and fingerprints. columns: names of
     the columns of `Arm.scores`. origin: the checkpoint that all runs started from. updates: optimizer steps
-    of each pose network at the last epoch. table_people: name of an evaluation's table -> the people
-    evaluated. What the logs do not record is empty or None.
+    of the pose network at the last epoch. table_people: name of an evaluation table -> the people evaluated.
+    Fields that the logs do not record are empty or None.
     """
 
     arms: list[Arm]
@@ -79,7 +79,7 @@ class Comparison:
 class Difference:
     """An arm minus the reference, in shares: the mean over pairs of runs, and half its 95 % interval.
 
-    Both are arrays over columns or epochs; the mean is NaN without a pair, the interval with fewer than two.
+    Both are arrays over columns or epochs. The mean is NaN without pairs, the interval with fewer than two.
     """
 
     mean: np.ndarray
@@ -97,7 +97,7 @@ def paired_difference(values: np.ndarray) -> Difference:
 
 
 def pair_values(reference: Arm, arm: Arm, values: Callable[[Arm], np.ndarray]) -> np.ndarray:
-    """`values` [runs, ...] of an arm minus those of the reference, for each seed that both arms have."""
+    """`values` [runs, ...] of an arm minus the reference's, for each seed that both have: [pairs, ...]."""
     common = [seed for seed in reference.seeds if seed in arm.seeds]
     first, second = (values(one)[[one.seeds.index(seed) for seed in common]] for one in (reference, arm))
     return second - first
@@ -113,8 +113,8 @@ def read_arms(
     """Read the runs of arms from their folders, and check that they can be compared.
 
     named: (name, folders of the runs) of each arm. reference: name of an arm; None: the first. from_epoch,
-    to_epoch: first and last epoch; None: the last. from_checkpoint: the checkpoint from which every run must
-    have started; None: any one that all share.
+    to_epoch: first and last epoch; None: the last. from_checkpoint: the checkpoint that every run must have
+    started from; None: any, if all runs share it.
 
     Raises:
         UserError: a folder has no log, an arm has no runs or a seed twice, or the runs cannot be compared.
@@ -148,25 +148,28 @@ def read_arms(
         )
         for name, folders in named
     ]
-    run = next(iter(runs.values()))
+    first_run = next(iter(runs.values()))
     late = [f"Mean, epochs {epochs[-LATE:][0]} to {epochs[-1]}"] if len(epochs) > 1 else []
     columns = [*TABLE_COLUMNS, *late, *next(iter(tables.values()))]
-    chosen = arms[names.index(reference) if reference else 0]
     return Comparison(
         arms,
-        chosen,
-        run.metric_name,
-        run.people,
-        epochs,
-        columns,
-        origin,
-        run.updates.get(epochs[-1]),
-        people,
+        reference=arms[names.index(reference) if reference else 0],
+        metric_name=first_run.metric_name,
+        people=first_run.people,
+        epochs=epochs,
+        columns=columns,
+        origin=origin,
+        updates=first_run.updates.get(epochs[-1]),
+        table_people=people,
     )
 
 
 def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict[Path, dict[str, float]]]:
-    """The evaluation tables of an epoch that all runs have: people by table name, and columns by folder."""
+    """The evaluation tables of an epoch that all runs have.
+
+    Returns:
+        Table name -> people evaluated, and folder -> shares by column.
+    """
     found, people = {folder: read_tables(folder, epoch) for folder in folders}, {}
     for name in TABLES:
         whose = [{end for table, end in tables if table == name} for tables in found.values()]
@@ -174,7 +177,7 @@ def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict
         if common:
             people[name] = common[0]
         elif any(whose) or any(any(folder.glob(f"*lr-*-{epoch}-{name}*.txt")) for folder in folders):
-            lacking = next((folder for folder, there in zip(folders, whose, strict=True) if not there), None)
+            lacking = next((folder for folder, names in zip(folders, whose, strict=True) if not names), None)
             which = "the runs were evaluated on different people"
             if lacking:
                 which = f"{lacking} has no such table in its {EVENTS}: evaluate it again"

@@ -14,37 +14,37 @@ from utils.system.errors import UserError
 log = logging.getLogger("compare")
 
 
-def check_same(runs: dict[Path, RunLog], of: Callable[[RunLog], object], complaint: str) -> None:
-    """Check that runs agree in a value, as far as their logs record it.
+def check_same(runs: dict[Path, RunLog], value_of: Callable[[RunLog], object], message: str) -> None:
+    """Check that a value is the same in all runs whose logs record it.
 
-    of: the value of a run. complaint: format string of the error, for a folder, another one, and the value of
-    each.
+    value_of: returns the value of a run. message: format string of the error; its arguments are the folders
+    of two runs and their values.
 
     Raises:
         UserError: two runs differ.
     """
-    known = {folder: of(run) for folder, run in runs.items() if of(run)}
+    known = {folder: value_of(run) for folder, run in runs.items() if value_of(run)}
     for folder, value in known.items():
         first, expected = next(iter(known.items()))
         if value != expected:
-            raise UserError(complaint.format(folder, first, value, expected))
+            raise UserError(message.format(folder, first, value, expected))
 
 
 def check_people(runs: dict[Path, RunLog]) -> None:
-    """Check that runs have the same people.
+    """Check that all runs were trained and validated on the same people.
 
     Raises:
-        UserError: two were trained or validated on different people.
+        UserError: two runs differ.
     """
     for split, what in (("valid", "validated"), ("train", "trained")):
-        complaint = "{0} was " + what + " on other people than {1}: expected the same people"
-        check_same(runs, lambda run, split=split: run.people.get(split), complaint)
+        message = "{0} was " + what + " on other people than {1}: expected the same people"
+        check_same(runs, lambda run, split=split: run.people.get(split), message)
 
 
 def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | None:
     """Name and hash of the checkpoint that all runs started from; None if the logs do not record it.
 
-    checkpoint: the checkpoint expected; None: any one that all runs share.
+    checkpoint: the expected checkpoint; None: any, if all runs share it.
 
     Raises:
         UserError: the runs did not start from one checkpoint, or `checkpoint` cannot be read.
@@ -53,38 +53,37 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
         expected = None if checkpoint is None else checkpoint_identity(checkpoint)
     except OSError as error:
         raise UserError(f"--from_checkpoint {checkpoint} cannot be read: {error.strerror}") from error
-    everywhere = [pose for run in runs.values() for pose in run.origins]
-    compared = common_hash(*everywhere, *([expected] if expected else []))
+    recorded = [origin for run in runs.values() for origin in run.origins]
+    compared = common_hash(*recorded, *([expected] if expected else []))
     started = {
-        folder: {pose[compared]: pose["checkpoint"] for pose in run.origins} for folder, run in runs.items()
+        folder: {origin[compared]: origin["checkpoint"] for origin in run.origins}
+        for folder, run in runs.items()
     }
 
-    def told(folder: Path) -> str:
+    def described(folder: Path) -> str:
         return ", ".join(f"{name} ({value})" if value else name for value, name in started[folder].items())
 
     if expected is not None:
         for folder, hashes in started.items():
             if expected[compared] not in hashes:
-                found = f"started from {told(folder)}" if hashes else "does not record its initial checkpoint"
+                found = "does not record its initial checkpoint"
+                if hashes:
+                    found = f"started from {described(folder)}"
                 raise UserError(
                     f"{folder} {found}: expected --from_checkpoint {checkpoint} ({expected[compared]})"
                 )
         return f"{checkpoint.name} ({expected[compared]})"
     known = [folder for folder, hashes in started.items() if hashes]
-    silent = [folder for folder in runs if folder not in known]
-    if silent:
-        log.warning(
-            "%d of %d runs, such as %s, do not record their initial checkpoint: assuming it is the same",
-            len(silent),
-            len(runs),
-            silent[0],
-        )
+    unknown = [folder for folder in runs if folder not in known]
+    if unknown:
+        which = f"{len(unknown)} of {len(runs)} runs, such as {unknown[0]},"
+        log.warning("%s do not record their initial checkpoint: assuming it is the same", which)
     common = list(started[known[0]]) if known else []
     for folder in known:
         common = [value for value in common if value in started[folder]]
         if not common:
             raise UserError(
-                f"{folder} started from {told(folder)}, {known[0]} from {told(known[0])}: "
+                f"{folder} started from {described(folder)}, {known[0]} from {described(known[0])}: "
                 "expected one checkpoint for all"
             )
     if not common:
@@ -94,10 +93,10 @@ def check_origins(runs: dict[Path, RunLog], checkpoint: Path | None) -> str | No
 
 
 def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> list[int]:
-    """The epochs from `first` to `last` (None: no limit) that all runs have.
+    """The epochs that all runs have, from `first` to `last` (None: no limit).
 
     Raises:
-        UserError: there are none, or one run ends before another.
+        UserError: there are none, or a run ends before another one.
     """
     limit = math.inf if last is None else last
     within = {folder: {epoch for epoch in run.pck if first <= epoch <= limit} for folder, run in runs.items()}
@@ -105,32 +104,32 @@ def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> lis
     if not epochs:
         to = "on" if last is None else f"to {last}"
         raise UserError(f"found no epoch from {first} {to} that all runs have: expected at least one")
-    for folder, there in within.items():
-        longer = max(there)
-        if longer > epochs[-1]:
-            shorter = min(within, key=lambda folder: max(within[folder]))
+    ends = {folder: max(run_epochs) for folder, run_epochs in within.items()}
+    shortest = min(ends, key=ends.get)
+    for folder, end in ends.items():
+        if end > epochs[-1]:
             raise UserError(
-                f"{shorter} ends with epoch {max(within[shorter])}, {folder} with epoch {longer}: "
+                f"{shortest} ends with epoch {ends[shortest]}, {folder} with epoch {end}: "
                 f"use --to_epoch {epochs[-1]} to compare the epochs that both have"
             )
     return epochs
 
 
 def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """Check that all runs have made the same number of updates of the pose network by each epoch.
+    """Check that the pose networks of all runs have had the same number of updates by each epoch.
 
     Raises:
         UserError: two runs differ.
     """
     for epoch in epochs:
-        complaint = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: expected the same number"
-        check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), complaint)
+        message = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: expected the same number"
+        check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), message)
 
 
 def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """Check that all epochs of an arm were trained with the same flags of `RECIPE`, as far as recorded.
+    """Check that all epochs of an arm were trained with the same values of the flags in `RECIPE`.
 
-    The seed may differ between runs, but not within one.
+    Only flags that the logs record are checked. The seed may differ between runs, but not within a run.
 
     Raises:
         UserError: two epochs differ.

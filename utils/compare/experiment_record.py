@@ -1,4 +1,4 @@
-"""`experiment.json`: the options that an experiment was begun with, and what its steps were made with."""
+"""`experiment.json`: the options of an experiment, and the code, versions and machines its steps ran on."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from utils.system.files import write_file
 class ExperimentRecord:
     """The record in an experiment's folder.
 
-    settings: the options that no later call may change, as text by name. defaults: of all options, for
-    settings that are newer than a record.
+    settings: the options that no later call may change, name -> text. defaults: the defaults of all options,
+    for settings that were added after the record was written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, str], defaults: dict[str, object]) -> None:
@@ -22,15 +22,15 @@ class ExperimentRecord:
         self._settings, self._defaults = settings, defaults
 
     def refuse_other_settings(self, stages: dict[Path, tuple[int, dict[str, str]]]) -> None:
-        """Finished steps count only for the options that they were run with; the first call writes them.
+        """Check that this call has the settings of the experiment; the first call writes the record.
 
-        stages: the folders of stages that users may have run themselves, before the first call, with the
-        number of their epochs and the options that these must have been trained with.
+        stages: stages that users may have run themselves before the first call: folder -> (number of epochs,
+        the options that these must have been trained with).
 
         Raises:
-            UserError: this call has others, or the record cannot be read or written.
+            UserError: the settings differ, or the record cannot be read or written.
         """
-        if not saved_epochs(self._folder):  # nothing is lost if a mistaken call is corrected
+        if not saved_epochs(self._folder):  # no results yet: the settings may still be corrected
             self._path.unlink(missing_ok=True)
         try:
             recorded = self._read()["settings"]
@@ -44,23 +44,23 @@ class ExperimentRecord:
                 f"{self._path} cannot be read: use another --exp_id to start a new experiment"
             ) from error
         for name, value in self._settings.items():
-            before = recorded.get(name, str(self._defaults[name]))  # a flag that is newer than the record
+            before = recorded.get(name, str(self._defaults[name]))
             if before != value:
                 raise UserError(
                     f"{self._folder} has an experiment with --{name} {before}, this one has {value}: "
                     "use another --exp_id to keep both"
                 )
 
-    def note(self, made: str) -> None:
-        """A step is run with this commit, versions and machine."""
+    def add_made_with(self, provenance: str) -> None:
+        """Record the commit, versions and machine that a step runs with."""
         record = self._read()
-        if made not in record["made_with"]:
-            record["made_with"].append(made)
+        if provenance not in record["made_with"]:
+            record["made_with"].append(provenance)
             self._write(record)
 
     @property
     def made_with(self) -> list[str]:
-        """All that steps were made with, the earliest first."""
+        """The commits, versions and machines of all steps, one line for each combination, earliest first."""
         return self._read()["made_with"]
 
     def _read(self) -> dict:
@@ -75,19 +75,19 @@ class ExperimentRecord:
 
 
 def _check_log(folder: Path, epochs: int, settings: dict[str, str]) -> None:
-    """The first epochs of those that a folder has saved were trained with these options, as its log says.
+    """Check in a folder's log that its saved epochs below `epochs` were trained with these options.
 
     Raises:
-        UserError: they were not, or the log does not say.
+        UserError: they were not, or the log does not record it.
     """
-    reached = max(saved_epochs(folder).values(), default=-1) + 1
-    if not reached:
+    saved = max(saved_epochs(folder).values(), default=-1) + 1
+    if not saved:
         return
     try:
         logged = epoch_options(current_events(read_events(folder / EVENTS)))
     except OSError:
         logged = {}
-    for epoch in range(min(epochs, reached)):
+    for epoch in range(min(epochs, saved)):
         if epoch not in logged:
             raise UserError(
                 f"{folder} has results of no experiment, and its {EVENTS} does not record how epoch {epoch} "

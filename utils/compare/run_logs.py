@@ -9,7 +9,7 @@ from utils.evaluation.metrics import TABLE_COLUMNS
 from utils.records.events import EVENTS, current_events, read_events
 from utils.system.errors import UserError
 
-INITIAL = {"checkpoint": "initial weights", "weights": "", "sha256": ""}  # of a run without a checkpoint
+INITIAL = {"checkpoint": "initial weights", "weights": "", "sha256": ""}  # a run without a checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RunLog:
 
 
 def read_run(folder: Path) -> RunLog:
-    """Read the log of a run; of an epoch that was trained again, only the last training counts.
+    """Read the log of a run; for an epoch that was trained again, only the last training counts.
 
     Raises:
         UserError: the folder has no log of a pose network's training.
@@ -41,42 +41,35 @@ def read_run(folder: Path) -> RunLog:
         events = current_events(read_events(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: expected the folder of a training run") from error
-    start, way, pck, updates = {}, [], {}, {}
+    start, starts, pck, updates = {}, [], {}, {}
     for event in events:
         if event["kind"] == "start":
             start = event
         elif event["kind"] == "epoch" and "pck" in event:
             epoch = event["epoch"]
-            # A start counts once it has trained an epoch; it is the first if the log lacks the epoch before.
-            if not way or way[-1] is not start:
-                way = [*(way if epoch - 1 in pck else []), start]
+            # A start counts once it has finished an epoch. Without the epoch before, it is the run's first.
+            if not starts or starts[-1] is not start:
+                starts = [*(starts if epoch - 1 in pck else []), start]
             shares = [event["pck"][column] for column in TABLE_COLUMNS]
             pck[epoch] = [math.nan if share is None else share for share in shares]
             if "updates" in event:
                 updates[epoch] = event["updates"]
     if not pck:
         raise UserError(f"{path} has no epoch of a pose network: expected a run of stage 1 or 3")
-    last = way[-1]
-    return RunLog(
-        last["measure"],
-        last["options"]["seed"],
-        last.get("people", {}),
-        origins(way),
-        pck,
-        updates,
-        epoch_options(events),
-    )
+    last = starts[-1]
+    seed, people = last["options"]["seed"], last.get("people", {})
+    return RunLog(last["measure"], seed, people, origins(starts), pck, updates, epoch_options(events))
 
 
 def origins(starts: list[dict]) -> list[dict[str, str]]:
-    """The identities of the checkpoints that these starts loaded; empty if one is not recorded."""
+    """The identities of the checkpoints that these starts loaded; empty if any is not recorded."""
     if not all("pose" in start for start in starts):
         return []
     return [start["pose"] or INITIAL for start in starts]
 
 
 def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
-    """Epoch -> the options that it was trained with, from `current_events`; {} if no start is recorded."""
+    """Epoch -> the options it was trained with, {} if the log lacks the start; events: `current_events`."""
     options, found = {}, {}
     for event in events:
         if event["kind"] == "start":
@@ -87,7 +80,7 @@ def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
 
 
 def read_tables(folder: Path, epoch: int) -> dict[tuple[str, str], dict[str, float]]:
-    """The results of evaluations of an epoch: (table, people evaluated) -> shares by column.
+    """The tables of an epoch's evaluations: (table, people evaluated) -> shares by column.
 
     The latest of several evaluations counts.
     """

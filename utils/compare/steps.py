@@ -1,4 +1,4 @@
-"""Runs commands one after the other: prints each command line before it runs, and ends if one fails."""
+"""Runs the commands of an experiment or a demo: prints each command line, and stops if one fails."""
 
 import logging
 import shlex
@@ -9,10 +9,10 @@ log = logging.getLogger("steps")
 
 
 def run_step(heading: str, command: str) -> None:
-    """Print a heading and a command line, and run it as a process; `python` is this interpreter.
+    """Print a heading and a command line, and run it as a process; `python` stands for this interpreter.
 
-    If the command fails, this process exits with the same code, without another message. A signal that ends
-    this process first terminates the command.
+    If the command fails, this process exits with the same code, without another message. If this process is
+    ended by a signal, it terminates the command first.
     """
     log.info("\n=== %s\n$ %s", heading, command)
     words = shlex.split(command)

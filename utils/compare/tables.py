@@ -1,4 +1,4 @@
-"""Output of a comparison: a Markdown table, the mean by epoch, and a plot."""
+"""The output of a comparison: a Markdown table, the mean by epoch, and a plot."""
 
 import logging
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from utils.system.files import write_file
 log = logging.getLogger("compare")
 
 UNKNOWN = "n/a"
-TERMINAL = 110  # characters of a line
+TERMINAL = 110  # characters per line
 
 
-def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()) -> None:
+def write_comparison(comparison: Comparison, out: Path, footer: Sequence[str] = ()) -> None:
     """Log a comparison, and write it to `compare.txt`, `.md` and `.png` in a folder, created if necessary.
 
-    foot: additional lines below the table. In the log, the table is split into parts that fit a terminal.
+    footer: additional lines below the table. In the log, the table is split into parts that fit a terminal.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be created or written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be created: {error.strerror}") from error
-    table, epochs = "\n".join([markdown(comparison), *foot]), epoch_table(comparison)
-    log.info("%s", "\n".join([markdown(comparison, TERMINAL), *foot, "", epochs]))
+    table, epochs = "\n".join([markdown(comparison), *footer]), epoch_table(comparison)
+    log.info("%s", "\n".join([markdown(comparison, TERMINAL), *footer, "", epochs]))
     write_file(out / "compare.txt", f"{table}\n\n{epochs}\n")
     write_file(out / "compare.md", table + "\n")
     reference = comparison.reference
@@ -49,12 +49,13 @@ def write_comparison(comparison: Comparison, out: Path, foot: Sequence[str] = ()
 
 
 def markdown(comparison: Comparison, width: int | None = None) -> str:
-    """The Markdown table: a row per arm and per difference to the reference, with notes below.
+    """The comparison as a Markdown table: one row per arm, one per difference from the reference, then notes.
 
     The cells of an arm are means and standard deviations over its runs; those of a difference are means over
     pairs of runs with the same seed, and half the 95 % interval. All are in %.
 
-    width: of a terminal, in characters; columns are then split into several tables, and notes are wrapped.
+    width: characters per line; if given, the columns are split into several tables, and the notes are
+    wrapped.
     """
     reference = comparison.reference
     rows = [[f"{comparison.metric_name}, %", "runs", *comparison.columns]]
@@ -76,10 +77,9 @@ def markdown(comparison: Comparison, width: int | None = None) -> str:
 
 
 def _table(columns: list[list[str]]) -> str:
-    head, *rows = zip(*columns, strict=True)
-    return "\n".join(
-        [_line(*head), _line(*("-" * len(cell) for cell in head)), *(_line(*row) for row in rows)]
-    )
+    header, *rows = zip(*columns, strict=True)
+    rule = ("-" * len(cell) for cell in header)
+    return "\n".join(_line(*row) for row in (header, rule, *rows))
 
 
 def _line(*cells: str) -> str:
@@ -88,11 +88,8 @@ def _line(*cells: str) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Notes on the table, one sentence per line."""
-    lines = [f"Epoch {comparison.epochs[-1]} where no other is named."]
-    if comparison.updates is not None:
-        lines[0] = (
-            f"Epoch {comparison.epochs[-1]}, after {comparison.updates:,} updates, where no other is named."
-        )
+    after = "" if comparison.updates is None else f", after {comparison.updates:,} updates,"
+    lines = [f"Epoch {comparison.epochs[-1]}{after} where no other is named."]
     if comparison.origin is not None:
         lines.append(f"All runs start from {comparison.origin}.")
     if comparison.people:
@@ -112,18 +109,18 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def unpaired(reference: Arm, arm: Arm) -> list[str]:
-    """A line for each of two arms that has seeds without a run in the other."""
+    """A note for each of two arms that has seeds which the other arm lacks."""
     lines = []
     for one, other in ((arm, reference), (reference, arm)):
-        alone = [seed for seed in one.seeds if seed not in other.seeds]
-        if alone:
-            which = f"{arm.name} - {reference.name} does not include seed {', '.join(alone)}"
+        seeds = [seed for seed in one.seeds if seed not in other.seeds]
+        if seeds:
+            which = f"{arm.name} - {reference.name} does not include seed {', '.join(seeds)}"
             lines.append(f"{which}: {other.name} has no such run.")
     return lines
 
 
 def epoch_table(comparison: Comparison) -> str:
-    """Mean PCK by epoch, with the spread over seeds."""
+    """Mean PCK and standard deviation over runs, by epoch and arm, as text."""
     lines = ["epoch" + "".join(f"{arm.name:>20}" for arm in comparison.arms)]
     for k, epoch in enumerate(comparison.epochs):
         cells = (spread(arm.pck[:, k, -1]) for arm in comparison.arms)
@@ -132,7 +129,7 @@ def epoch_table(comparison: Comparison) -> str:
 
 
 def spread(shares: np.ndarray) -> str:
-    """Mean ± standard deviation of the runs' shares [runs] in %; a single run has no spread."""
+    """Mean ± standard deviation of shares [runs], as text in %; for a single run without the deviation."""
     if np.isnan(shares).any():
         return UNKNOWN
     if len(shares) == 1:
@@ -141,7 +138,7 @@ def spread(shares: np.ndarray) -> str:
 
 
 def interval(mean: float, half: float) -> str:
-    """A difference ± half its interval, shares in %."""
+    """A difference ± half its interval, from shares, as text in %."""
     if np.isnan(mean):
         return UNKNOWN
     return f"{100 * mean:+.2f} ± " + (UNKNOWN if np.isnan(half) else f"{100 * half:.2f}")

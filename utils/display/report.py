@@ -84,7 +84,7 @@ class Report:
             log.warning("%s", problem)  # not raised: it would hide the error that ended the run
 
     def batch(self, bar: tqdm, epoch: int, batch: int, read: Callable[[], Mapping[str, float]]) -> None:
-        """Report the running means of an epoch: to the log and, as an event, to visdom, as often as flags say.
+        """Report the means of an epoch up to a batch: to the log and, as an event, to visdom, as flags say.
 
         bar: the progress bar of the epoch. batch: counted from 0. read: returns the means; called only for
         batches that are reported, since it waits for the GPU and for all ranks.
