@@ -53,7 +53,7 @@ def main(opt: argparse.Namespace) -> None:
     else:
         network, path = run.pose_network(), resumed or run.pose_path
         checkpoint = load_checkpoint(path)
-        load_weights(network, checkpoint, path, run.network_size)
+        load_weights(network, checkpoint, path, run.network_size, run.skeleton)
         report_evaluation(run, network, checkpoint, path.with_name(path.name.removesuffix(SUFFIX)))
 
 
@@ -68,7 +68,7 @@ def train(run: Run, resumed: Path | None) -> None:
         say_other_people(run, start, run.pose_path)
     else:
         checkpoint = load_checkpoint(resumed)
-        load_weights(pose.network, checkpoint, resumed, run.network_size)
+        load_weights(pose.network, checkpoint, resumed, run.network_size, run.skeleton)
     agents = load_agents(run, pose.network, checkpoint, resumed)
     kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
     widest = max((agent.pose_margin for agent in agents), key=MARGINS.get)
@@ -149,7 +149,7 @@ def train_pose(
     means, pck, first = Meters("loss"), {}, pose.updates
 
     def seen() -> float:
-        return sum(pck.values(), PckCounter(run.dataset.threshold)).read()
+        return sum(pck.values(), PckCounter(run.dataset.threshold, run.skeleton)).read()
 
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
@@ -162,7 +162,7 @@ def train_pose(
         outputs = run.forward(pose.parallel, sample.image, mask)
         loss = pose.step(pose_loss(outputs, sample.heatmap), people.weight)
         means.add(people.count, loss=loss)
-        counter = pck.setdefault(turn, PckCounter(run.dataset.threshold))
+        counter = pck.setdefault(turn, PckCounter(run.dataset.threshold, run.skeleton))
         counter.add(outputs[-1].detach(), sample, people.counted)
         report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": seen()})
     pose.require_finite()

@@ -88,7 +88,7 @@ def save_pose(run: Run, pose: Learner, valid: Evaluation, best: bool) -> list[Pa
 def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) -> dict[str, float]:
     """One pass over the training people with random augmentation; the mean loss and the PCK it saw."""
     pose.network.train()
-    means, pck = Meters("loss"), PckCounter(run.dataset.threshold)
+    means, pck = Meters("loss"), PckCounter(run.dataset.threshold, run.skeleton)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
         augmentation = people.local_rows(Augmentation.random(people.total, run.streams["random"]))

@@ -16,6 +16,7 @@ from data.geometry import mirror_points, transform_points
 from data.heatmap import predict_points, render_heatmaps
 from data.kinds import KINDS
 from data.people import annotated
+from data.skeleton import MPII, Skeleton
 
 ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
 Rows = TypeVar("Rows", Tensor, Augmentation)
@@ -31,7 +32,7 @@ class PersonBatch:
                                     black beyond the photograph
     center      f32 [N, 2] px       middle of the person's box
     scale       f32 [N]             side of the box / 200 px
-    points      f32 [N, 16, 2] px   (0, 0) where not annotated
+    points      f32 [N, K, 2] px    (0, 0) where not annotated
     normalizer  f32 [N] px          reference length of PCK
     width       f32 [N] px          of the photograph
     index       int64 [N]           row in the table of people
@@ -94,9 +95,9 @@ class PersonBatch:
 class Sample:
     """Augmented people, M crops: what the network sees, what it should answer, and what metrics need.
 
-    image: f32 [M, 3, in_res, in_res] in 0..1, RGB. heatmap: f32 [M, 16, out_res, out_res]. center [M, 2],
+    image: f32 [M, 3, in_res, in_res] in 0..1, RGB. heatmap: f32 [M, K, out_res, out_res]. center [M, 2],
     scale [M], rotation [M] (degrees): the box that was cropped. deformation: [M, 2, 2], see there. points:
-    [M, 16, 2] px. normalizer: [M] px. Where a person was mirrored, center and points are those of the
+    [M, K, 2] px. normalizer: [M] px. Where a person was mirrored, center and points are those of the
     mirrored photograph.
     """
 
@@ -119,15 +120,21 @@ class Sample:
         return transform_points(points, *box, res, deformation=self.deformation)
 
 
-def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, out_res: int = 64) -> Sample:
+def augment(
+    people: PersonBatch,
+    augmentation: Augmentation,
+    in_res: int = 256,
+    out_res: int = 64,
+    skeleton: Skeleton = MPII,
+) -> Sample:
     """Warp people as the augmentation says.
 
     Args:
-        people: N people. augmentation: N rows, or K * N rows for K crops of each, row k * N + j for person j.
-        in_res, out_res: sides of the image and of the heatmaps in px.
+        people: N people. augmentation: N rows, or C * N rows for C crops of each, row c * N + j for person j.
+        in_res, out_res: sides of the image and of the heatmaps in px. skeleton: of the people's joints.
 
     Returns:
-        A `Sample` of K * N crops, on the people's device.
+        A `Sample` of C * N crops, on the people's device.
 
     Raises:
         ValueError: a crop reaches beyond its patch.
@@ -141,7 +148,7 @@ def augment(people: PersonBatch, augmentation: Augmentation, in_res: int = 256, 
 
     mirrored_center = torch.stack((width - center[:, 0], center[:, 1]), dim=1)
     center = torch.where(flip[:, None], mirrored_center, center)
-    points = torch.where(flip[:, None, None], mirror_points(points, width), points)
+    points = torch.where(flip[:, None, None], mirror_points(points, width, skeleton), points)
 
     image = _warp(people, augmentation, in_res)
     image.mul_(augmentation.color[:, :, None, None] / 255).clamp_(0, 1)

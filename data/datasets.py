@@ -87,7 +87,7 @@ DATASETS: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """The people of a data set, and the metric of its literature.
+    """The people of a data set, their skeleton, and the metric of its literature.
 
     Photographs are at `root / people.image[i]`. A joint is correct if its error is at most `threshold` times
     the person's normalizer: the head for `metric` "PCKh" (MPII), the torso (LSP) or the longer side of the

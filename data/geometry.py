@@ -10,7 +10,7 @@ and of the stacked-hourglass training code that introduced the 200 px unit (Newe
 import torch
 from torch import Tensor
 
-from data.skeleton import MIRROR
+from data.skeleton import MPII, Skeleton
 
 PIXELS_PER_SCALE = 200.0
 
@@ -60,15 +60,15 @@ def crop_axes(rotation: Tensor, deformation: Tensor | None = None) -> Tensor:
     return turn if deformation is None else turn @ deformation.to(turn.dtype)
 
 
-def mirror_points(points: Tensor, width: Tensor) -> Tensor:
+def mirror_points(points: Tensor, width: Tensor, skeleton: Skeleton = MPII) -> Tensor:
     """The joints of the mirrored photograph.
 
     Args:
-        points: [N, 16, 2] px, MPII order. width: [N] px of the photograph.
+        points: [N, K, 2] px, in the order of the skeleton. width: [N] px of the photograph.
 
     Returns:
-        [N, 16, 2]: x becomes width - x, left and right joints change places. A joint that is not annotated,
+        [N, K, 2]: x becomes width - x, left and right joints change places. A joint that is not annotated,
         (0, 0), becomes (width, 0): still not annotated.
     """
     x, y = points.unbind(-1)
-    return torch.stack((width.view(-1, 1) - x, y), dim=-1)[:, MIRROR]
+    return torch.stack((width.view(-1, 1) - x, y), dim=-1)[:, skeleton.mirror]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.geometry import transform_points
-from data.skeleton import MIRROR
+from data.skeleton import MPII, Skeleton
 
 PATCH_RADIUS = 3
 PEAK_WIDTH = 9.0  # the target is exp(-d^2 / PEAK_WIDTH), d in cells
@@ -33,9 +33,9 @@ def render_heatmaps(points: Tensor, res: int = 64) -> Tensor:
     return (bump[:, :, 1, :, None] * bump[:, :, 0, None, :]).float()
 
 
-def mirror_heatmaps(heatmaps: Tensor) -> Tensor:
-    """Maps [N, 16, H, W] of the mirrored image as maps of the image: left and right change places."""
-    return heatmaps.flip(-1)[:, MIRROR]
+def mirror_heatmaps(heatmaps: Tensor, skeleton: Skeleton = MPII) -> Tensor:
+    """Maps [N, K, H, W] of the mirrored image as maps of the image: left and right change places."""
+    return heatmaps.flip(-1)[:, skeleton.mirror]
 
 
 def decode_heatmaps(heatmaps: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import MPII, Skeleton
 
 Points = TypeVar("Points")
 
@@ -19,7 +19,7 @@ class People:
     image       [N] str             the photograph's path relative to the data folder
     center      f32 [N, 2] px       middle of the person's box, a square
     scale       f32 [N]             side of the box / 200 px
-    points      f32 [N, 16, 2] px   joints in the order of `data.skeleton`, (0, 0) where not annotated
+    points      f32 [N, K, 2] px    joints in the order of the skeleton, (0, 0) where not annotated
     normalizer  f32 [N] px          the length that PCK divides errors by, 0 where unknown
     valid       bool [N]            True: validation split, False: training split
     size        int32 [N, 2] px     width and height of the photograph, as the annotation file gives them;
@@ -73,19 +73,19 @@ def annotated(points: Points) -> Points:
     return (points > 0).all(-1)
 
 
-def scorable(people: People) -> np.ndarray:
+def scorable(people: People, skeleton: Skeleton = MPII) -> np.ndarray:
     """Bool [N]: who has PCK at all, with a known reference length and a scored joint that is annotated."""
-    return (people.normalizer > 0) & annotated(people.points)[:, SCORED_JOINTS].any(axis=1)
+    return (people.normalizer > 0) & annotated(people.points)[:, skeleton.scored].any(axis=1)
 
 
-def fixed_rows(people: People, count: int = 4) -> np.ndarray:
+def fixed_rows(people: People, skeleton: Skeleton = MPII, count: int = 4) -> np.ndarray:
     """Rows of a few people who have PCK, evenly spread over the table."""
-    known = np.flatnonzero(scorable(people))
+    known = np.flatnonzero(scorable(people, skeleton))
     places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
     return known[places]
 
 
 def joint_distance(points: np.ndarray, first: int, second: int) -> np.ndarray:
-    """Distance [N] px between two joints of points [N, 16, 2], 0 where either is not annotated."""
+    """Distance [N] px between two joints of points [N, K, 2], 0 where either is not annotated."""
     distance = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
     return np.where(annotated(points[:, [first, second]]).all(axis=-1), distance, 0.0)

@@ -202,5 +202,3 @@ MPII = Skeleton(
     stand_ins={PELVIS: THORAX, THORAX: UPPER_NECK},
 )
 """The 16 joints of MPII Human Pose, in its order; Leeds Sports Pose fills 14 of them."""
-
-JOINT_NAMES, MIRROR, SCORED_JOINTS = MPII.joints, MPII.mirror, list(MPII.scored)

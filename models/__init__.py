@@ -25,7 +25,7 @@ class PoseNetwork(Protocol):
     feature_channels: tuple[int, ...]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Heatmaps [N, 16, H / heatmap_stride, W / heatmap_stride] of images f32 [N, 3, H, W], RGB in 0..1.
+        """Heatmaps [N, K, H / heatmap_stride, W / heatmap_stride] of images f32 [N, 3, H, W], RGB in 0..1.
 
         All of the list are trained; the last is the prediction.
         """
@@ -56,7 +56,10 @@ class NetworkType:
     maskable: bool = False
 
     def build(self, **sizes: int) -> PoseNetwork:
-        """The network with initial weights; sizes by their names, the constructor's defaults for others."""
+        """The network with initial weights; sizes by their names, the constructor's defaults for others.
+
+        Every network has the size num_classes, the number of joints, which no flag gives.
+        """
         return resolve_name(self.path)(**sizes)
 
 

@@ -22,16 +22,16 @@ from data import DataError
 from data.people import People
 from data.readers.lsp import read_lsp, read_lspet
 from data.readers.mpii import read_h5, read_json, read_official
-from data.skeleton import JOINT_NAMES, MIRROR
+from data.skeleton import MPII
 
 IMAGES = "mpii/images"
 
 
 def test_mirror_exchanges_left_and_right_names():
     swap = {"right": "left", "left": "right"}
-    for name, other in zip(JOINT_NAMES, MIRROR, strict=True):
+    for name, other in zip(MPII.joints, MPII.mirror, strict=True):
         mirrored = " ".join(swap.get(word, word) for word in name.split())
-        assert JOINT_NAMES[other] == mirrored
+        assert MPII.joints[other] == mirrored
 
 
 def test_json_mpii_row(tmp_path):

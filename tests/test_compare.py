@@ -10,14 +10,15 @@ import pytest
 import torch
 from support.stages import REPOSITORY, assert_user_error
 
+from data.skeleton import MEAN, MPII
 from utils.compare import __main__ as compare
 from utils.compare.arms import pair_values, paired_difference, read_arms
 from utils.compare.run_logs import read_run
 from utils.compare.tables import epoch_table, markdown
-from utils.evaluation.metrics import TABLE_COLUMNS
 from utils.records.checkpoint import checkpoint_identity
 from utils.system.errors import UserError
 
+COLUMNS = [*MPII.columns, MEAN]
 BASE = {"checkpoint": "lr-0.00025-4.pth.tar", "sha256": "1234"}
 
 
@@ -34,7 +35,7 @@ def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, **
     folder.mkdir(parents=True, exist_ok=True)
     events = [start(seed, first, measure, **more)]
     for epoch, mean in enumerate(means, first):
-        event = {"kind": "epoch", "epoch": epoch, "pck": dict.fromkeys(TABLE_COLUMNS, mean)}
+        event = {"kind": "epoch", "epoch": epoch, "pck": dict.fromkeys(COLUMNS, mean)}
         events.append(event | ({"updates": updates * (epoch + 1)} if updates else {}))
     with (folder / "log.jsonl").open("a") as file:
         file.writelines(json.dumps(event) + "\n" for event in events)
@@ -86,7 +87,7 @@ def folders(tmp_path):
 def test_difference_over_pairs_of_the_same_seed(folders):
     both = read_arms(folders).arms
     difference = paired_difference(pair_values(*both, lambda arm: arm.scores))
-    assert difference.pairs == 2 and difference.mean.shape == (len(TABLE_COLUMNS) + 1,)
+    assert difference.pairs == 2 and difference.mean.shape == (len(COLUMNS) + 1,)
     assert np.allclose(difference.mean, [*[0.02] * 8, (0.1 + 0.1 + 0.01 + 0.03) / 4])
     # Student's 97.5 % quantile with one degree of freedom, times the standard error of {0.01, 0.03}.
     assert math.isclose(difference.half[0], 12.7062 * 0.01, rel_tol=1e-4)
@@ -253,7 +254,7 @@ def test_a_run_that_goes_further_is_compared_as_far_as_both_go(folders):
     with pytest.raises(UserError, match=f"6, {longer} with epoch 7: use --to_epoch 6 to compare"):
         read_arms(folders)
     assert read_arms(folders, to_epoch=6).epochs == [5, 6]
-    assert read_arms(folders, from_epoch=6, to_epoch=6).columns == [*TABLE_COLUMNS]
+    assert read_arms(folders, from_epoch=6, to_epoch=6).columns == COLUMNS
     with pytest.raises(UserError, match="no epoch from 0 to 4 that all runs have"):
         read_arms(folders, to_epoch=4)
 
@@ -376,7 +377,7 @@ def test_a_later_start_that_trained_nothing_changes_nothing(tmp_path):
     write_run(folder, 9, [], first=5, measure="PCK@0.2")
     assert read_run(folder) == before and before.seed == "3"
     with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"kind": "epoch", "epoch": 5, "pck": dict.fromkeys(TABLE_COLUMNS, 0.7)}) + "\n")
+        file.write(json.dumps({"kind": "epoch", "epoch": 5, "pck": dict.fromkeys(COLUMNS, 0.7)}) + "\n")
     after = read_run(folder)
     assert (after.seed, sorted(after.pck), after.pck[5][-1]) == ("9", [5], 0.7)
 

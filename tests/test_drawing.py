@@ -9,14 +9,10 @@ import torch
 from PIL import Image
 
 from data.kinds import KINDS
-from data.skeleton import MIRROR
+from data.skeleton import MPII, PELVIS, THORAX
 from utils.display.drawing import (
     COLORS,
-    PELVIS,
-    SIDES,
-    THORAX,
     WEAK,
-    bones,
     clear_peaks,
     draw_skeleton,
     encode_jpeg,
@@ -48,20 +44,15 @@ def connected(pairs: list[tuple[int, int]], joints: set[int]) -> bool:
 @pytest.mark.parametrize("missing", [(), (PELVIS,), (THORAX,), (PELVIS, THORAX)])
 def test_bones_connect_the_whole_body(missing):
     drawn = without(*missing)
-    pairs = bones(drawn)
+    pairs = MPII.drawn_bones(drawn)
     assert connected(pairs, set(np.flatnonzero(drawn).tolist()))
     assert len(pairs) == len(set(pairs)) == drawn.sum() - 1
 
 
 def test_bones_touch_only_joints_that_are_drawn():
-    assert bones(np.zeros(16, dtype=bool)) == []
+    assert MPII.drawn_bones(np.zeros(16, dtype=bool)) == []
     for joint in range(16):
-        assert all(joint not in pair for pair in bones(without(joint)))
-
-
-def test_sides_are_each_others_mirror():
-    assert sorted(MIRROR[joint] for joint in SIDES["right"]) == sorted(SIDES["left"])
-    assert sorted(joint for side in SIDES.values() for joint in side) == list(range(16))
+        assert all(joint not in pair for pair in MPII.drawn_bones(without(joint)))
 
 
 @pytest.mark.parametrize("truth", [False, True])
@@ -69,12 +60,11 @@ def test_every_joint_has_the_color_of_its_side(joints, truth):
     image = np.zeros((200, 200, 3), dtype=np.uint8)
     drawn = draw_skeleton(image, joints, ALL, truth=truth)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
-    for side, members in SIDES.items():
-        for joint in members:
-            x, y = joints[joint].astype(int)
-            near = drawn[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3).astype(int)
-            distance = np.abs(near - COLORS[side]).sum(axis=1).min()
-            assert distance < (200 if truth else 60), (side, joint)
+    for joint, side in enumerate(MPII.sides):
+        x, y = joints[joint].astype(int)
+        near = drawn[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3).astype(int)
+        distance = np.abs(near - COLORS[side]).sum(axis=1).min()
+        assert distance < (200 if truth else 60), (side, joint)
 
 
 def test_a_prediction_is_edged_in_black_and_the_truth_in_white(joints):

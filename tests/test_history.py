@@ -10,6 +10,7 @@ import scipy.io
 import torch
 
 from data.people import People
+from data.skeleton import MPII
 from options.parser import RECIPE
 from utils.evaluation.meters import Meters
 from utils.records.epochs import KeptEpochs, epoch_files, later_best, refuse_to_overwrite, save_epoch
@@ -236,7 +237,7 @@ def a_run(folder, **options):
     people = {"dataset": "demo", "train": "t", "valid": "v"}
     opt = SimpleNamespace(**defaults | options)
     opt.recipe = {name: value for name, value in vars(opt).items() if name in RECIPE}
-    return SimpleNamespace(opt=opt, people=people, folder=folder, network_size={"chan": 8})
+    return SimpleNamespace(opt=opt, people=people, folder=folder, network_size={"chan": 8}, skeleton=MPII)
 
 
 def test_a_checkpoint_goes_on_where_it_was(tmp_path, caplog):

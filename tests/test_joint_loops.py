@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from data.augmentation import Augmentation
 from data.crops import augment
 from data.kinds import KINDS
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import MPII
 from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import AGENTS
@@ -272,7 +272,7 @@ def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
         outputs = again.network(sample.image)
         again.step(pose_loss(outputs, sample.heatmap))
         correct, known = pck_counts(sample.predict(outputs[-1].detach()), sample.points, sample.normalizer)
-        found.append(correct[SCORED_JOINTS].sum().item() / known[SCORED_JOINTS].sum().item())
+        found.append(correct[[*MPII.scored]].sum().item() / known[[*MPII.scored]].sum().item())
     assert found[1] != pytest.approx((found[0] + found[2]) / 2)
     assert row["train_pck_random"] == pytest.approx((found[0] + found[2]) / 2)
     assert row["train_pck_agent"] == pytest.approx(found[1])

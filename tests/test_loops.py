@@ -16,7 +16,7 @@ from data.augmentation import Augmentation
 from data.crops import augment
 from data.heatmap import predict_points
 from data.kinds import KINDS
-from data.skeleton import JOINT_NAMES
+from data.skeleton import MPII
 from models.losses import distribution_loss, pose_loss
 from utils.agents.base import Trial
 from utils.agents.collect import bin_pck, summary
@@ -74,7 +74,7 @@ def test_stage_1_reports_what_it_saw():
         means.append(total / (3 if not means else 8))
         pred = predict_points(outputs[-1].detach(), sample.center, sample.scale, sample.rotation)
         error = (pred - sample.points).norm(dim=-1) / sample.normalizer[:, None]
-        scored = [k for k, name in enumerate(JOINT_NAMES) if name not in ("pelvis", "thorax")]
+        scored = [k for k, name in enumerate(MPII.joints) if name not in ("pelvis", "thorax")]
         correct, known = correct + int((error[:, scored] <= 0.5).sum()), known + 14 * len(people)
     assert row["train_loss"] == pytest.approx(total / 8, rel=1e-5)
     assert [heard[:2] for heard in report.heard] == [(0, 0), (0, 1)]
@@ -152,8 +152,8 @@ def table_of(batches):
 
 def partner(joint):
     """The joint on the other side of the body, by its name."""
-    name, swap = JOINT_NAMES[joint], {"left": "right", "right": "left"}
-    return JOINT_NAMES.index(" ".join(swap.get(word, word) for word in name.split()))
+    name, swap = MPII.joints[joint], {"left": "right", "right": "left"}
+    return MPII.joints.index(" ".join(swap.get(word, word) for word in name.split()))
 
 
 def flip_test_by_hand(network, image):
@@ -187,7 +187,7 @@ def test_evaluation_predicts_with_the_flip_test_and_scores_everyone():
     assert not torch.equal(expected, plain)
     assert result.loss == pytest.approx(pose_loss(outputs, sample.heatmap).item(), rel=1e-5)
     error = (expected - people.points).norm(dim=-1) / people.normalizer[:, None]
-    scored = [k for k, name in enumerate(JOINT_NAMES) if name not in ("pelvis", "thorax")]
+    scored = [k for k, name in enumerate(MPII.joints) if name not in ("pelvis", "thorax")]
     assert result.table.mean == pytest.approx((error[:, scored] <= 0.5).double().mean().item())
     assert result.row() == {
         "valid_loss": result.loss,

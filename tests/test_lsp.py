@@ -6,7 +6,7 @@ import scipy.io
 
 from data import DataError
 from data.readers.lsp import read_lsp, read_lspet
-from data.skeleton import JOINT_NAMES
+from data.skeleton import MPII
 
 LSP_NAMES = [
     *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
@@ -29,7 +29,7 @@ def test_lsp(tmp_path):
     assert people.image[[0, 1000]].tolist() == ["lsp/images/im0001.jpg", "lsp/images/im1001.jpg"]
     assert np.flatnonzero(people.valid).tolist() == [1000]
     for k, name in enumerate(LSP_NAMES):
-        np.testing.assert_array_equal(people.points[:, JOINT_NAMES.index(name)], xy[k].T)
+        np.testing.assert_array_equal(people.points[:, MPII.joints.index(name)], xy[k].T)
     assert not people.points[:, [6, 7]].any()
     low, high = xy.min(axis=0).T, xy.max(axis=0).T
     np.testing.assert_allclose(people.center, (low + high) / 2, rtol=1e-6)

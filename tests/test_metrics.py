@@ -9,15 +9,15 @@ import torch
 from data.crops import Sample
 from data.heatmap import predict_points, render_heatmaps
 from data.people import People, scorable
-from data.skeleton import JOINT_NAMES
+from data.skeleton import MEAN, MPII
 from utils.evaluation.metrics import (
-    TABLE_COLUMNS,
     PckCounter,
     pck_counts,
     pck_table,
     person_pckh,
 )
 
+COLUMNS = MPII.columns | {MEAN: MPII.scored}
 EVERYONE = torch.full((1,), 10.0)
 
 
@@ -89,9 +89,9 @@ def test_columns_are_those_of_papers():
         name: {f"{side} {name.lower()}" for side in ("right", "left")}
         for name in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")
     }
-    everything = set(JOINT_NAMES) - {"pelvis", "thorax"}
+    everything = set(MPII.joints) - {"pelvis", "thorax"}
     expected = {"Head": {"upper neck", "head top"}, **sides, "Mean": everything}
-    found = {name: [JOINT_NAMES[joint] for joint in joints] for name, joints in TABLE_COLUMNS.items()}
+    found = {name: [MPII.joints[joint] for joint in joints] for name, joints in COLUMNS.items()}
     assert list(found) == list(expected)
     for name, joints in found.items():
         assert set(joints) == expected[name] and len(joints) == len(expected[name])
@@ -106,13 +106,13 @@ def test_table_by_hand():
     pred[..., 0] += 10 * distance
     table = pck_table(pred, points, EVERYONE.expand(40), "PCKh", 0.5)
     assert (table.people, table.metric, table.threshold) == (40, "PCKh", 0.5)
-    for name, joints in TABLE_COLUMNS.items():
+    for name, joints in COLUMNS.items():
         found = distance[:, joints].abs()
         shares = [(found <= k / 100).double().mean().item() for k in range(51)]
         assert table.pck[name] == pytest.approx(shares[-1])
         assert table.auc[name] == pytest.approx(sum(shares) / 51)
     head, pck, auc = str(table).splitlines()
-    assert head.split() == list(TABLE_COLUMNS)
+    assert head.split() == list(COLUMNS)
     for line, title, values in ((pck, "PCKh@0.5", table.pck), (auc, "AUC", table.auc)):
         assert line.split() == [title, *(f"{100 * value:.2f}" for value in values.values())]
 

@@ -12,7 +12,7 @@ from data.augmentation import Augmentation
 from data.crops import augment
 from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS
-from data.skeleton import MIRROR
+from data.skeleton import MPII
 from models.losses import distribution_loss
 from models.masks import joint_votes
 
@@ -34,7 +34,7 @@ def test_a_mirrored_persons_bins_are_the_mirror_images_of_these(kind):
     plain = augment(people, bins, RES, RES)
     mirrored = augment(people, flipped(bins), RES, RES)
     assert_close(mirrored.image, plain.image[order].flip(-1), atol=1e-4, rtol=0)
-    expected = plain.in_crop(plain.points, RES)[order][:, MIRROR]
+    expected = plain.in_crop(plain.points, RES)[order][:, MPII.mirror]
     there = mirrored.in_crop(mirrored.points, RES)
     assert_close(there, torch.stack((RES - expected[..., 0], expected[..., 1]), dim=-1), atol=1e-3, rtol=0)
     if KINDS[kind].odd:
@@ -53,7 +53,7 @@ def test_a_mirrored_persons_crop_is_the_mirror_image_of_what_was_drawn():
     found = augment(people, merged, RES, RES)
     assert_close(found.image, torch.where(flip.view(4, 1, 1, 1), wanted.image.flip(-1), wanted.image))
     there, points = found.in_crop(found.points, RES), wanted.in_crop(wanted.points, RES)
-    across = torch.stack((RES - points[..., 0], points[..., 1]), dim=-1)[:, MIRROR]
+    across = torch.stack((RES - points[..., 0], points[..., 1]), dim=-1)[:, MPII.mirror]
     assert_close(there, torch.where(flip.view(4, 1, 1), across, points), atol=1e-3, rtol=0)
 
 

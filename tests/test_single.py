@@ -13,7 +13,7 @@ from support.stages import REPOSITORY
 from support.stand_ins import Exact
 
 from data.demo import write_demo
-from data.skeleton import JOINT_NAMES
+from data.skeleton import MPII
 from models.hourglass import StackedHourglass
 from options.parser import StageParser
 from utils.display.photograph import open_photograph, person_square, predict_pose, report_photograph
@@ -69,7 +69,7 @@ def test_the_command_writes_picture_and_joints_without_a_data_set(folder):
     assert str(folder / "one" / "spot-pose.jpg") in done.stdout
     result = json.loads((folder / "one" / "spot-pose.json").read_text())
     assert result["size"] == [120, 90] and result["center"] == [60, 45] and result["scale"] == 0.6
-    assert tuple(result["joints"]) == JOINT_NAMES
+    assert tuple(result["joints"]) == MPII.joints
     assert all(set(joint) == {"x", "y", "confidence"} for joint in result["joints"].values())
     with Image.open(folder / "one" / "spot-pose.jpg") as drawn:
         assert drawn.size == (120, 90) and drawn.format == "JPEG"

@@ -1,12 +1,19 @@
 """Skeletons: pairs and columns that names tell, mirrors, drawn bones."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data import DataError
+from data.geometry import mirror_points
+from data.heatmap import mirror_heatmaps
+from data.people import People, scorable
 from data.skeleton import MPII, left_right_pairs, skeleton_of_names
+from utils.display.drawing import COLORS, draw_skeleton, overlay_heatmaps
+from utils.evaluation.metrics import pck_table
 
 COCO = ["nose", "left_eye", "right_eye", "left_shoulder", "right_shoulder", "left_hip", "right_hip"]
 
@@ -95,3 +102,59 @@ def test_stand_ins_take_the_place_of_joints_that_are_not_drawn():
     lsp[[6, 7]] = False
     for drawn in (np.ones(16, bool), lsp, *(rng.random((300, 16)) < 0.7)):
         assert MPII.drawn_bones(drawn) == bones_by_hand(drawn)
+
+
+FIVE = skeleton_of_names("five", ["nose", "left_paw", "tail", "right_paw", "left_wing"])
+
+
+def test_a_mirror_twice_is_the_identity():
+    draws = torch.Generator().manual_seed(0)
+    points, width = torch.randint(1, 99, (3, 5, 2), generator=draws), torch.tensor([100, 120, 99])
+    mirrored = mirror_points(points, width, FIVE)
+    assert torch.equal(mirrored[:, 1, 0], width - points[:, 3, 0]) and not torch.equal(mirrored, points)
+    assert torch.equal(mirror_points(mirrored, width, FIVE), points)
+    maps = torch.rand(2, 5, 4, 4, generator=draws)
+    assert torch.equal(mirror_heatmaps(maps, FIVE)[:, 3], maps[:, 1].flip(-1))
+    assert torch.equal(mirror_heatmaps(mirror_heatmaps(maps, FIVE), FIVE), maps)
+
+
+def test_only_scored_joints_count():
+    skeleton = replace(FIVE, scored=(0, 2))
+    points = np.zeros((2, 5, 2), np.float32)
+    points[0, 1], points[1, 2] = 10, 10
+    people = People(
+        **{name: np.zeros(2) for name in ("image", "center", "scale", "valid")},
+        points=points,
+        normalizer=np.ones(2, np.float32),
+    )
+    assert scorable(people, skeleton).tolist() == [False, True]
+    assert scorable(people, FIVE).tolist() == [True, True]
+    pred = torch.from_numpy(points).clone()
+    pred[0, 1] += 100
+    table = pck_table(pred, torch.from_numpy(points), torch.ones(2), "PCK", 0.5, skeleton)
+    assert (table.people, table.mean, table.pck["Paw"]) == (1, 1, 0)
+
+
+def test_a_table_of_many_columns_fits_a_terminal():
+    skeleton = skeleton_of_names("many", [f"joint of some length {k}" for k in range(17)])
+    points = torch.full((1, 17, 2), 10.0)
+    lines = str(pck_table(points, points, torch.ones(1), "PCK", 0.5, skeleton)).splitlines()
+    assert max(map(len, lines)) <= 110 and len(lines) % 3 == 0 and len({*map(len, lines[:3])}) == 1
+    assert " ".join(lines[::3]).split() == [
+        *" ".join(title for title in skeleton.columns).split(),
+        "Mean",
+    ]
+    assert all(line.startswith("PCK@0.5   ") for line in lines[1::3])
+
+
+def test_drawings_of_any_skeleton():
+    image, places = np.zeros((60, 60, 3), np.uint8), np.array([[30, 10], [10, 30], [50, 30]], np.float32)
+    pair = skeleton_of_names("pair", ["nose", "left_ear", "right_ear"], [(1, 0), (2, 0), (1, 2)])
+    drawn = draw_skeleton(image, places, np.ones(3, bool), size=300, skeleton=pair).astype(int)
+    for (x, y), side in (((20, 20), "left"), ((40, 20), "right"), ((30, 30), "middle")):
+        assert np.abs(drawn[y, x] - COLORS[side]).sum() < 60, side
+    only_left = skeleton_of_names("ears", ["left_ear", "right_ear"])
+    maps = np.zeros((2, 8, 8), np.float32)
+    maps[0, 4, 4] = 1
+    shown = overlay_heatmaps(image, maps, only_left)
+    assert shown[..., 2].max() > 200 > shown[..., 0].max()

@@ -27,7 +27,7 @@ from data.crops import augment
 from data.heatmap import decode_heatmaps, predict_points
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import MPII
 from models.agent import ScaleRotationAgent
 from utils.agents import AGENTS
 from utils.agents.collect import collect_rows
@@ -96,7 +96,7 @@ def hardness_by_hand(run, network, people, kind):
             pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)[0]
             cells = decode_heatmaps(sample.heatmap)[0]
             correct = []
-            for joint in SCORED_JOINTS:
+            for joint in MPII.scored:
                 x, y = person.points[0, joint].tolist()
                 if (x or y) and min(cells[joint].tolist()) > 1:
                     error = math.dist((x, y), pred[joint].tolist()) / person.normalizer.item()

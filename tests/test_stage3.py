@@ -25,7 +25,7 @@ from data.augmentation import Augmentation
 from data.crops import augment
 from data.heatmap import predict_points
 from data.kinds import KINDS
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import MPII
 from utils.agents.base import Record
 from utils.compare.run_logs import read_run
 from utils.evaluation.metrics import pck_counts
@@ -182,7 +182,7 @@ def test_evaluation_of_stage_1_with_the_grid(joint):
             heatmaps = network(sample.image)[-1]
         pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)
         correct, annotated = pck_counts(pred, sample.points, sample.normalizer, run.dataset.threshold)
-        share = correct[SCORED_JOINTS].sum() / annotated[SCORED_JOINTS].sum()
+        share = correct[[*MPII.scored]].sum() / annotated[[*MPII.scored]].sum()
         assert table[i, j + 1] == pytest.approx(100 * share.item(), abs=0.01)
     with Image.open(joint.folder / f"{POSE}-grid.png") as plot:
         plot.load()

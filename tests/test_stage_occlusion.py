@@ -21,7 +21,7 @@ from support.stages import VALID, assert_user_error, demo_data, run_stage
 from data.augmentation import Augmentation
 from data.demo import ANNOTATIONS
 from data.kinds import KINDS
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import MPII
 from models.masks import joint_votes
 from utils.agents import AGENTS
 from utils.display.drawing import cross_out, label_cells, shade_cells
@@ -71,7 +71,7 @@ def test_evaluation_with_each_cell_masked(stage_1, tmp_path):
             heatmaps[cell] = network(sample.image, mask)[-1]
         pred = sample.predict(heatmaps[cell])
         correct, annotated = pck_counts(pred, sample.points, sample.normalizer, run.dataset.threshold)
-        found[cell] = 100 * (correct[SCORED_JOINTS].sum() / annotated[SCORED_JOINTS].sum()).item()
+        found[cell] = 100 * (correct[[*MPII.scored]].sum() / annotated[[*MPII.scored]].sum()).item()
     assert {cell: table[cell].item() for cell in masks} == pytest.approx(
         {cell: found[cell] for cell in masks}, abs=0.01
     )

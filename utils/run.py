@@ -17,9 +17,16 @@ from data.datasets import Dataset, find_annotations, load_dataset
 from data.loading.loader import PatchLoader
 from data.loading.patches import Patches
 from data.people import People, scorable
+from data.skeleton import Skeleton
 from models import NETWORKS, PoseNetwork
 from utils.patch_store import Caches
-from utils.records.checkpoint import checkpoint_identity, find_checkpoint, load_checkpoint, load_weights
+from utils.records.checkpoint import (
+    checkpoint_identity,
+    checkpoint_skeleton,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+)
 from utils.system import ranks
 from utils.system.devices import Streams, choose_device, keep_freed_memory, require_compiler, set_precision
 from utils.system.errors import UserError
@@ -84,15 +91,26 @@ class Run:
             *(opt.annotations_valid, opt.images, opt.mirror_pairs),
         )
         for split, people in (("training", dataset.train), ("validation", dataset.valid)):
-            unscored = np.count_nonzero(~scorable(people))
+            unscored = np.count_nonzero(~scorable(people, dataset.skeleton))
             if unscored:
                 lacking = (
                     "have no reference length or no scored joint: PCK and the agent's training skip them"
                 )
                 log.info("%d of %d %s people %s", unscored, len(people), split, lacking)
         if len(dataset.valid):
-            self._scored_rows(dataset.valid)
+            self._scored_rows(dataset.valid, dataset.skeleton)
         return dataset
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """The joints that the run's networks find: the data set's, or of --image the checkpoint's.
+
+        Raises:
+            DataError, UserError: the data set or the checkpoint cannot be read.
+        """
+        if getattr(self.opt, "image", None) is None:
+            return self.dataset.skeleton
+        return checkpoint_skeleton(load_checkpoint(self.pose_path))
 
     def options_text(self) -> str:
         """The options, one per line, with a star at those that differ from their defaults."""
@@ -120,7 +138,7 @@ class Run:
                 f"--dataset {self.opt.dataset} has no {lacking} people, which this stage needs: add them, "
                 "or use --annotations with a file that has them"
             )
-        rows = self._scored_rows(people) if scored else None
+        rows = self._scored_rows(people, self.skeleton) if scored else None
         if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
             raise UserError(
                 f"--bs {self.opt.bs}: expected at least two people for each of {ranks.world()} ranks"
@@ -156,8 +174,8 @@ class Run:
         """The side of the pose network's smallest feature map, whose cells can be masked."""
         return self.opt.in_res // NETWORKS[self.opt.network].stride
 
-    def _scored_rows(self, people: People) -> np.ndarray:
-        rows = np.flatnonzero(scorable(people))
+    def _scored_rows(self, people: People, skeleton: Skeleton) -> np.ndarray:
+        rows = np.flatnonzero(scorable(people, skeleton))
         if not len(rows):
             split = "validation" if people.valid[0] else "training"
             raise UserError(
@@ -169,7 +187,8 @@ class Run:
     def pose_network(self) -> PoseNetwork:
         """A new pose network of --network and its size flags, with initial weights, on the device."""
         network = NETWORKS[self.opt.network]
-        return self.place(network.build(**{name: getattr(self.opt, name) for name in network.sizes}))
+        sizes = {name: getattr(self.opt, name) for name in network.sizes}
+        return self.place(network.build(num_classes=len(self.skeleton), **sizes))
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in channels-last format, and compile it with --compile true."""
@@ -182,10 +201,10 @@ class Run:
         """Load the checkpoint of `--load_prefix_pose` into the network, and return it.
 
         Raises:
-            UserError: it is missing, damaged or belongs to another network.
+            UserError: it is missing, damaged or belongs to another network or skeleton.
         """
         checkpoint = load_checkpoint(self.pose_path)
-        load_weights(network, checkpoint, self.pose_path, self.network_size)
+        load_weights(network, checkpoint, self.pose_path, self.network_size, self.skeleton)
         log.info("pose network: %s", self.pose_path)
         return checkpoint
 
@@ -218,7 +237,7 @@ class Run:
 
     def augment(self, people: PersonBatch, augmentation: Augmentation) -> Sample:
         """Crops and heatmaps of people at the run's resolutions; see `data.crops.augment`."""
-        return augment(people, augmentation, self.opt.in_res, self.opt.out_res)
+        return augment(people, augmentation, self.opt.in_res, self.opt.out_res, self.skeleton)
 
     def passes(self) -> torch.autocast:
         """The context for forward passes: autocast to bf16 with --precision bf16."""

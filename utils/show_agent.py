@@ -55,8 +55,9 @@ def main() -> None:
     agent_path = find_checkpoint(run.folder, checkpoint[which.name], f"the agent of {path.name},")
     network = run.pose_network()
     agent = which.build(run, network, opt.agent_lr)
-    load_weights(network, checkpoint, path, run.network_size)
-    load_weights(agent.learner.network, load_checkpoint(agent_path), agent_path, run.network_size)
+    size, skeleton = run.network_size, run.skeleton
+    load_weights(network, checkpoint, path, size, skeleton)
+    load_weights(agent.learner.network, load_checkpoint(agent_path), agent_path, size, skeleton)
     network.eval()
     agent.learner.network.eval()
     text = hardness_text(run.dataset.metric_name, hardness(agent))
@@ -108,7 +109,7 @@ def draw_picture(agent: Agent) -> bytes:
     """
     run = agent.run
     people, side = run.dataset.valid, run.opt.display_winsize
-    rows = fixed_rows(people)
+    rows = fixed_rows(people, run.skeleton)
     batch, identity = run.batch(people, rows, "drawn"), Augmentation.identity(len(rows))
     logits = agent.predict(run.augment(batch, identity))
     drawn, bins = draw(logits, batch, agent.streams.batches)
@@ -119,7 +120,7 @@ def draw_picture(agent: Agent) -> bytes:
     crops = predict_crops(run, agent.pose, run.augment(batch, augmentation))
     # at a higher resolution than the network's input
     patches = Patches(people, run.dataset.root, side, MARGINS["drawn"])
-    sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res).image
+    sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res, run.skeleton).image
     sharp = (255 * sharp).round().byte().permute(0, 2, 3, 1).numpy()
 
     figure = Figure(figsize=(2 * len(rows), 8.6), layout="constrained")
@@ -127,7 +128,8 @@ def draw_picture(agent: Agent) -> bytes:
     axes = figure.subplots(len(heights), len(rows), squeeze=False, height_ratios=heights)
     pictures = zip(axes.flat, sharp, crops.pred, crops.heatmaps, crops.pck, strict=False)
     for panel, picture, pred, heatmaps, pck in pictures:
-        panel.imshow(draw_skeleton(picture, pred, clear_peaks(heatmaps.max(axis=(1, 2)))))
+        drawn = clear_peaks(heatmaps.max(axis=(1, 2)))
+        panel.imshow(draw_skeleton(picture, pred, drawn, skeleton=run.skeleton))
         panel.set(xticks=[], yticks=[])
         panel.set_title(f"{run.dataset.metric} {100 * pck:.0f} %", fontsize="small")
     for line, title in zip(axes, ROWS, strict=False):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -147,6 +148,7 @@ class Learner:
             "epoch": self.epoch,
             "seed": run.opt.seed,
             "network": run.network_size,
+            "skeleton": asdict(run.skeleton),
             "people": run.people,
             "recipe": run.opt.recipe,
         }

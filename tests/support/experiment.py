@@ -21,7 +21,7 @@ import torch
 
 from data import DataError
 from data.demo import ANNOTATIONS
-from data.skeleton import SCORED_JOINTS, UPPER_NECK
+from data.skeleton import MPII, UPPER_NECK
 from options.parser import StageParser
 from support.stages import QUIET, REPOSITORY, SMALL, command, demo_data
 from utils.records.checkpoint import load_checkpoint
@@ -111,7 +111,7 @@ def unscored(data: Path, copy: Path, *rows: int) -> Path:
     people = json.loads((data / "demo" / ANNOTATIONS).read_text())
     for k, row in enumerate(rows):
         for joint, point in enumerate(people[row]["joint_self"]):
-            if joint == UPPER_NECK if k % 2 == 0 else joint in SCORED_JOINTS:
+            if joint == UPPER_NECK if k % 2 == 0 else joint in MPII.scored:
                 point[:2] = 0, 0
         if k % 2 == 0:
             people[row]["normalizer"] = 0

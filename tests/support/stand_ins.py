@@ -9,6 +9,7 @@ from torch import nn
 
 from data.augmentation import MARGINS
 from data.crops import PersonBatch, augment
+from data.skeleton import MPII
 from utils.agents import AGENTS
 from utils.agents.occlusion import Occlusion
 from utils.agents.scale_rotation import ScaleRotation
@@ -120,6 +121,7 @@ def plain_run(seed=0, in_res=8):
             occ_draws="learned",
         ),
         dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
+        skeleton=MPII,
         streams=Streams(seed),
         device=torch.device("cpu"),
         cells=in_res // 64,

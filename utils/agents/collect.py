@@ -45,7 +45,7 @@ def collect(run: Run, kind: Kind) -> dict[str, Tensor]:
             rows = collect_rows(run, network, people, kind)
             write_distributions(path, rows, source)
             log.info("%s: %d people", path, len(people))
-        collected[split] = rows[torch.from_numpy(scorable(people))]
+        collected[split] = rows[torch.from_numpy(scorable(people, run.skeleton))]
         log.info("%s", summary(collected[split], split, kind))
     return collected
 
@@ -57,7 +57,7 @@ def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Te
     for batch in progress(run.loader(people, kind.name, scored=True), f"{kind.name}s", run.opt.bs):
         rows[batch.index] = hardness_distribution(bin_pck(run, network, batch, kind))
     rows = ranks.total(rows).cpu()  # each rank has rows of its own
-    rows[torch.from_numpy(~scorable(people))] = 1 / bins
+    rows[torch.from_numpy(~scorable(people, run.skeleton))] = 1 / bins
     return rows
 
 

@@ -63,7 +63,7 @@ def load_agent(agent: Agent, path: Path) -> dict:
             raise UserError(
                 f"{path} is a checkpoint of the {other.title}: expected one of the {agent.type.title}"
             )
-    load_weights(network, checkpoint, path, run.network_size)
+    load_weights(network, checkpoint, path, run.network_size, run.skeleton)
     loaded = run.pose_identity
     trained_on = checkpoint.get("pose", loaded)
     name = common_hash(trained_on, loaded)

@@ -63,7 +63,7 @@ class Occlusion(Agent):
     def exhibits(self, row: dict, hardest: Sequence[dict]) -> list[Exhibit | MeanDistribution]:
         """Validation people without a mask, under the agent's and under a uniform one; its hardest masks."""
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
-        rows, side = fixed_rows(people), self.run.cells
+        rows, side = fixed_rows(people, self.run.skeleton), self.run.cells
         batch, identity = self.run.batch(people, rows, "identity"), Augmentation.identity(len(rows))
         logits = self.shown(self.run.augment(batch, identity))[self.type.name]
         masks = [

@@ -78,7 +78,7 @@ class ScaleRotation(Agent):
     def exhibits(self, row: dict, hardest: Sequence[dict]) -> list[Exhibit]:
         """Validation people as the agent draws them, beside random draws; and its hardest draws."""
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
-        rows = fixed_rows(people)
+        rows = fixed_rows(people, self.run.skeleton)
         batch, identity = self.run.batch(people, rows, "drawn"), Augmentation.identity(len(rows))
         logits = self.shown(self.run.augment(batch, identity))
         drawn, bins = draw(logits, batch, generator)

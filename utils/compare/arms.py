@@ -19,7 +19,6 @@ from utils.compare.comparability import (
 )
 from utils.compare.run_logs import read_run, read_tables
 from utils.evaluation.grids import TABLES
-from utils.evaluation.metrics import TABLE_COLUMNS
 from utils.records.events import EVENTS
 from utils.system.errors import UserError
 
@@ -33,8 +32,8 @@ LATE = 10  # number of last epochs to average: a single epoch varies more
 class Arm:
     """The runs of an arm, which differ only in their seeds.
 
-    pck: f64 [runs, epochs, columns of `TABLE_COLUMNS`], shares. tables: f64 [runs, columns of the evaluation
-    tables of the last epoch], shares.
+    pck: f64 [runs, epochs, columns of the results table], shares. tables: f64 [runs, columns of the
+    evaluation tables of the last epoch], shares.
     """
 
     name: str
@@ -133,6 +132,7 @@ def read_arms(
             raise UserError(f"arm {name} has a seed twice: {', '.join(seeds)}: expected one run per seed")
     origin = check_origins(runs, from_checkpoint)
     check_same(runs, lambda run: run.metric_name, "{0} has other scores than {1}: {2}, not {3}")
+    check_same(runs, lambda run: ", ".join(run.columns), "{0} has other joints than {1}: {2}, not {3}")
     check_people(runs)
     epochs = common_epochs(runs, from_epoch, to_epoch)
     check_updates(runs, epochs)
@@ -150,7 +150,7 @@ def read_arms(
     ]
     first_run = next(iter(runs.values()))
     late = [f"Mean, epochs {epochs[-LATE:][0]} to {epochs[-1]}"] if len(epochs) > 1 else []
-    columns = [*TABLE_COLUMNS, *late, *next(iter(tables.values()))]
+    columns = [*first_run.columns, *late, *next(iter(tables.values()))]
     return Comparison(
         arms,
         reference=arms[names.index(reference) if reference else 0],

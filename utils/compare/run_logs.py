@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.evaluation.grids import TABLES
-from utils.evaluation.metrics import TABLE_COLUMNS
 from utils.records.events import EVENTS, current_events, read_events
 from utils.system.errors import UserError
 
@@ -17,14 +16,16 @@ class RunLog:
     """The content of a run's event log. Logs of earlier versions lack people, origins and updates.
 
     people: data set and fingerprints. origins: identities of the checkpoints that the run started or resumed
-    from, the latest last. pck: epoch -> shares by column of `TABLE_COLUMNS`. updates: epoch -> optimizer
-    steps of the pose network so far. options: epoch -> the options it was trained with, as text.
+    from, the latest last. columns: titles of the results table, the mean last. pck: epoch -> shares by
+    column. updates: epoch -> optimizer steps of the pose network so far. options: epoch -> the options it was
+    trained with, as text.
     """
 
     metric_name: str
     seed: str
     people: dict[str, str]
     origins: list[dict[str, str]]
+    columns: list[str]
     pck: dict[int, list[float]]
     updates: dict[int, int]
     options: dict[int, dict[str, str]]
@@ -50,15 +51,23 @@ def read_run(folder: Path) -> RunLog:
             # A start counts once it has finished an epoch. Without the epoch before, it is the run's first.
             if not starts or starts[-1] is not start:
                 starts = [*(starts if epoch - 1 in pck else []), start]
-            shares = [event["pck"][column] for column in TABLE_COLUMNS]
-            pck[epoch] = [math.nan if share is None else share for share in shares]
+            pck[epoch] = event["pck"]
             if "updates" in event:
                 updates[epoch] = event["updates"]
     if not pck:
         raise UserError(f"{path} has no epoch of a pose network: expected a run of stage 1 or 3")
-    last = starts[-1]
-    seed, people = last["options"]["seed"], last.get("people", {})
-    return RunLog(last["measure"], seed, people, origins(starts), pck, updates, epoch_options(events))
+    last, columns = starts[-1], list(pck[max(pck)])
+    shares = {epoch: [table.get(column) for column in columns] for epoch, table in pck.items()}
+    return RunLog(
+        last["measure"],
+        last["options"]["seed"],
+        last.get("people", {}),
+        origins(starts),
+        columns,
+        {epoch: [math.nan if share is None else share for share in row] for epoch, row in shares.items()},
+        updates,
+        epoch_options(events),
+    )
 
 
 def origins(starts: list[dict]) -> list[dict[str, str]]:

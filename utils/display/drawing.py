@@ -1,26 +1,16 @@
 """Drawing on pictures: skeletons, heatmaps, and their JPEG files."""
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.skeleton import HEAD_TOP, UPPER_NECK
+from data.skeleton import MPII, Pair, Skeleton
 
 Color = tuple[int, int, int]
 
 COLORS: dict[str, Color] = {"right": (255, 128, 0), "left": (0, 150, 255), "middle": (70, 215, 90)}
 """Of the person's right side, left side and middle: apart in hue and lightness, for color-blind eyes too."""
-
-SIDES = {
-    "right": (0, 1, 2, 10, 11, 12),
-    "left": (3, 4, 5, 13, 14, 15),
-    "middle": (6, 7, 8, 9),
-}
-_COLOR_OF = {joint: COLORS[side] for side, joints in SIDES.items() for joint in joints}
-PELVIS, THORAX = 6, 7
-_LIMBS = ((2, 1), (1, 0), (3, 4), (4, 5), (12, 11), (11, 10), (13, 14), (14, 15))
 
 FAINTEST = 0.02  # of the strongest peak: a map below that does not show its joint
 WEAK = 0.25  # a maximum of heatmaps, whose targets reach 1
@@ -30,21 +20,8 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _LARGE = 2000  # px; above that, edges are smooth enough without supersampling
 
 
-def bones(drawn: Sequence[bool]) -> list[tuple[int, int]]:
-    """Pairs (inner joint, outer joint) to connect, of the 16 joints that are `drawn`.
-
-    Without a thorax the arms start at the neck; without a pelvis (Leeds Sports Pose has neither) the hips
-    hang on what the arms start at.
-    """
-    top = THORAX if drawn[THORAX] else UPPER_NECK
-    bottom = PELVIS if drawn[PELVIS] else top
-    trunk = ((UPPER_NECK, HEAD_TOP), (THORAX, UPPER_NECK), (top, PELVIS), (top, 12), (top, 13))
-    pairs = (*trunk, (bottom, 2), (bottom, 3), *_LIMBS)
-    return [(inner, outer) for inner, outer in pairs if drawn[inner] and drawn[outer]]
-
-
 def clear_peaks(peaks: np.ndarray) -> np.ndarray:
-    """Bool [..., 16]: the joints whose maps have a peak worth drawing; peaks [..., 16], a person a row."""
+    """Bool [..., K]: the joints whose maps have a peak worth drawing; peaks [..., K], a person a row."""
     return (peaks > 0) & (peaks >= FAINTEST * peaks.max(axis=-1, keepdims=True))
 
 
@@ -54,11 +31,12 @@ def draw_skeleton(
     drawn: np.ndarray,
     truth: bool = False,
     size: float | None = None,
+    skeleton: Skeleton = MPII,
 ) -> np.ndarray:
     """A picture with a skeleton on it.
 
     Args:
-        image: u8 [H, W, 3]. joints: [16, 2] px of the image (0, 0 is its corner). drawn: bool [16].
+        image: u8 [H, W, 3]. joints: [K, 2] px of the image (0, 0 is its corner). drawn: bool [K].
         truth: thin white-edged bones and rings, to lie below the prediction's thick bones and discs.
         size: px that strokes are in proportion to; default: the longer side of the image.
 
@@ -76,14 +54,14 @@ def draw_skeleton(
     def line(inner: int, outer: int, color: Color, width: float) -> None:
         pen.line((at[inner], at[outer]), fill=color, width=max(1, round(width)))
 
-    pairs = bones(drawn)
-    for inner, outer in pairs:
+    bones = skeleton.drawn_bones(drawn)
+    for inner, outer in bones:
         line(inner, outer, _WHITE if truth else _BLACK, thick + 2 * edge)
-    for inner, outer in pairs:
-        line(inner, outer, _COLOR_OF[outer], thick)
+    for bone in bones:
+        line(*bone, COLORS[_side(bone, skeleton)], thick)
     radius = (2.6 if truth else 1.1) * thick
     for joint in np.flatnonzero(drawn):
-        color = _COLOR_OF[int(joint)]
+        color = COLORS[skeleton.sides[joint]]
         if truth:
             pen.circle(at[joint], radius + edge, outline=_WHITE, width=round(thick + 2 * edge))
             pen.circle(at[joint], radius, outline=color, width=max(1, round(thick)))
@@ -91,6 +69,12 @@ def draw_skeleton(
             pen.circle(at[joint], radius + edge, fill=_BLACK)
             pen.circle(at[joint], radius, fill=color)
     return np.asarray(canvas.reduce(fine) if fine > 1 else canvas)
+
+
+def _side(bone: Pair, skeleton: Skeleton) -> str:
+    """The side that a bone belongs to: that of its joints beside the middle, if they are of one side."""
+    sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
+    return sides.pop() if len(sides) == 1 else "middle"
 
 
 def cross_out(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -138,13 +122,13 @@ def label_cells(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton = MPII) -> np.ndarray:
     """A darkened picture under heatmaps that glow in the colors of their joints' sides.
 
     Light adds up: where right and left cannot be told apart it is white.
 
     Args:
-        image: u8 [H, W, 3]. heatmaps: f32 [16, h, w]; the full color is their maximum,
+        image: u8 [H, W, 3]. heatmaps: f32 [K, h, w]; the full color is their maximum,
             or `WEAK` where that is less: maps that say nothing stay dark.
 
     Returns:
@@ -153,8 +137,9 @@ def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     relative = (heatmaps / max(float(heatmaps.max()), WEAK)).clip(0, 1).astype(np.float32)
     pixels, strongest = np.zeros((height, width, 3), np.float32), np.zeros((height, width, 1), np.float32)
-    for side, joints in SIDES.items():
-        share = Image.fromarray(relative[list(joints)].max(axis=0))
+    sides = np.array(skeleton.sides)
+    for side in filter(skeleton.sides.__contains__, COLORS):
+        share = Image.fromarray(relative[sides == side].max(axis=0))
         share = np.asarray(share.resize((width, height), Image.Resampling.BILINEAR))[..., None]
         pixels += share * np.float32(COLORS[side])
         strongest = np.maximum(strongest, share)

@@ -14,7 +14,7 @@ from data.augmentation import Augmentation
 from data.crops import Sample
 from data.kinds import KINDS
 from data.people import People, annotated, fixed_rows
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import Skeleton
 from utils.display.drawing import (
     clear_peaks,
     cross_out,
@@ -24,8 +24,8 @@ from utils.display.drawing import (
     overlay_heatmaps,
 )
 from utils.display.sections import Grid, Person, Picture, Section
-from utils.evaluation.evaluate import Evaluation, undisturbed
-from utils.evaluation.metrics import normalized_distances, person_pckh
+from utils.evaluation.evaluate import Evaluation, sample_pck, undisturbed
+from utils.evaluation.metrics import normalized_distances
 from utils.run import Run
 
 PEOPLE = 4  # in a row of a gallery
@@ -34,12 +34,12 @@ PEOPLE = 4  # in a row of a gallery
 def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[Section]:
     """Validation people with predicted and true skeletons and heatmaps: a fixed few, the best, the worst."""
     people = run.dataset.valid
-    share, distance = _shares(people, evaluation.preds, run.dataset.threshold)
+    share, distance = _shares(run, people, evaluation.preds)
     known = np.flatnonzero(~np.isnan(share))
     ranked = known[np.lexsort((distance[known], -share[known]))]
     count = min(PEOPLE, len(ranked) // 2)
     groups = {
-        "The same people each epoch": fixed_rows(people, PEOPLE),
+        "The same people each epoch": fixed_rows(people, run.skeleton, PEOPLE),
         "Best of this epoch": ranked[:count],
         "Worst of this epoch": ranked[::-1][:count],
     }
@@ -72,11 +72,12 @@ def grid_section(shares: Tensor, metric_name: str) -> Section:
 class Crops:
     """M crops as pictures of `side` x `side` px; coordinates are in px of these.
 
-    image: u8 [M, side, side, 3]. heatmaps: f32 [M, 16, h, w]. pred, truth: [M, 16, 2]. known, found: bool
-    [M, 16], whether the joint is annotated, and whether pred is within the threshold. pck: f32 [M].
+    image: u8 [M, side, side, 3]. heatmaps: f32 [M, K, h, w]. pred, truth: [M, K, 2]. known, found: bool
+    [M, K], whether the joint is annotated, and whether pred is within the threshold. pck: f32 [M].
     """
 
     side: int
+    skeleton: Skeleton
     image: np.ndarray
     heatmaps: np.ndarray
     pred: np.ndarray
@@ -88,17 +89,17 @@ class Crops:
     def skeletons(self, k: int, pred: np.ndarray | None = None, lost: np.ndarray | None = None) -> bytes:
         """Crop k with its true and predicted skeletons, as a JPEG.
 
-        pred: [16, 2] px, drawn instead of the crop's prediction. lost: bool [16], joints to cross out.
+        pred: [K, 2] px, drawn instead of the crop's prediction. lost: bool [K], joints to cross out.
         """
         joints = self.pred[k] if pred is None else pred
-        image = draw_skeleton(self.image[k], self.truth[k], self.known[k], truth=True)
+        image = draw_skeleton(self.image[k], self.truth[k], self.known[k], truth=True, skeleton=self.skeleton)
         drawn = clear_peaks(self.heatmaps[k].max(axis=(1, 2)))
-        image = draw_skeleton(image, joints, drawn)
+        image = draw_skeleton(image, joints, drawn, skeleton=self.skeleton)
         return encode_jpeg(image if lost is None else cross_out(image, self.truth[k][lost]))
 
     def heat(self, k: int) -> bytes:
         """Crop k with its heatmaps overlaid, as a JPEG."""
-        return encode_jpeg(overlay_heatmaps(self.image[k], self.heatmaps[k]))
+        return encode_jpeg(overlay_heatmaps(self.image[k], self.heatmaps[k], self.skeleton))
 
 
 def predict_crops(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = None) -> Crops:
@@ -110,27 +111,27 @@ def predict_crops(run: Run, network: nn.Module, sample: Sample, mask: Tensor | N
         heatmaps = torch.cat([run.forward(network, image, part)[-1] for image, part in parts])
     pred = sample.predict(heatmaps)
     found = normalized_distances(pred, sample.points, sample.normalizer) <= run.dataset.threshold
-    pck = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
     side = run.opt.display_winsize
     image = (255 * sample.image).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return Crops(
         side,
+        run.skeleton,
         np.stack([enlarge(one, side) for one in image]),
         heatmaps.cpu().numpy(),
         sample.in_crop(pred, side).cpu().numpy(),
         sample.in_crop(sample.points, side).cpu().numpy(),
         annotated(sample.points).cpu().numpy(),
         found.cpu().numpy(),
-        pck.cpu().numpy(),
+        sample_pck(run, sample, heatmaps).cpu().numpy(),
     )
 
 
-def _shares(people: People, preds: Tensor, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def _shares(run: Run, people: People, preds: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """For each person, the share of scored joints within the threshold and their mean distance, or NaN."""
     points, normalizer = torch.from_numpy(people.points), torch.from_numpy(people.normalizer)
-    distance = normalized_distances(preds, points, normalizer)[:, SCORED_JOINTS]
+    distance = normalized_distances(preds, points, normalizer)[:, run.skeleton.scored]
     total = (~distance.isnan()).sum(dim=1)
-    share = torch.where(total > 0, (distance <= threshold).sum(dim=1) / total, torch.nan)
+    share = torch.where(total > 0, (distance <= run.dataset.threshold).sum(dim=1) / total, torch.nan)
     return share.numpy(), distance.nanmean(dim=1).numpy()
 
 

@@ -15,7 +15,6 @@ from data.geometry import PIXELS_PER_SCALE
 from data.loading.patches import Patches
 from data.loading.photographs import UNREADABLE, open_lazily, to_rgb
 from data.people import People
-from data.skeleton import JOINT_NAMES
 from utils.display.drawing import clear_peaks, draw_skeleton, encode_jpeg
 from utils.evaluation.evaluate import flip_tested_heatmaps
 from utils.run import Run
@@ -88,7 +87,7 @@ def predict_pose(
         path: the photograph. center: f32 [2] px of the upright photograph. scale: the square's side / 200 px.
 
     Returns:
-        (joints f32 [16, 2], px of the photograph; confidence f32 [16]: the maximum of each heatmap, usually
+        (joints f32 [K, 2], px of the photograph; confidence f32 [K]: the maximum of each heatmap, usually
         in 0..1; 0 if no value is above 0: the joint was not detected.)
 
     Raises:
@@ -99,7 +98,7 @@ def predict_pose(
         image=np.array([str(path)]),
         center=center[None],
         scale=np.array([scale], np.float32),
-        points=np.zeros((1, len(JOINT_NAMES), 2), np.float32),
+        points=np.zeros((1, len(run.skeleton), 2), np.float32),
         normalizer=np.zeros(1, np.float32),
         valid=np.ones(1, bool),
     )
@@ -137,6 +136,7 @@ def report_photograph(run: Run, network: nn.Module) -> None:
         joints.numpy(),
         clear_peaks(peaks),
         size=min(PIXELS_PER_SCALE * scale, max(photo.size)),
+        skeleton=run.skeleton,
     )
     result = {
         "image": str(opt.image.resolve()),
@@ -146,7 +146,7 @@ def report_photograph(run: Run, network: nn.Module) -> None:
         "checkpoint": run.pose_path.name,
         "joints": {
             name: {"x": x if peak else None, "y": y if peak else None, "confidence": round(peak, 4)}
-            for name, (x, y), peak in zip(JOINT_NAMES, joints.tolist(), peaks.tolist(), strict=True)
+            for name, (x, y), peak in zip(run.skeleton.joints, joints.tolist(), peaks.tolist(), strict=True)
         },
     }
     write_file(described, json.dumps(result, indent=1) + "\n")  # first: it identifies the photograph

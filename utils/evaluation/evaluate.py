@@ -12,6 +12,7 @@ from data.crops import PersonBatch, Sample
 from data.heatmap import mirror_heatmaps
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
+from data.skeleton import MEAN
 from models.losses import pose_loss
 from models.masks import cell_mask
 from utils.evaluation.meters import Meters
@@ -23,7 +24,7 @@ from utils.system.process import progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a pose network does on people; preds: f32 [N, 16, 2] px of the photographs, in their order."""
+    """How a pose network does on people; preds: f32 [N, K, 2] px of the photographs, in their order."""
 
     loss: float
     table: PckTable
@@ -34,7 +35,7 @@ class Evaluation:
         return {
             "valid_loss": self.loss,
             "valid_pck": self.table.mean,
-            "valid_auc": self.table.auc["Mean"],
+            "valid_auc": self.table.auc[MEAN],
         }
 
 
@@ -42,7 +43,7 @@ def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[l
     """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's."""
     outputs = run.forward(network, image)
     mirrored = run.forward(network, image.flip(-1))[-1]
-    return outputs, (outputs[-1] + mirror_heatmaps(mirrored)) / 2
+    return outputs, (outputs[-1] + mirror_heatmaps(mirrored, run.skeleton)) / 2
 
 
 @torch.no_grad()
@@ -61,19 +62,20 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
         preds[people.index] = sample.predict(heatmaps)
     preds = ranks.total(preds).cpu()
     points, normalizer = torch.from_numpy(valid.points), torch.from_numpy(valid.normalizer)
-    table = pck_table(preds, points, normalizer, run.dataset.metric, run.dataset.threshold)
+    metric, threshold = run.dataset.metric, run.dataset.threshold
+    table = pck_table(preds, points, normalizer, metric, threshold, run.skeleton)
     return Evaluation(means.read()["loss"], table, preds)
 
 
 def sample_pck(run: Run, sample: Sample, heatmaps: Tensor) -> Tensor:
     """PCK f32 [M] of each of M crops, from the network's heatmaps of them."""
-    pred = sample.predict(heatmaps)
-    return person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, run.dataset.threshold)
+    pred, threshold = sample.predict(heatmaps), run.dataset.threshold
+    return person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, threshold, run.skeleton)
 
 
 @torch.no_grad()
 def crop_pck(run: Run, network: nn.Module, people: PersonBatch, augmentation: Augmentation) -> Tensor:
-    """PCK f32 [K, N] of N people under K augmentations each (K * N rows); the network is in eval mode."""
+    """PCK f32 [C, N] of N people under C augmentations each (C * N rows); the network is in eval mode."""
     sample = run.augment(people, augmentation)
     return sample_pck(run, sample, run.forward(network, sample.image)[-1]).view(-1, len(people))
 
@@ -86,7 +88,7 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
     """
     network.eval()
     scales, rotations = KINDS["scale"].means, KINDS["rotation"].means
-    counters = [[PckCounter(run.dataset.threshold) for _ in rotations] for _ in scales]
+    counters = [[PckCounter(run.dataset.threshold, run.skeleton) for _ in rotations] for _ in scales]
     for people in progress(run.loader(run.dataset.valid, "drawn"), "grid", run.opt.bs):
         for i, scale in enumerate(scales):
             for j, rotation in enumerate(rotations):
@@ -98,7 +100,7 @@ def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def masked_pck(run: Run, network: nn.Module, sample: Sample, cells: list[Tensor]) -> Tensor:
-    """PCK f32 [K, N] of N crops under K masks each, of cells int64 [N, M]; the network is in eval mode."""
+    """PCK f32 [C, N] of N crops under C masks each, of cells int64 [N, M]; the network is in eval mode."""
     crops = len(cells)
     image, mask = sample.image.repeat(crops, 1, 1, 1), cell_mask(torch.cat(cells), run.cells)
     heatmaps = run.forward(network, image, mask)[-1]
@@ -113,8 +115,8 @@ def occlusion_grid(run: Run, network: nn.Module) -> tuple[Tensor, float]:
     """
     network.eval()
     side = run.cells
-    plain = PckCounter(run.dataset.threshold)
-    masked = [PckCounter(run.dataset.threshold) for _ in range(side * side)]
+    plain = PckCounter(run.dataset.threshold, run.skeleton)
+    masked = [PckCounter(run.dataset.threshold, run.skeleton) for _ in range(side * side)]
     for people in progress(run.loader(run.dataset.valid, "identity"), "occlusion", run.opt.bs):
         sample = run.augment(people, Augmentation.identity(len(people)))
         plain.add(run.forward(network, sample.image)[-1], sample)

@@ -14,32 +14,21 @@ from torch import Tensor
 from data.crops import Sample
 from data.heatmap import decode_heatmaps
 from data.people import annotated
-from data.skeleton import SCORED_JOINTS
+from data.skeleton import MEAN, MPII, Skeleton
 from utils.system import ranks
 
-TABLE_COLUMNS = {
-    "Head": [8, 9],
-    "Shoulder": [12, 13],
-    "Elbow": [11, 14],
-    "Wrist": [10, 15],
-    "Hip": [2, 3],
-    "Knee": [1, 4],
-    "Ankle": [0, 5],
-    "Mean": SCORED_JOINTS,
-}
-"""The columns in which papers print results; a column is counted over all of its joints."""
-
 AUC_STEPS = 50
+LINE = 110  # characters, in which a table has as many columns as fit
 
 
 def normalized_distances(pred: Tensor, points: Tensor, normalizer: Tensor) -> Tensor:
     """Distances in reference lengths.
 
     Args:
-        pred, points: [N, 16, 2] px. normalizer: [N] px; 0 where a person's reference length is unknown.
+        pred, points: [N, K, 2] px. normalizer: [N] px; 0 where a person's reference length is unknown.
 
     Returns:
-        f64 [N, 16]; NaN where the joint is not annotated or the reference length not known.
+        f64 [N, K]; NaN where the joint is not annotated or the reference length not known.
     """
     reference = normalizer.double().view(-1, 1)
     distance = torch.linalg.vector_norm(pred.double() - points.double(), dim=-1) / reference
@@ -52,11 +41,11 @@ def pck_counts(
     """How many joints are correct, and how many are annotated.
 
     Args:
-        pred, points: [N, 16, 2] px of the photograph. normalizer: [N] px.
+        pred, points: [N, K, 2] px of the photograph. normalizer: [N] px.
         threshold: in reference lengths; a distance equal to it is correct.
 
     Returns:
-        (correct, annotated), int64 [16] each.
+        (correct, annotated), int64 [K] each.
     """
     distance = normalized_distances(pred, points, normalizer)
     return (distance <= threshold).sum(dim=0), (~distance.isnan()).sum(dim=0)
@@ -68,42 +57,43 @@ def person_pckh(
     normalizer: Tensor,
     target_heatmaps: Tensor,
     threshold: float = 0.5,
+    skeleton: Skeleton = MPII,
 ) -> Tensor:
     """PCK of each person, over the scored joints that lie in the crop: what the agent learns from.
 
     Args:
-        pred, points: [N, 16, 2] px of the photograph. normalizer: [N] px.
-        target_heatmaps: [N, 16, H, W]; a joint counts if its target's 1-based peak has x > 1 and y > 1.
+        pred, points: [N, K, 2] px of the photograph. normalizer: [N] px.
+        target_heatmaps: [N, K, H, W]; a joint counts if its target's 1-based peak has x > 1 and y > 1.
 
     Returns:
         f32 [N] in 0..1; 0 where no joint counts.
     """
     distance = normalized_distances(pred, points, normalizer)
     in_crop = (decode_heatmaps(target_heatmaps) > 1).all(dim=-1)
-    counted = (in_crop & ~distance.isnan())[:, SCORED_JOINTS]
-    correct = counted & (distance[:, SCORED_JOINTS] <= threshold)
+    counted = (in_crop & ~distance.isnan())[:, skeleton.scored]
+    correct = counted & (distance[:, skeleton.scored] <= threshold)
     return correct.sum(dim=1) / counted.sum(dim=1).clamp(min=1)
 
 
 class PckCounter:
     """PCK over the scored joints of an epoch's crops, counted on their device without waiting for it."""
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self, threshold: float, skeleton: Skeleton = MPII) -> None:
+        self.threshold, self.skeleton = threshold, skeleton
         self._correct = self._annotated = 0
 
     def add(self, heatmaps: Tensor, sample: Sample, counted: float = 1.0) -> None:
-        """Count a batch: the network's maps [M, 16, H, H] for the crops of `sample`.
+        """Count a batch: the network's maps [M, K, H, H] for the crops of `sample`.
 
         counted: how often each crop counts (`PersonBatch.counted`).
         """
         counts = pck_counts(sample.predict(heatmaps), sample.points, sample.normalizer, self.threshold)
-        correct, total = (counted * count[SCORED_JOINTS].sum() for count in counts)
+        correct, total = (counted * count[[*self.skeleton.scored]].sum() for count in counts)
         self._correct, self._annotated = self._correct + correct, self._annotated + total
 
     def __add__(self, other: "PckCounter") -> "PckCounter":
         """What both have counted."""
-        both = PckCounter(self.threshold)
+        both = PckCounter(self.threshold, self.skeleton)
         both._correct, both._annotated = self._correct + other._correct, self._annotated + other._annotated
         return both
 
@@ -118,9 +108,10 @@ class PckCounter:
 class PckTable:
     """Per-joint results over a data set, as papers print them.
 
-    pck: share correct at `threshold`, by column of `TABLE_COLUMNS`. auc: mean of the shares at thresholds
-    from 0 to `threshold` in equal steps. Both are NaN where no joint of the column is annotated. people: how
-    many were scored; those without a reference length, or without a scored joint, are not.
+    pck: share correct at `threshold`, by title of the skeleton's columns, with `MEAN` for all scored joints.
+    auc: mean of the shares at thresholds from 0 to `threshold` in equal steps. Both are NaN where no joint of
+    the column is annotated. people: how many were scored; those without a reference length, or without a
+    scored joint, are not.
     """
 
     metric: str
@@ -131,27 +122,37 @@ class PckTable:
 
     @property
     def mean(self) -> float:
-        return self.pck["Mean"]
+        return self.pck[MEAN]
 
     def __str__(self) -> str:
-        def row(title: str, values: dict[str, float]) -> str:
-            return f"{title:<10}" + "".join(f"{100 * value:>9.2f}" for value in values.values())
+        width = max(9, *(len(name) + 1 for name in self.pck))
+        columns = [
+            (f"{name:>{width}}", f"{100 * self.pck[name]:>{width}.2f}", f"{100 * self.auc[name]:>{width}.2f}")
+            for name in self.pck
+        ]
+        titles = [f"{title:<10}" for title in ("", f"{self.metric}@{self.threshold:g}", "AUC")]
+        fit = max(1, (LINE - len(titles[0])) // width)
+        parts = (zip(titles, *columns[k : k + fit], strict=True) for k in range(0, len(columns), fit))
+        return "\n".join("".join(line) for part in parts for line in part)
 
-        head = f"{'':<10}" + "".join(f"{name:>9}" for name in self.pck)
-        title = f"{self.metric}@{self.threshold:g}"
-        return "\n".join((head, row(title, self.pck), row("AUC", self.auc)))
 
-
-def pck_table(pred: Tensor, points: Tensor, normalizer: Tensor, metric: str, threshold: float) -> PckTable:
-    """Score predictions [N, 16, 2] against joints [N, 16, 2], both px, with normalizer [N] px."""
+def pck_table(
+    pred: Tensor,
+    points: Tensor,
+    normalizer: Tensor,
+    metric: str,
+    threshold: float,
+    skeleton: Skeleton = MPII,
+) -> PckTable:
+    """Score predictions [N, K, 2] against joints [N, K, 2], both px, with normalizer [N] px."""
     distance = normalized_distances(pred, points, normalizer)
     steps = torch.linspace(0, threshold, AUC_STEPS + 1, dtype=torch.float64)
     steps[-1] = threshold
     pck, auc = {}, {}
-    for name, joints in TABLE_COLUMNS.items():
+    for name, joints in (*skeleton.columns.items(), (MEAN, skeleton.scored)):
         scored = distance[:, joints]
         scored = scored[~scored.isnan()]
         curve = (scored[:, None] <= steps).double().mean(dim=0)
         pck[name], auc[name] = curve[-1].item(), curve.mean().item()
-    people = (~distance[:, SCORED_JOINTS].isnan()).any(dim=1).sum().item()
+    people = (~distance[:, skeleton.scored].isnan()).any(dim=1).sum().item()
     return PckTable(metric, threshold, people, pck, auc)

@@ -7,23 +7,26 @@ A checkpoint is a dict of
     epoch           the last finished epoch, from 0
     seed            --seed, from which, with the epoch, random draws follow
     network         the flags that choose and size the pose network, with their values
+    skeleton        the fields of the `data.skeleton.Skeleton` whose joints the pose network finds
     people          data set, and fingerprints of the training and validation people
     recipe          the flags that decide how its epoch was trained, with their values
 An agent's checkpoint also has pose, the `checkpoint_identity` of the pose network that it learned from; that
 of a pose network in joint training has agent and occlusion, the names of those agents' checkpoints in the
 same folder. Files of the 2018 release have only the first three keys, and the epoch in their names. The
-state of a random generator, which older files have, is ignored.
+state of a random generator, which older files have, is ignored; those without a skeleton are MPII's.
 """
 
 import hashlib
 import pickle
 import re
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from data.skeleton import MPII, Skeleton
 from utils.system.errors import UserError
 from utils.system.files import natural
 
@@ -127,16 +130,40 @@ def _epoch_of(path: Path) -> int:
     return int(found[1])
 
 
-def load_weights(network: nn.Module, checkpoint: dict, path: Path, expected: dict) -> None:
-    """Load a checkpoint's weights into a network of the same size.
+def checkpoint_skeleton(checkpoint: dict) -> Skeleton:
+    """The skeleton whose joints the pose network of a checkpoint finds."""
+    return Skeleton(**checkpoint["skeleton"]) if "skeleton" in checkpoint else MPII
+
+
+def require_skeleton(checkpoint: dict, path: Path, expected: Skeleton) -> None:
+    """Check that the joints of a checkpoint, read from `path`, are those of this run.
+
+    Raises:
+        UserError: a name differs, or there are more or fewer of them.
+    """
+    found = checkpoint_skeleton(checkpoint)
+    for joint, (theirs, ours) in enumerate(zip_longest(found.joints, expected.joints, fillvalue="none")):
+        if theirs != ours:
+            raise UserError(
+                f"{path} has the {len(found)} joints of {found.name}, this run the {len(expected)} of "
+                f"{expected.name} (joint {joint}: {theirs}, not {ours}): expected the same joints"
+            )
+
+
+def load_weights(
+    network: nn.Module, checkpoint: dict, path: Path, expected: dict, skeleton: Skeleton = MPII
+) -> None:
+    """Load a checkpoint's weights into a network of the same size and the same skeleton.
 
     Args:
         expected: the flags that choose and size the network, with this run's values; the checkpoint's must
-            agree.
+            agree. skeleton: that of this run.
 
     Raises:
-        UserError: the checkpoint is of a network of another size; the message says which flags differ.
+        UserError: the checkpoint is of another skeleton, or of a network of another size; the message says
+            which joints or flags differ.
     """
+    require_skeleton(checkpoint, path, skeleton)
     recorded = checkpoint.get("network", {})
     if recorded:
         recorded = {"network": "hourglass"} | recorded  # older files name no network: it was the only one

@@ -17,10 +17,10 @@ def encode_predictions(preds: Tensor, people: People) -> bytes:
     """Encode predictions as a MATLAB file.
 
     Args:
-        preds: [N, 16, 2], px of the photographs. people: the N people, in the same order.
+        preds: [N, K, 2], px of the photographs. people: the N people, in the same order.
 
     Returns:
-        The file's bytes: `preds` f64 [N, 16, 2]; of each person `image` (path below the data folder),
+        The file's bytes: `preds` f64 [N, K, 2]; of each person `image` (path below the data folder),
         `center` [N, 2] px and `scale` [N]; and `people`, their fingerprint.
     """
     contents = {
