@@ -81,7 +81,7 @@ class Gain(Agent):
 
     def exhibits(self, row, hardest):
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
-        rows = fixed_rows(people)
+        rows = fixed_rows(people, self.run.skeleton)
         batch, identity = self.run.batch(people, rows, "identity"), Augmentation.identity(len(rows))
         shares = self.shown(self.run.augment(batch, identity))["gain"].softmax(dim=1)
         drawn = draw(shares.log(), batch, generator)
