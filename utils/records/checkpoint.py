@@ -146,7 +146,8 @@ def require_skeleton(checkpoint: dict, path: Path, expected: Skeleton) -> None:
         if theirs != ours:
             raise UserError(
                 f"{path} has the {len(found)} joints of {found.name}, this run the {len(expected)} of "
-                f"{expected.name} (joint {joint}: {theirs}, not {ours}): expected the same joints"
+                f"{expected.name} (joint {joint}: {theirs}, not {ours}): expected a checkpoint and data "
+                "of the same joints"
             )
 
 
