@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import signal
 import sys
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -210,6 +211,7 @@ def _inside(name: object) -> bool:
 
 def shorten(value: object, length: int = 60) -> str:
     """`value` in one line; of a list or an array, its first part that is not a finite number, if any."""
+    value = value.tolist() if isinstance(value, array) else value
     index = []
     while (row := _odd_row(value)) is not None:
         index.append(row)

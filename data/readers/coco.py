@@ -198,14 +198,16 @@ def _check_fields(checks: RowChecks, annotations: list[dict], joints: int) -> di
 
     def are_joints(values: np.ndarray) -> np.ndarray:
         x, y, v = np.moveaxis(values.reshape(-1, joints, 3), 2, 0)
-        good = (v == 0) | (np.isin(v, (1, 2)) & np.isfinite(x) & np.isfinite(y))
-        return np.repeat(good, 3, axis=1)
+        return np.repeat((v == 0) | (np.isfinite(x) & np.isfinite(y) & np.isfinite(v)), 3, axis=1)
 
     crowd = checks.numbers("iscrowd", _column(annotations, "iscrowd", 0), (), "0 or 1", is_flag)
     none = array("d", bytes(8 * 3 * joints))
     found = [none if _is_empty(value) else value for value in _column(annotations, "keypoints", [])]
-    expected = f"x, y and v of {joints} joints, {3 * joints} numbers, with v 0, 1 or 2"
+    expected = f"x, y and v of {joints} joints, {3 * joints} numbers"
     keypoints = checks.numbers("keypoints", found, (3 * joints,), expected, are_joints)
+    unknown = ~np.isin(keypoints[:, 2::3], (0, 1, 2))
+    first = keypoints[np.arange(len(keypoints)), 2 + 3 * unknown.argmax(axis=1)]
+    checks.reject("keypoints", first, unknown.any(axis=1), "v of each joint to be 0, 1 or 2")
     labelled = (keypoints[:, 2::3] > 0).sum(axis=1)
 
     found = _column(annotations, "bbox")
