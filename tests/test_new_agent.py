@@ -83,14 +83,14 @@ class Gain(Agent):
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
         rows = fixed_rows(people, self.run.skeleton)
         batch, identity = self.run.batch(people, rows, "identity"), Augmentation.identity(len(rows))
-        shares = self.shown(self.run.augment(batch, identity))["gain"].softmax(dim=1)
+        shares = self.predict_eval(self.run.augment(batch, identity))["gain"].softmax(dim=1)
         drawn = draw(shares.log(), batch, generator)
         views = [View("as it is", identity), View("gain agent", brightened(identity, drawn))]
         labels = [f"{gain:g}" for gain in GAINS.tolist()]
         bars = [Distribution("gain, %", labels, shares, drawn)]
         shown = [Exhibit("Gains", "A note.", people, rows, "identity", views, distributions=bars)]
         if hardest:
-            table, rows, remarks = self.shown_hardest(hardest, "no gain")
+            table, rows, remarks = self.hardest_people(hardest, "no gain")
             gains = torch.tensor([one["value"] for one in hardest])
             identity = Augmentation.identity(len(rows))
             views = [View("gain", replace(identity, color=identity.color * gains[:, None]))]

@@ -249,7 +249,7 @@ def test_a_rank_without_a_batch_joins_in(monkeypatch):
     """As where there are fewer batches than ranks: it has nothing, and gets what the others have."""
     seen = {"row": torch.tensor([4, 2]), "pck": torch.rand(2, 2)}
     monkeypatch.setattr(ranks, "gathered", lambda mine: [[seen], mine])
-    assert_close(Record("agent").seen, seen, atol=0, rtol=0)
+    assert_close(Record("agent").per_person, seen, atol=0, rtol=0)
 
 
 def test_batch_statistics_of_all_ranks_need_gpus(monkeypatch, nasty_run):

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AgentType:
-    """What is known of an agent before it is built.
+    """The description of an agent, known before it is built.
 
-    name            in checkpoints, and of its columns in a history
-    title           in messages
-    path            module and name of its class, an `Agent`
-    folder          the flag of the start of its folder's name
-    load            the flag of the checkpoint to start from
-    draws           the flag of how joint training draws for it
-    switch          the flag of pretraining that chooses it; None: it is chosen unless another is
-    prefix          of its files in joint training
-    parameter       of its network alone, by which a file shows whose it is
+    name            its name in checkpoints and in columns of a history
+    title           its name in messages and help
+    path            module and name of its class, a subclass of `Agent`
+    folder          flag: first part of the name of its folder
+    load            flag: checkpoint to start from
+    draws           flag: how joint training draws for it
+    switch          flag: selects it for pretraining; None: it is selected unless another one is
+    prefix          first part of the names of its files in joint training
+    parameter       a parameter that only its network has, to recognize its checkpoints
     collects        whether it is pretrained on collected distributions
-    masks           whether it chooses cells of the crop to mask, which takes a network with masks
-    evaluation      `--eval_<evaluation>` shows its effect
+    masks           whether it masks cells of the crop, which needs a network that is `maskable`
+    evaluation      `--eval_<evaluation>` measures its effect
     """
 
     name: str
@@ -46,12 +46,12 @@ class AgentType:
     evaluation: str = "grid"
 
     def build(self, *arguments: object) -> Agent:
-        """The agent in a run, with initial weights; arguments: see `Agent`."""
+        """Build the agent with initial weights; arguments: those of `Agent` after the first."""
         return resolve_name(self.path)(self, *arguments)
 
     @property
     def default_folder(self) -> str:
-        """The start of its folder's name, unless its flag gives another."""
+        """The default of the flag `folder`."""
         return self.folder.replace("_", "-")
 
 
@@ -89,6 +89,6 @@ AGENTS: dict[str, AgentType] = {
 
 
 def chosen_agent(opt: Namespace) -> AgentType:
-    """The agent that a command line chooses by its switch."""
-    agents = sorted(AGENTS.values(), key=lambda agent: agent.switch is None)  # the one without comes last
+    """The agent that the switches of a command line select."""
+    agents = sorted(AGENTS.values(), key=lambda agent: agent.switch is None)  # the one without a switch last
     return next(agent for agent in agents if agent.switch is None or getattr(opt, agent.switch))

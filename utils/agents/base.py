@@ -1,4 +1,4 @@
-"""What every agent is: how it sees, draws, is rewarded and reported."""
+"""The base of all agents: prediction, drawing, trials, rewards, and the record of an epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ from utils.system import ranks
 from utils.system.errors import UserError
 from utils.training import Learner
 
-HARDEST = 8  # draws of an epoch that its page shows
+HARDEST = 8  # number of draws of an epoch that its page shows
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What an agent chose for N people, and how hard that was.
+    """The draws of an agent for N people in K choices, and how hard they were.
 
-    logits: [N, bins] of each of K choices by its name, with gradients. chosen: int64 [N], or [N, M] of
-    several bins, by name. values: what was drawn, [N, K] or [N, K, ...]. pck: f32 [3, K, N], under the
-    reference's draw, the agent's, and a uniform one over the agent's bins.
+    logits: name of the choice -> [N, bins], with gradients. chosen: name -> bins drawn, int64 [N], or [N, M]
+    if the choice is of M bins. values: what was drawn, [N, K] or [N, K, ...]. pck: f32 [3, K, N], under a
+    draw of the reference, the agent's draw, and a uniform draw over the agent's bins.
     """
 
     logits: dict[str, Tensor]
@@ -43,7 +43,7 @@ class Trial:
     pck: Tensor
 
     def rewards(self) -> dict[str, Reward]:
-        """By name, what the agent's distributions become: harder draws than the reference's are rewarded."""
+        """Name of the choice -> targets of the agent: draws harder than the reference's are rewarded."""
         return {
             name: reward(
                 logits.detach().softmax(dim=1), self.chosen[name].to(logits.device), *self.pck[:2, k]
@@ -53,7 +53,7 @@ class Trial:
 
 
 class AgentStreams(NamedTuple):
-    """What an agent draws from: for the pose network's batches, in its own training, and uniformly there."""
+    """The generators of an agent: for the pose network's batches, for trials, and for their uniform draws."""
 
     batches: Generator
     training: Generator
@@ -63,12 +63,12 @@ class AgentStreams(NamedTuple):
 class Agent(ABC):
     """An agent in a run.
 
-    type: its entry in `AGENTS`. pose: the network whose features it sees. learner: its own network in
-    training. margin, pose_margin: of the crops of its own training, and of those that it augments for the
-    pose network; see `data.augmentation.MARGINS`.
+    type: its entry in `AGENTS`. pose: the pose network whose features are its input. learner: its network in
+    training. margin, pose_margin: the margins (see `data.augmentation.MARGINS`) of patches for its training,
+    and for batches of the pose network that it augments.
 
     Args:
-        lr, weight_decay: of its optimiser.
+        lr, weight_decay: of its optimizer.
     """
 
     margin = "identity"
@@ -82,42 +82,43 @@ class Agent(ABC):
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """Its network with initial weights: features of the pose network -> logits.
+        """A new network with initial weights: features of the pose network -> logits.
 
-        Logits are [N, bins] by the name of what they choose; or [N, ...] of one choice, named as the agent.
+        Logits are a dict, name of the choice -> [N, bins]; or [N, ...] for a single choice with the agent's
+        name.
         """
 
     @abstractmethod
     def targets(self, split: str, people: People) -> dict[str, Tensor]:
-        """What it is pretrained to predict of a split's people ("train", "val"): [N, bins] by name."""
+        """The targets of pretraining for the people of a split, "train" or "val": choice -> [N, bins]."""
 
     def mirrored(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Distributions [N, bins] by name, as the people's mirror images have them."""
+        """The distributions of mirrored people; rows: choice -> distributions [N, bins]."""
         return rows
 
     @abstractmethod
     def augment(self, people: PersonBatch, random: Augmentation) -> tuple[Sample, Tensor | None]:
-        """The pose network's batch in this agent's turn, and its mask, if any; random: as in other turns."""
+        """Augment a batch of the pose network; returns its mask, too, if any. random: random augmentation."""
 
     @abstractmethod
     def trial(self, people: PersonBatch) -> Trial:
-        """Predict and draw for people, and measure how hard that is; the pose network is in eval mode."""
+        """Predict, draw, and measure how hard the draws are; the pose network is in eval mode."""
 
     def record(self) -> "Record":
-        """A new record of an epoch of its training."""
+        """A new record for an epoch of its training."""
         return Record(self.type.name)
 
     def exhibits(self, row: dict, hardest: Sequence[dict]) -> list[Exhibit | MeanDistribution]:
-        """What its part of an epoch's page shows; row: the epoch's. hardest: see `Record.hardest`."""
+        """Its part of an epoch's page; row: the epoch's row of the history. hardest: see `Record.hardest`."""
         return []
 
-    def shown(self, sample: Sample) -> dict[str, Tensor]:
-        """What it predicts for the crops of an exhibit: nothing of it is changed by that."""
+    def predict_eval(self, sample: Sample) -> dict[str, Tensor]:
+        """`predict` in eval mode; afterwards its network is in the same mode as before."""
         with undisturbed(self.learner.network):
             return self.predict(sample)
 
-    def shown_hardest(self, hardest: Sequence[dict], reference: str) -> tuple[People, np.ndarray, list[str]]:
-        """People, rows and remarks of an exhibit of `Record.hardest`; reference: what draws were against."""
+    def hardest_people(self, hardest: Sequence[dict], reference: str) -> tuple[People, np.ndarray, list[str]]:
+        """People, rows and remarks for an exhibit of `Record.hardest`; reference: what the reference is."""
         metric = self.run.dataset.metric_name
         remarks = [
             f": {metric} {100 * one['pck_agent']:.0f}\u00a0%, {100 * one['pck_reference']:.0f}\u00a0% "
@@ -133,31 +134,32 @@ class Agent(ABC):
 
     @property
     def streams(self) -> AgentStreams:
-        """The generators that it draws from."""
+        """Its random generators."""
         name = self.type.name
         return AgentStreams(
             *(self.run.streams[f"{name}{purpose}"] for purpose in ("", " training", " uniform"))
         )
 
     def predict(self, sample: Sample, trains: bool = False) -> dict[str, Tensor]:
-        """Logits f32 [N, bins] by name for crops; trains: with gradients, through all ranks' network.
+        """Logits for crops: name of the choice -> f32 [N, bins]. trains: with gradients, averaged over ranks.
 
-        The pose network's half pass runs in eval mode without gradients, so that none of its weights and
-        statistics can change; afterwards it is in the mode it was in. The agent's own mode is the caller's.
+        The half pass of the pose network runs in eval mode and without gradients, so it changes no weights or
+        statistics; afterwards the pose network is in the same mode as before. The caller sets the agent's
+        mode.
         """
         image = sample.image.contiguous(memory_format=torch.channels_last)
         with undisturbed(self.pose), self.run.passes():
             features = self.pose.features(image)
         network = self.learner.parallel if trains else self.learner.network
         with torch.set_grad_enabled(trains), self.run.passes():
-            answer = network(features)
-        if isinstance(answer, Tensor):
-            answer = {self.type.name: answer.flatten(1)}
-        return {name: logits.float() for name, logits in answer.items()}
+            output = network(features)
+        if isinstance(output, Tensor):
+            output = {self.type.name: output.flatten(1)}
+        return {name: logits.float() for name, logits in output.items()}
 
 
 def require_finite(shares: Tensor) -> None:
-    """Check what an agent is about to draw from; a GPU is waited for.
+    """Check that the distributions of an agent are finite; waits for the GPU.
 
     Raises:
         UserError: the agent has diverged.
@@ -167,18 +169,19 @@ def require_finite(shares: Tensor) -> None:
 
 
 def exponential_noise(people: PersonBatch, choices: int, generator: Generator) -> Tensor:
-    """The noise of these people's draws from so many choices: f32 [N, choices], on the CPU.
+    """Noise to draw from distributions over `choices` bins: f32 [N, choices], on the CPU.
 
-    A share is the rate of an exponential clock: shares / noise are largest for the choices that are drawn
-    first, which are those of `torch.multinomial` on the CPU. It is drawn for the whole batch of all ranks.
+    The bins with the largest share / noise are a sample without replacement, the same one as that of
+    `torch.multinomial` on the CPU. The noise is drawn for the global batch, of which each rank takes its
+    rows.
     """
     return people.local_rows(torch.empty(people.total, choices).exponential_(generator=generator))
 
 
 def mean_distribution(name: str, shares: Tensor, history: History) -> dict[str, float | list[float]]:
-    """Columns of an epoch: the mean of people's distributions [N, bins], and how far it moved.
+    """Columns of an epoch: the mean of the distributions [N, bins], and its change since the last epoch.
 
-    The change is the total variation distance to that of the history's last epoch, where it has one.
+    The change is the total variation distance to the mean in the last row of the history, if it has one.
     """
     last, column, mean = history.rows[-1] if history.rows else {}, f"{name}_distribution", shares.mean(dim=0)
     row = {column: mean.tolist()}
@@ -188,17 +191,17 @@ def mean_distribution(name: str, shares: Tensor, history: History) -> dict[str, 
 
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean of people's values f64 [N]; NaN of a single one."""
+    """The standard error of the mean of values f64 [N]; NaN if N is 1."""
     return (values.var(correction=0) / (len(values) - 1)).sqrt().item()
 
 
 class Record:
-    """The people of an epoch of an agent's training, and what it reports of them.
+    """Per-person records of an epoch of an agent's training, and the statistics of the epoch.
 
-    name: the agent's, with which its columns begin. means: `<name>_loss` and `gap` so far.
+    name: the agent's name, the first part of its columns. means: `<name>_loss` and `gap` so far.
 
     Args:
-        gap: the column of the PCK under the reference's draws minus that under the agent's.
+        gap: name of the running mean of PCK under the reference's draws minus PCK under the agent's.
     """
 
     def __init__(self, name: str, gap: str | None = None) -> None:
@@ -207,10 +210,10 @@ class Record:
         self._batches: list[dict[str, Tensor]] = []
 
     def add(self, people: PersonBatch, loss: Tensor, trial: Trial, rewards: dict[str, Reward]) -> None:
-        """A batch: its loss, what was tried, and what the agent was taught by that."""
+        """Add a batch: its loss, the agent's draws, and their rewards."""
         gap = (trial.pck[0] - trial.pck[1]).mean()
         self.means.add(people.count, **{f"{self.name}_loss": loss, self.gap: gap})
-        if people.counted == 1 or ranks.rank() == 0:  # once where all ranks have the same people
+        if people.counted == 1 or ranks.rank() == 0:  # once, if all ranks have the same people
             self._batches.append(
                 {
                     "row": people.index,
@@ -223,28 +226,28 @@ class Record:
             )
 
     @cached_property
-    def seen(self) -> dict[str, Tensor]:
-        """What was seen of each person of all ranks, [N, ...] on the CPU; each rank must ask for it."""
+    def per_person(self) -> dict[str, Tensor]:
+        """The records of the people of all ranks, name -> [N, ...] on the CPU; each rank must read this."""
         batches = [{name: rows.cpu() for name, rows in batch.items()} for batch in self._batches]
-        every = [batch for one in ranks.gathered(batches) for batch in one]  # a rank may have none
+        every = [batch for one in ranks.gathered(batches) for batch in one]  # a rank may have no batch
         return {name: torch.cat([batch[name] for batch in every]) for name in every[0]}
 
     @property
     def shares(self) -> dict[str, Tensor]:
-        """The distributions [N, bins] by the name of what they choose."""
+        """Name of the choice -> distributions [N, bins]."""
         ending = " shares"
-        return {name.removesuffix(ending): s for name, s in self.seen.items() if name.endswith(ending)}
+        return {name.removesuffix(ending): s for name, s in self.per_person.items() if name.endswith(ending)}
 
     def row(self, history: History) -> dict[str, float | list[float]]:
         """The epoch's means over people; each rank must call this.
 
-        `<name>_gap` is PCK under uniform draws minus PCK under the agent's: above 0, the agent is harder;
-        `<name>_gap_error` is its standard error. `<name>_limit_share` is that of targets with a bin at the
-        limit. Entropies are in nats.
+        `<name>_gap` is PCK under uniform draws minus PCK under the agent's: above 0, the agent's are harder;
+        `<name>_gap_error` is its standard error. `<name>_limit_share` is the share of targets with a bin at
+        the limit. Entropies are in nats.
         """
-        _, agent, uniform = self.seen["pck"].double().mean(dim=2).unbind(1)
-        gap, rewarded = uniform - agent, self.seen["rewarded"]
-        tied = self.seen["pck"][:, 0] == self.seen["pck"][:, 1]
+        _, agent, uniform = self.per_person["pck"].double().mean(dim=2).unbind(1)
+        gap, rewarded = uniform - agent, self.per_person["rewarded"]
+        tied = self.per_person["pck"][:, 0] == self.per_person["pck"][:, 1]
         row = {
             f"{self.name}_loss": self.means.read()[f"{self.name}_loss"],
             f"{self.name}_pck_uniform": uniform.mean().item(),
@@ -253,12 +256,12 @@ class Record:
             f"{self.name}_gap_error": standard_error(gap),
             f"{self.name}_reward_share": rewarded.double().mean().item(),
             f"{self.name}_tie_share": tied.double().mean().item(),
-            f"{self.name}_limit_share": self.seen["limited"].double().mean().item(),
+            f"{self.name}_limit_share": self.per_person["limited"].double().mean().item(),
         }
         return row | self.distributions(history)
 
     def distributions(self, history: History) -> dict[str, float | list[float]]:
-        """Of each choice `<choice>_entropy`, and the columns of `mean_distribution`."""
+        """For each choice `<choice>_entropy` and the columns of `mean_distribution`."""
         row = {}
         for name, shares in self.shares.items():
             row[f"{name}_entropy"] = torch.special.entr(shares).sum(dim=1).mean().item()
@@ -267,20 +270,20 @@ class Record:
         return row
 
     def hardest(self) -> list[dict]:
-        """The draws that lost most against the reference's; each rank must call this.
+        """The draws with the largest loss of PCK against the reference's; each rank must call this.
 
-        Of each: row (the person's), choice (its name), value, pck_reference and pck_agent.
+        Each has row (of the person), choice (its name), value, pck_reference and pck_agent.
         """
-        pck, names = self.seen["pck"], list(self.shares)
+        pck, names = self.per_person["pck"], list(self.shares)
         lost = (pck[:, 0] - pck[:, 1]).flatten()
         found = []
         for place in lost.topk(min(HARDEST, len(lost))).indices.tolist():
             person, k = divmod(place, len(names))
             found.append(
                 {
-                    "row": int(self.seen["row"][person]),
+                    "row": int(self.per_person["row"][person]),
                     "choice": names[k],
-                    "value": self.seen["values"][person, k].tolist(),
+                    "value": self.per_person["values"][person, k].tolist(),
                     "pck_reference": pck[person, 0, k].item(),
                     "pck_agent": pck[person, 1, k].item(),
                 }

@@ -1,4 +1,4 @@
-"""Stage 2's collector: how hard each bin of scale or rotation is for every person."""
+"""Stage 2's collection: how hard each bin of a kind, such as scale, is for each person."""
 
 import logging
 
@@ -21,13 +21,17 @@ log = logging.getLogger(__name__)
 
 
 def collect(run: Run, kind: Kind) -> dict[str, Tensor]:
-    """Write the distributions of a kind of all people, and return those of people who have PCK, by split.
+    """Write the distributions of all people over the bins of a kind, and log a summary of each split.
 
-    The pose network of --load_prefix_pose is fixed. A file that exists already is checked and kept, unless
-    --overwrite true. At the end a summary is logged.
+    The pose network is that of --load_prefix_pose. An existing file is checked and kept, unless --overwrite
+    true.
+
+    Returns:
+        Split -> distributions of the people who can be scored, f32 [N, bins].
 
     Raises:
-        UserError, DataError: what the run needs is missing, or a file does not fit the run.
+        UserError, DataError: a checkpoint or the data set is missing, or an existing file does not fit the
+        run.
     """
     network = run.pose_network()
     run.load_pose(network)
@@ -51,24 +55,24 @@ def collect(run: Run, kind: Kind) -> dict[str, Tensor]:
 
 
 def collect_rows(run: Run, network: nn.Module, people: People, kind: Kind) -> Tensor:
-    """Hardness distributions f32 [N, bins] of people, in their order; uniform where a person has no PCK."""
+    """Hardness distributions f32 [N, bins] of people; uniform for those who cannot be scored."""
     bins = len(kind.means)
     rows = torch.zeros(len(people), bins, device=run.device)
     for batch in progress(run.loader(people, kind.name, scored=True), f"{kind.name}s", run.opt.bs):
         rows[batch.index] = hardness_distribution(bin_pck(run, network, batch, kind))
-    rows = ranks.total(rows).cpu()  # each rank has rows of its own
+    rows = ranks.total(rows).cpu()  # each row is nonzero on one rank
     rows[torch.from_numpy(~scorable(people, run.skeleton))] = 1 / bins
     return rows
 
 
 @torch.no_grad()
 def bin_pck(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Tensor:
-    """PCK f32 [N, bins] of each person under each bin's mean, from one batch of bins * N crops."""
+    """PCK f32 [N, bins] of each person at the mean of each bin, from one batch of bins * N crops."""
     return crop_pck(run, network, people, Augmentation.bins(kind.name, len(people))).T
 
 
 def summary(rows: Tensor, split: str, kind: Kind) -> str:
-    """The mean row, the share of uniform rows, and how often each bin is the hardest of its row."""
+    """As text: the mean row, the share of uniform rows, and how often each bin is the hardest."""
     hardest = hardest_bins(rows)
     uniform = hardest.sum(dim=1) == 0
     hardest = hardest.sum(dim=0) / max(1, int((~uniform).sum()))

@@ -1,4 +1,4 @@
-"""What an agent shows on an epoch's page, before `utils.display` draws it."""
+"""The content of an agent's part of a page, which `utils.display` draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from data.people import People
 
 @dataclass(frozen=True)
 class View:
-    """N people under an augmentation and, if any, a mask f32 [N, 1, side, side]."""
+    """N people under an augmentation and, if there is one, a mask f32 [N, 1, side, side]."""
 
     title: str
     augmentation: Augmentation
@@ -21,7 +21,7 @@ class View:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What was predicted for N people: shares [N, bins], the bins' labels, and the bin drawn, int64 [N]."""
+    """Predicted distributions of N people: labels of bins, shares [N, bins], and bins drawn, int64 [N]."""
 
     title: str
     labels: Sequence[str]
@@ -33,9 +33,9 @@ class Distribution:
 class Exhibit:
     """N people in several views.
 
-    people, rows: the table, and whom it shows. margin: of their patches. remarks: a text behind each person's
-    name. distributions: beside the views. cells: shares [N, side, side] over the cells of each crop, if any.
-    heatmaps: whether the last view's are shown, too.
+    people, rows: the table of people, and the rows to show. margin: of their patches. remarks: text after
+    each person's name. distributions: shown below the views. cells: shares [N, side, side] over the cells of
+    each crop, if any. heatmaps: whether to show those of the last view, too.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class MeanDistribution:
-    """Shares over the cells of a crop, a list per row of cells."""
+    """A mean distribution over the cells of a crop: shares, one list per row of cells."""
 
     title: str
     note: str

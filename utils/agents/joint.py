@@ -1,4 +1,4 @@
-"""The networks of joint training: which agents take part, and the files of them all in its folder."""
+"""Loading and saving the agents and the pose network of joint training."""
 
 import logging
 from pathlib import Path
@@ -22,16 +22,17 @@ from utils.training import Learner
 
 log = logging.getLogger(__name__)
 
-POSE = "pose-"  # prefix of the pose network's files
+POSE = "pose-"  # first part of the names of the pose network's files
 
 
 def load_agents(run: Run, network: PoseNetwork, checkpoint: dict | None, resumed: Path | None) -> list[Agent]:
-    """The agents that take part: those whose checkpoints the flags name, or of the resumed epoch.
+    """Load the agents that take part: those whose checkpoints the flags name, or those of the resumed epoch.
 
-    checkpoint, resumed: the pose network's of that epoch, and its path; None at the start.
+    checkpoint, resumed: the pose network's checkpoint of the resumed epoch, and its path; None at the start.
 
     Raises:
-        UserError: the resumed epoch has none; or one is missing, does not fit, or took no part in it.
+        UserError: the resumed epoch names no agent, a checkpoint is missing or does not fit, or a flag has no
+            effect on the agents of the resumed epoch.
     """
     opt, agents = run.opt, []
     if checkpoint is not None and not AGENTS.keys() & checkpoint.keys():
@@ -54,8 +55,8 @@ def load_agent(agent: Agent, path: Path) -> dict:
     """Load an agent's checkpoint and return it.
 
     Raises:
-        UserError: it is damaged, of another size, of another agent, or was trained on another pose
-            network's features.
+        UserError: it is damaged, belongs to another agent or a network of another size, or was trained on
+            features of another pose network.
     """
     checkpoint, run, network = load_checkpoint(path), agent.run, agent.learner.network
     for other in AGENTS.values():
@@ -77,7 +78,7 @@ def load_agent(agent: Agent, path: Path) -> dict:
 
 
 def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
-    """Only the resumed epoch tells which agents there are, and so which of their flags do anything."""
+    """Raise a `UserError` for flags of agents that the resumed epoch lacks; the parser cannot know them."""
     idle = [which.draws for which in AGENTS.values() if all(agent.type is not which for agent in agents)]
     if all(agent.draws != "learned" for agent in agents):
         idle.append("agent_iters")
@@ -87,10 +88,10 @@ def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
 
 
 def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:
-    """The agent that `flag` names by its prefix; "best" is that of the epoch of least validation loss.
+    """The agent's checkpoint that `flag` names by its prefix; "best": that with the lowest validation loss.
 
     Raises:
-        UserError: it is not there.
+        UserError: it does not exist.
     """
     if prefix != "best":
         return find_checkpoint(folder, prefix, flag)
@@ -100,7 +101,11 @@ def find_pretrained(folder: Path, prefix: str, flag: str) -> Path:
 
 
 def save_networks(run: Run, pose: Learner, agents: list[Agent], valid: Evaluation, best: bool) -> list[Path]:
-    """All networks' checkpoints; the agents' come first, so that the pose network's never lacks them."""
+    """Save all networks; agents first, so that the agents named by a pose network's checkpoint always exist.
+
+    Returns:
+        The paths of the files written.
+    """
     names = {
         agent.type.name: agent.type.prefix + checkpoint_name(run.opt.agent_lr, agent.learner.epoch)
         for agent in agents

@@ -19,15 +19,15 @@ from utils.evaluation.evaluate import masked_pck
 
 
 class Occlusion(Agent):
-    """Chooses two cells of the crop, where the pose network is masked."""
+    """Chooses two cells of the crop, which are masked in the pose network."""
 
     def network(self) -> OcclusionAgent:
-        """As wide as the pose network's narrowest features."""
+        """It has as many channels as the narrowest features of the pose network."""
         channels = self.pose.feature_channels
         return OcclusionAgent(channels, min(channels))
 
     def targets(self, split: str, people: People) -> dict[str, Tensor]:
-        """Joint votes on the un-augmented crops: no photograph is read, nothing is collected."""
+        """Joint votes on the un-augmented crops, from the annotations alone."""
         points, center, scale = map(torch.from_numpy, (people.points, people.center, people.scale))
         res = self.run.opt.out_res
         places = transform_points(points, center, scale, torch.zeros(len(people)), res)
@@ -35,12 +35,12 @@ class Occlusion(Agent):
         return {self.type.name: votes.to(self.run.device)}
 
     def mirrored(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cells change places in each row of the grid."""
+        """Each row of cells in reverse."""
         side = self.run.cells
         return {name: row.view(-1, side, side).flip(2).flatten(1) for name, row in rows.items()}
 
     def augment(self, people: PersonBatch, random: Augmentation) -> tuple[Sample, Tensor]:
-        """Random augmentation, masked: the agent sees the very crops that get the masks."""
+        """Random augmentation, then masks; the agent sees the randomly augmented crops."""
         sample = self.run.augment(people, random)
         if self.draws == "uniform":
             logits = self._uniform(len(people))
@@ -49,7 +49,7 @@ class Occlusion(Agent):
         return sample, cell_mask(agent_cells(logits, people, self.streams.batches), self.run.cells)
 
     def trial(self, people: PersonBatch) -> Trial:
-        """The un-augmented crop under two cells drawn uniformly, the reference, and under the agent's two."""
+        """The un-augmented crops with two cells masked: uniform ones as the reference, and the agent's."""
         sample = self.run.augment(people, Augmentation.identity(len(people)))
         logits = self.predict(sample, trains=True)
         uniform = agent_cells(self._uniform(len(people)), people, self.streams.uniform)
@@ -61,11 +61,11 @@ class Occlusion(Agent):
         return torch.zeros(people, self.run.cells**2, device=self.run.device)
 
     def exhibits(self, row: dict, hardest: Sequence[dict]) -> list[Exhibit | MeanDistribution]:
-        """Validation people without a mask, under the agent's and under a uniform one; its hardest masks."""
+        """Validation people without a mask, with the agent's and with a uniform one; the hardest masks."""
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
         rows, side = fixed_rows(people, self.run.skeleton), self.run.cells
         batch, identity = self.run.batch(people, rows, "identity"), Augmentation.identity(len(rows))
-        logits = self.shown(self.run.augment(batch, identity))[self.type.name]
+        logits = self.predict_eval(self.run.augment(batch, identity))[self.type.name]
         masks = [
             cell_mask(agent_cells(one, batch, generator), side) for one in (logits, torch.zeros_like(logits))
         ]
@@ -84,7 +84,7 @@ class Occlusion(Agent):
         if shares is None:
             return []
         grid = np.reshape(shares, (math.isqrt(len(shares)), -1)).tolist()
-        note = "Mean over training people of each cell's share in %; all alike: no preference."
+        note = "Mean over training people of each cell's share in %; equal shares: no preference."
         return [MeanDistribution("Which cells the occlusion agent masks", note, grid)]
 
     def _hardest(self, hardest: Sequence[dict]) -> list[Exhibit]:
@@ -93,19 +93,19 @@ class Occlusion(Agent):
         cells = torch.tensor([one["value"] for one in hardest], device=self.run.device)
         mask, identity = cell_mask(cells, self.run.cells), Augmentation.identity(len(hardest))
         views = [View("at the epoch's end", identity, mask)]
-        people, rows, remarks = self.shown_hardest(hardest, "the uniform mask")
+        people, rows, remarks = self.hardest_people(hardest, "the uniform mask")
         return [Exhibit("Hardest masks of the epoch", self._note, people, rows, "identity", views, remarks)]
 
     @property
     def _note(self) -> str:
         return (
             f"Predictions without the flip test; {self.run.dataset.metric_name} over the joints in the crop. "
-            "Dark cells are masked in the network, not in its input; crosses are joints that it loses by it."
+            "Dark cells are masked in the network, not in its input; crosses: joints lost due to the mask."
         )
 
 
 def agent_cells(logits: Tensor, people: PersonBatch, generator: Generator) -> Tensor:
-    """Two different cells per person, int64 [N, 2], drawn from softmax(logits [N, cells]); zeros: uniform.
+    """Two different cells per person, int64 [N, 2], drawn from softmax(logits [N, cells]).
 
     Raises:
         UserError: the agent has diverged.

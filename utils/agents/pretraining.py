@@ -1,8 +1,7 @@
-"""How well an agent predicts what it is pretrained on: its loss, and how often it finds the hardest bin.
+"""Measures of an agent's pretraining: its loss, and how often its most probable bin is the hardest one.
 
-The hardest bin is the one under which most joints of a person were lost. Where h bins of a row are hardest
-alike, each of them counts 1 / h: whoever guesses hits 1 / bins of the people. A uniform row has no hardest
-bin, and its person is left out.
+The hardest bin is the one with the largest share of a person's row. If h bins are equally hard, each counts 1
+/ h, so guessing hits 1 / bins of the people. A uniform row has no hardest bin, and its person does not count.
 """
 
 import numpy as np
@@ -12,29 +11,30 @@ from torch import Tensor
 from models.losses import distribution_loss
 from utils.evaluation.meters import Meters
 
-UNIFORM = 1e-6  # a row whose shares all lie within this of their mean is uniform
+UNIFORM = 1e-6  # a row is uniform if no share differs from their mean by more than this
 
 
 def agent_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-    """The sum over choices of KL(target || softmax(logits)), averaged over people; [N, bins] each."""
-    return sum(distribution_loss(answer, targets[name]) for name, answer in logits.items())
+    """The sum over choices of KL(target || softmax(logits)), averaged over people; choice -> [N, bins]."""
+    return sum(distribution_loss(prediction, targets[name]) for name, prediction in logits.items())
 
 
 def constant_loss(rows: dict[str, Tensor], constants: dict[str, Tensor]) -> float:
-    """The loss, over people with rows [N, bins], of predicting the same [bins] for everyone."""
+    """The loss, for rows [N, bins], of predicting the same distribution [bins] for everyone; by choice."""
     logits = {name: constants[name].clamp(min=1e-12).log().expand_as(row) for name, row in rows.items()}
     return agent_loss(logits, rows).item()
 
 
 def baselines(split: str, rows: dict[str, Tensor], scored: np.ndarray) -> dict[str, float]:
-    """What predicting the same for everyone is worth, of the people who have PCK, as in training.
+    """Baselines of a split: losses and hits of predicting the same for everyone who can be scored.
 
-    The losses of the mean row, which is the best constant, and of 1 / bins; and how often the mean row's
-    largest bin is a person's hardest, `<choice>_mean_row_hit`, and the bin that most often is,
-    `<choice>_constant_hit`. Both are of the split itself: of new people nobody knows them beforehand.
+    `mean_row` is the loss of the mean row, the best constant prediction, and `uniform` that of 1 / bins.
+    `<choice>_mean_row_hit` is the share of people whose hardest bin is the largest of the mean row;
+    `<choice>_constant_hit` is the largest share that any fixed bin reaches. All are computed on the split
+    itself, so they are not available for new people.
 
     Args:
-        split: with which the names begin. rows: [N, bins] by choice. scored: bool [N], who has PCK.
+        split: first part of the names. rows: choice -> [N, bins]. scored: bool [N], who can be scored.
     """
     rows = {name: row[torch.from_numpy(scored)] for name, row in rows.items()}
     mean_row = {name: row.mean(dim=0) for name, row in rows.items()}
@@ -48,39 +48,36 @@ def baselines(split: str, rows: dict[str, Tensor], scored: np.ndarray) -> dict[s
 
 
 def hardest_bins(rows: Tensor) -> Tensor:
-    """What each bin of collected rows [N, bins] counts as the hardest: [N, bins], rows that sum to 1 or 0."""
+    """How much each bin of rows [N, bins] counts as the hardest: [N, bins]; 0 in uniform rows."""
     uniform = (rows - rows.mean(dim=1, keepdim=True)).abs().amax(dim=1, keepdim=True) < UNIFORM
     hardest = (rows == rows.amax(dim=1, keepdim=True)).float()
     return torch.where(uniform, 0, hardest / hardest.sum(dim=1, keepdim=True))
 
 
 def constant_hits(row: Tensor, rows: Tensor) -> float:
-    """The share of people, with collected rows [N, bins], whose hardest bin is the largest of one row [bins].
+    """The share of people, with rows [N, bins], whose hardest bin is the largest bin of `row` [bins].
 
-    NaN where nobody counts.
+    NaN if nobody counts.
     """
     hardest = hardest_bins(rows)
     return (hardest[:, row.argmax()].sum() / hardest.sum()).item()
 
 
 def best_constant_hits(rows: Tensor) -> float:
-    """The largest share of people, with collected rows [N, bins], who have one and the same hardest bin.
-
-    NaN where nobody counts.
-    """
+    """The largest share of people with the same hardest bin, of rows [N, bins]; NaN if nobody counts."""
     hardest = hardest_bins(rows)
     return (hardest.sum(dim=0).max() / hardest.sum()).item()
 
 
 class Hits:
-    """The share of people whose hardest bin is the agent's most probable one, by kind, over an epoch."""
+    """For each choice, the share of people in an epoch whose hardest bin is the agent's most probable one."""
 
     def __init__(self, *kinds: str) -> None:
         self._kinds = kinds
         self._means = Meters(*(f"{kind} {what}" for kind in kinds for what in ("hit", "counts")))
 
     def add(self, people: float, logits: dict[str, Tensor], rows: dict[str, Tensor]) -> None:
-        """A batch, which counts as so many people: its logits and its collected rows, [N, bins] by kind."""
+        """Add a batch that counts as `people` people: its logits and rows, choice -> [N, bins]."""
         found = {}
         for kind in self._kinds:
             hardest = hardest_bins(rows[kind])
@@ -89,7 +86,7 @@ class Hits:
         self._means.add(people, **found)
 
     def read(self) -> dict[str, float]:
-        """`<kind>_hit` of each kind over all ranks, each of which must call this; NaN where nobody counts."""
+        """`<choice>_hit` over all ranks, each of which must call this; NaN if nobody counts."""
         means = self._means.read()
         hits = {kind: torch.tensor(means[f"{kind} hit"]) / means[f"{kind} counts"] for kind in self._kinds}
         return {f"{kind}_hit": share.item() for kind, share in hits.items()}
