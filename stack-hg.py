@@ -3,8 +3,8 @@
 from options.parser import StageParser
 
 if __name__ == "__main__":
-    groups = ("train_or_evaluate", "resume_pose", "rate", "epochs", "ranks", "overwrite", "evaluation")
-    parser = StageParser(__doc__, *groups, "image")
+    groups = ("train_or_evaluate", "resume_pose", "start", "rate", "epochs", "ranks", "overwrite")
+    parser = StageParser(__doc__, *groups, "evaluation", "image")
     opt = parser.parse()  # before the imports below, which take seconds
     if not opt.is_train and opt.load_prefix_pose is None:
         parser.error("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")

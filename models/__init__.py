@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from models.layers import Features
 
 
+class NetworkError(Exception):
+    """A pose network cannot be built as asked, or its initial weights do not fit.
+
+    The message is one line: what was found, what was expected. Stage scripts print it and exit with code 2.
+    """
+
+
 @runtime_checkable
 class PoseNetwork(Protocol):
     """What an `nn.Module` offers to be a pose network of the stages.
@@ -45,6 +52,8 @@ class NetworkType:
     stride: the input's sides are multiples of it, px; the last of the features is so many times smaller.
     heatmap_stride: the heatmaps are so many times smaller than the input.
     sizes: names of the constructor's arguments that are flags of the command line too.
+    weights: further ones that are flags of stage 1: the weights that a network starts from, unless a
+    checkpoint is loaded.
     maskable: whether `forward` takes a mask of the last feature's size, too: f32 [N, 1, h, w], 0 where it is
     occluded.
     """
@@ -53,14 +62,18 @@ class NetworkType:
     stride: int
     heatmap_stride: int
     sizes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     maskable: bool = False
 
-    def build(self, **sizes: int) -> PoseNetwork:
-        """The network with initial weights; sizes by their names, the constructor's defaults for others.
+    def build(self, **arguments: object) -> PoseNetwork:
+        """The network with initial weights; arguments by the names of `sizes` and `weights`.
 
         Every network has the size num_classes, the number of joints, which no flag gives.
+
+        Raises:
+            NetworkError: there is no such network, or the weights do not fit.
         """
-        return resolve_name(self.path)(**sizes)
+        return resolve_name(self.path)(**arguments)
 
 
 NETWORKS: dict[str, NetworkType] = {
@@ -73,8 +86,10 @@ NETWORKS: dict[str, NetworkType] = {
     ),
     "simple_baseline": NetworkType(
         "models.simple_baseline.SimpleBaseline",
-        stride=64,  # the ResNet's 32, and 2 of the pooling that makes the agent's neck
+        stride=64,  # the backbone's 32, and 2 of the pooling that makes the agent's neck
         heatmap_stride=4,
+        sizes=("backbone", "chan"),
+        weights=("pretrained", "backbone_weights"),
     ),
 }
 

@@ -6,6 +6,17 @@ from torch import Tensor, nn
 
 from models.layers import Residual, initialize, pool, residuals
 
+WIDEST = 256  # channels of the paper's agent
+
+
+def agent_width(channels: Sequence[int]) -> int:
+    """Channels of an agent for a pose network's `feature_channels`.
+
+    Those of an hourglass, which are all alike. The stages of a backbone begin narrow: there it is those of
+    the middle one, but no more than the paper's agent has, unless all stages have more.
+    """
+    return max(min(channels), min(WIDEST, sorted(channels)[len(channels) // 2]))
+
 
 class AgentBody(nn.Module):
     """What agents share: residual blocks that merge the five features from fine to coarse.

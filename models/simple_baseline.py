@@ -1,51 +1,65 @@
-"""SimpleBaseline: a ResNet and three deconvolutions, a pose network to compare others with."""
+"""SimpleBaseline: a backbone of timm and three deconvolutions; it can start from ImageNet."""
 
+from pathlib import Path
 from typing import ClassVar
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from models import NETWORKS
 from models.layers import Features, check_sides, pool
 
-CHAN = 256  # of the deconvolutions
+BACKBONE = "backbone."  # starts the backbone's names in the module, not in files
 
 
 class SimpleBaseline(nn.Module):
-    """A ResNet down to 1/32 of the image and three deconvolutions up to 1/4; one set of heatmaps.
+    """A backbone down to 1/32 of the image and three deconvolutions up to 1/4; one set of heatmaps.
 
-    Parameters have the names of torchvision's ResNet and, behind it, of the networks released with the paper.
-    The published results start from a ResNet trained on ImageNet, with images normalised as there. Here all
-    weights are drawn, and images are those of the other networks; `load_state_dict` takes published weights
-    (of a ResNet alone with strict=False).
+    Images are normalised by the mean and the standard deviation that the backbone was made for. The tensors
+    of a ResNet have the names of torchvision's and, behind it, of the networks released with the paper, whose
+    weights `load_state_dict` takes.
 
     Args:
-        depth: layers of the ResNet: 50, 101 or 152 as in the paper, or the small 18 and 34.
+        backbone: name of a model of timm, see `models.backbones`.
+        chan: channels of the deconvolutions.
         num_classes: heatmaps, one a joint.
+        pretrained, backbone_weights: what the backbone starts from: the weights that timm downloads, or a
+            file; else they are drawn. The deconvolutions' are drawn.
+
+    Raises:
+        NetworkError: there is no such backbone, or its weights do not fit.
 
     Source: Xiao, Wu and Wei, ECCV 2018, arXiv:1804.06208.
     """
 
     stride: ClassVar[int] = NETWORKS["simple_baseline"].stride
 
-    def __init__(self, depth: int = 50, num_classes: int = 16):
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        chan: int = 256,
+        num_classes: int = 16,
+        pretrained: bool = False,
+        backbone_weights: Path | None = None,
+    ):
         super().__init__()
-        from torchvision.models import get_model  # takes as long to import as torch: not for other networks
+        from models.backbones import build_backbone  # which imports timm: not for other networks
 
-        resnet = get_model(f"resnet{depth}", weights=None)
-        self.conv1, self.bn1 = resnet.conv1, resnet.bn1
-        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
-        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
-        widest = resnet.fc.in_features
-        self.feature_channels = (widest // 8, widest // 4, widest // 2, widest, widest)
+        self.backbone, self._places, channels = build_backbone(backbone, pretrained, backbone_weights)
+        self.feature_channels = (*channels, channels[-1])
+        for name in ("mean", "std"):
+            values = torch.tensor(self.backbone.pretrained_cfg[name])
+            self.register_buffer(name, values.view(3, 1, 1))
         self.deconv_layers = nn.Sequential(
-            *_deconvolution(widest), *_deconvolution(CHAN), *_deconvolution(CHAN)
+            *_deconvolution(channels[-1], chan), *_deconvolution(chan, chan), *_deconvolution(chan, chan)
         )
-        self.final_layer = nn.Conv2d(CHAN, num_classes, kernel_size=1)
+        self.final_layer = nn.Conv2d(chan, num_classes, kernel_size=1)
         for module in (*self.deconv_layers, self.final_layer):
             if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)
         nn.init.zeros_(self.final_layer.bias)
+        self.register_state_dict_post_hook(_to_files_names)
+        self.register_load_state_dict_pre_hook(_from_files_names)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Heatmaps of an image, the only ones in the list.
@@ -70,7 +84,7 @@ class SimpleBaseline(nn.Module):
             image: as for `forward`.
 
         Returns:
-            the outputs of the ResNet's four stages, and the last one pooled to half its size:
+            the outputs of the backbone's four stages, and the last one pooled to half its size:
             [N, feature_channels[i], h, w] with (h, w) = (H, W) / 4, 8, 16, 32 and 64.
 
         Raises:
@@ -79,19 +93,32 @@ class SimpleBaseline(nn.Module):
         stages = self._stages(image)
         return *stages, pool(stages[-1])
 
-    def _stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _stages(self, image: Tensor) -> list[Tensor]:
         check_sides(image, self.stride)
-        x = F.relu(self.bn1(self.conv1(image)), inplace=True)
-        stage1 = self.layer1(F.max_pool2d(x, kernel_size=3, stride=2, padding=1))
-        stage2 = self.layer2(stage1)
-        stage3 = self.layer3(stage2)
-        return stage1, stage2, stage3, self.layer4(stage3)
+        maps = self.backbone((image - self.mean) / self.std)
+        return [maps[place] for place in self._places]
 
 
-def _deconvolution(chan_in: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """[N, chan_in, H, W] -> [N, CHAN, 2H, 2W]."""
+def _deconvolution(chan_in: int, chan: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """[N, chan_in, H, W] -> [N, chan, 2H, 2W]."""
     return (
-        nn.ConvTranspose2d(chan_in, CHAN, kernel_size=4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(CHAN),
+        nn.ConvTranspose2d(chan_in, chan, kernel_size=4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(chan),
         nn.ReLU(inplace=True),
     )
+
+
+def _to_files_names(network: SimpleBaseline, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """In files the backbone's tensors stand beside the others, as in the released ones."""
+    start = prefix + BACKBONE
+    for name in [name for name in state if name.startswith(start)]:
+        state[prefix + name.removeprefix(start)] = state.pop(name)
+
+
+def _from_files_names(network: SimpleBaseline, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The way back; mean and std, which released files lack, stay as they are."""
+    own = tuple(f"{prefix}{name}" for name in ("mean", "std", "deconv_layers.", "final_layer."))
+    for name in [name for name in state if name.startswith(prefix) and not name.startswith(own)]:
+        state[prefix + BACKBONE + name.removeprefix(prefix)] = state.pop(name)
+    for name in ("mean", "std"):
+        state.setdefault(prefix + name, getattr(network, name))

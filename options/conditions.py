@@ -48,6 +48,10 @@ _MASKABLE = Condition(
     f"with --network {'|'.join(name for name, network in NETWORKS.items() if network.maskable)}",
     lambda opt: NETWORKS[opt.network].maskable,
 )
+_SCRATCH = Condition(
+    "load_prefix_pose", "without --load_prefix_pose", lambda opt: opt.load_prefix_pose is None
+)
+_NOT_DOWNLOADED = Condition("pretrained", "without --pretrained true", lambda opt: not opt.pretrained)
 _START = Condition("load_checkpoint", "without --load_checkpoint true", lambda opt: not opt.load_checkpoint)
 _JOINT_FOLDER = Condition(
     "is_train",
@@ -58,15 +62,18 @@ _LEARNED = Condition("load_checkpoint", "with learned draws of an agent", _learn
 _TORCHRUN = Condition("sync_bn", "under torchrun", lambda opt: "TORCHELASTIC_RUN_ID" in os.environ)
 
 
-def _sizes() -> dict[str, tuple[Condition, ...]]:
-    """Conditions of the flags for network sizes: each applies to some networks only."""
+def _of_networks() -> dict[str, tuple[Condition, ...]]:
+    """Conditions of the networks' flags: most apply to some networks only."""
+    flags = {name: (*network.sizes, *network.weights) for name, network in NETWORKS.items()}
     conditions = {}
-    for size in dict.fromkeys(size for network in NETWORKS.values() for size in network.sizes):
-        having = [name for name, network in NETWORKS.items() if size in network.sizes]
+    for flag in dict.fromkeys(flag for theirs in flags.values() for flag in theirs):
+        having = [name for name, theirs in flags.items() if flag in theirs]
         words = f"with --network {'|'.join(having)}"
-        conditions[size] = (
-            Condition("network", words, lambda opt, size=size: size in NETWORKS[opt.network].sizes),
-        )
+        holds = Condition("network", words, lambda opt, having=having: opt.network in having)
+        conditions[flag] = (holds,) if len(having) < len(NETWORKS) else ()
+    for flag in dict.fromkeys(flag for network in NETWORKS.values() for flag in network.weights):
+        conditions[flag] += (_TRAINING, _SCRATCH)
+    conditions["backbone_weights"] += (_NOT_DOWNLOADED,)
     return conditions
 
 
@@ -102,7 +109,7 @@ def _of_agents() -> dict[str, tuple[Condition, ...]]:
 
 
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
-    **_sizes(),
+    **_of_networks(),
     **_of_agents(),
     "annotations_valid": (_COCO,),
     "images": (_COCO,),

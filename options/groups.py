@@ -97,8 +97,10 @@ def network(parser: ArgumentParser) -> None:
         "--network",
         choices=NETWORKS,
         default="hourglass",
-        help="architecture: stacked hourglasses, or SimpleBaseline (a ResNet-50)",
+        help="architecture: stacked hourglasses, or SimpleBaseline (a backbone and three deconvolutions)",
     )
+    backbone = "backbone: a model of timm with stages of 1/4 to 1/32, such as resnet18, tf_efficientnet_lite0"
+    add("--backbone", default="resnet50", help=backbone)
     add("--num_stacks", type=whole_number(1), default=2, help="number of stacked hourglasses")
     add(
         "--num_modules",
@@ -106,10 +108,19 @@ def network(parser: ArgumentParser) -> None:
         default=1,
         help="number of residual blocks at each position of an hourglass",
     )
-    channels = "number of channels of an hourglass"
+    channels = "number of channels of an hourglass, or of SimpleBaseline's deconvolutions"
     add("--chan", type=whole_number(2, multiple_of=2), default=256, help=channels)
     in_res = "side of the input crops in px, a multiple of 64; that of the heatmaps is a quarter"
     add("--in_res", type=whole_number(1), default=256, help=in_res)
+
+
+def start(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group(
+        "weights that the backbone starts from, instead of random ones"
+    ).add_argument
+    add("--pretrained", type=boolean, default=False, help="timm's, from ImageNet; it downloads them")
+    weights = "those of this .safetensors, .pth or .pt file, with timm's names or torchvision's of a ResNet"
+    add("--backbone_weights", type=Path, metavar="FILE", help=weights)
 
 
 def display(parser: ArgumentParser) -> None:

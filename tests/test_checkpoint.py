@@ -241,7 +241,8 @@ def test_files_that_name_no_network_are_of_the_hourglass(checkpoint, tmp_path):
     line = refusal(load_weights, network, earlier, path, ours)
     assert "this run has --network simple_baseline: use --network hourglass --num_stacks 1" in line
     line = refusal(load_weights, network, checkpoint | {"network": ours}, path, SIZE)
-    assert line.endswith("this run has --network hourglass: use --network simple_baseline")
+    named = "--network simple_baseline --backbone resnet50 --chan 256"  # the only one that did not say so
+    assert line.endswith(f"this run has --network hourglass --chan 8: use {named}")
 
 
 @pytest.mark.parametrize("step", [(os, "fsync"), (Path, "replace")], ids=lambda step: step[1])

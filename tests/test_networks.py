@@ -1,13 +1,7 @@
-"""What every pose network offers, SimpleBaseline itself, and all stages with it."""
-
-import subprocess
-import sys
+"""What every pose network offers, and SimpleBaseline with a ResNet."""
 
 import pytest
 import torch
-from support import stages
-from support.experiment import POSE, run_here
-from support.stages import REPOSITORY, demo_data, environment
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
@@ -15,9 +9,11 @@ from models import NETWORKS, PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
 from models.simple_baseline import SimpleBaseline
-from utils.records.checkpoint import load_checkpoint
 
-SMALL = {"hourglass": lambda: StackedHourglass(chan=8), "simple_baseline": lambda: SimpleBaseline(depth=18)}
+SMALL = {
+    "hourglass": lambda: StackedHourglass(chan=8),
+    "simple_baseline": lambda: SimpleBaseline("test_resnet", chan=8),
+}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -87,7 +83,7 @@ def test_simple_baseline_has_the_published_names_and_size(baseline):
     behind = {
         name: tuple(value.shape)
         for name, value in baseline.state_dict().items()
-        if name not in resnet and not name.endswith("num_batches_tracked")
+        if name not in (*resnet, "mean", "std") and not name.endswith("num_batches_tracked")
     }
     normalization = {
         f"deconv_layers.{layer}.{name}": (256,)
@@ -118,9 +114,10 @@ def test_simple_baseline_starts_as_in_the_paper(baseline):
 
 @torch.no_grad()
 def test_the_features_of_simple_baseline_are_what_forward_computes(image):
-    network = SimpleBaseline(depth=18).eval()
+    network = SimpleBaseline("resnet18").eval()
     stages = []
-    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+    resnet = network.backbone
+    for stage in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
         stage.register_forward_hook(lambda _, __, out: stages.append(out.clone()))
     network(image)
     whole = [*stages, nn.functional.max_pool2d(stages[-1], 2)]
@@ -132,39 +129,10 @@ def test_the_features_of_simple_baseline_are_what_forward_computes(image):
 
 @torch.no_grad()
 def test_the_features_of_simple_baseline_are_a_resnets(image):
-    network, resnet = SimpleBaseline(depth=18).eval(), resnet18().eval()
+    network, resnet = SimpleBaseline("resnet18").eval(), resnet18().eval()
     resnet.load_state_dict(network.state_dict(), strict=False)
     stages = []
     for stage in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
         stage.register_forward_hook(lambda _, __, out: stages.append(out))
-    resnet(image)
+    resnet((image - network.mean) / network.std)
     assert all(torch.equal(*pair) for pair in zip(network.features(image), stages, strict=False))
-
-
-@pytest.mark.slow
-def test_the_hourglass_starts_without_torchvision():
-    code = "import sys; import utils.run, options.parser; sys.exit('torchvision' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=False)
-    assert done.returncode == 0
-
-
-@pytest.mark.slow
-def test_all_stages_run_with_simple_baseline(tmp_path, monkeypatch):
-    """With the small ResNet, whose features the agent's adapter has to fit."""
-    monkeypatch.setattr("torchvision.models.get_model", lambda _, weights: resnet18(weights=weights))
-    small = tuple(flag for flag in stages.SMALL if flag not in ("--chan", 16))
-    monkeypatch.setattr("support.stages.SMALL", small)
-    place = ("--data_dir", demo_data(tmp_path / "data"), "--exp_dir", tmp_path, "--exp_id", "simple")
-    place += ("--network", "simple_baseline")
-    run_here("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 1)
-    flags = (*place, "--load_prefix_pose", POSE)
-    run_here("collect-scale-distri.py", *flags)
-    run_here("collect-rotation-distri.py", *flags)
-    run_here("pretrain-s-r-agent.py", *flags, "--nEpochs", 1)
-    training = ("--load_prefix_sr", POSE, "--is_train", "true", "--nEpochs", 2)
-    run_here("joint-train-pose-s-r-agent.py", *flags, *training)
-    joint = tmp_path / "simple" / f"joint-{POSE}"
-    checkpoint = load_checkpoint(joint / "pose-lr-0.00025-1.pth.tar")
-    assert checkpoint["network"] == {"network": "simple_baseline", "in_res": 64}
-    agent = load_checkpoint(joint / "agent-lr-0.00005-1.pth.tar")
-    assert agent["state_dict"]["residual_neck.adapter.weight"].shape == (64, 512, 1, 1)

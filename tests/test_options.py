@@ -123,7 +123,7 @@ def test_a_cache_is_a_folder_or_the_gpu(text, place):
 
 def test_simple_baseline_needs_no_size():
     opt = parsed(STAGE1, "--exp_id", "a", "--network", "simple_baseline")
-    _assert_options(opt, network="simple_baseline", in_res=256, out_res=64)
+    _assert_options(opt, network="simple_baseline", backbone="resnet50", chan=256, in_res=256, out_res=64)
 
 
 def test_a_folder_below_a_folder_is_an_experiment():
@@ -148,7 +148,18 @@ def test_a_folder_below_a_folder_is_an_experiment():
         ("--in_res", "100"),
         ("--network", "resnet"),
         ("--num_stacks", "3", "--network", "simple_baseline"),
-        ("--chan", "128", "--network", "simple_baseline"),
+        ("--backbone", "resnet18"),
+        ("--pretrained", "true", "--is_train", "true"),
+        (
+            "--pretrained",
+            "true",
+            "--backbone_weights",
+            "a.pth",
+            "--network",
+            "simple_baseline",
+            "--is_train",
+            "true",
+        ),
         ("--chan", "33"),
         ("--nThreads", "-1"),
         ("--lr", "0"),
@@ -205,6 +216,8 @@ def test_pretraining_is_the_papers_unless_asked():
 
 TRAIN = ("--is_train", "true")
 SR, OCC = ("--load_prefix_sr", "lr-0.001-1"), ("--load_prefix_occ", "lr-0.001-1")
+BASELINE = ("--network", "simple_baseline")
+START = ("--pretrained true", "--backbone_weights a.pth")
 RESUMED = (*PREFIX, *TRAIN, "--load_checkpoint", "true")
 
 
@@ -219,7 +232,9 @@ RESUMED = (*PREFIX, *TRAIN, "--load_checkpoint", "true")
             (STAGE1, (*PREFIX, "--image", "a.jpg"), flag)
             for flag in ("--eval_grid true", "--eval_occlusion true", "--keep 1", "--overwrite true")
         ),
-        (STAGE1, (*PREFIX, "--network", "simple_baseline"), "--chan 256"),  # though it is the default
+        (STAGE1, (*PREFIX, *BASELINE), "--num_stacks 2"),  # though it is the default
+        *((STAGE1, (*PREFIX, *BASELINE), flag) for flag in START),  # a checkpoint has all weights
+        *((STAGE1, (*PREFIX, *TRAIN, *BASELINE), flag) for flag in START),
         (PRETRAIN, PREFIX, " ".join(OCC)),
         (PRETRAIN, PREFIX, "--occ_dir a"),
         *((PRETRAIN, (*PREFIX, "--occlusion", "true"), flag) for flag in (" ".join(SR), "--sr_dir a")),

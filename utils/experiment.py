@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
 
     `settings` has the options that no later call may change, name -> text: all but the groups named here.
     """
-    parser = StageParser(__doc__.partition("\n")[0], "rate", "agent_training", "pretraining")
+    parser = StageParser(__doc__.partition("\n")[0], "start", "rate", "agent_training", "pretraining")
     add = parser.add_argument_group(ARM_FLAGS).add_argument
     arms = (
         "arms, the reference first: random augmentation, or the agent's sampling in stage 3 (--agent_draws)"
@@ -130,6 +130,8 @@ class Experiment:
         if (self.folder / f"{self.base}{SUFFIX}").exists():
             return None
         start = resume_or_restart("--load_prefix_pose", self.folder)
+        if start == RESTART:
+            start += tuple(self.changed("pretrained", "backbone_weights"))
         flags = (*TRAIN, "--nEpochs", self.opt.base_epochs, *start)
         return self.stage("stack-hg.py", self.opt.exp_id, *self.changed("seed", "lr"), *flags)
 

@@ -185,10 +185,15 @@ class Run:
         return rows
 
     def pose_network(self) -> PoseNetwork:
-        """A new pose network of --network and its size flags, with initial weights, on the device."""
+        """A new pose network of --network and its flags, with initial weights, on the device.
+
+        Raises:
+            NetworkError: there is no such network, or the weights that it starts from do not fit.
+        """
         network = NETWORKS[self.opt.network]
-        sizes = {name: getattr(self.opt, name) for name in network.sizes}
-        return self.place(network.build(num_classes=len(self.skeleton), **sizes))
+        flags = (*network.sizes, *(name for name in network.weights if name in self.opt))
+        arguments = {name: getattr(self.opt, name) for name in flags}
+        return self.place(network.build(num_classes=len(self.skeleton), **arguments))
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in channels-last format, and compile it with --compile true."""

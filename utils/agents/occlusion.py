@@ -11,7 +11,7 @@ from data.augmentation import Augmentation
 from data.crops import PersonBatch, Sample
 from data.geometry import transform_points
 from data.people import People, annotated, fixed_rows
-from models.agent import OcclusionAgent
+from models.agent import OcclusionAgent, agent_width
 from models.masks import cell_mask, draw_cells, joint_votes
 from utils.agents.base import Agent, Trial, exponential_noise, require_finite
 from utils.agents.exhibit import Exhibit, MeanDistribution, View
@@ -22,9 +22,9 @@ class Occlusion(Agent):
     """Chooses two cells of the crop, which are masked in the pose network."""
 
     def network(self) -> OcclusionAgent:
-        """It has as many channels as the narrowest features of the pose network."""
+        """It has as many channels as `agent_width` says for the features of the pose network."""
         channels = self.pose.feature_channels
-        return OcclusionAgent(channels, min(channels))
+        return OcclusionAgent(channels, agent_width(channels))
 
     def targets(self, split: str, people: People) -> dict[str, Tensor]:
         """Joint votes on the un-augmented crops, from the annotations alone."""

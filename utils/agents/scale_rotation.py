@@ -10,7 +10,7 @@ from data.augmentation import Augmentation
 from data.crops import PersonBatch, Sample
 from data.kinds import KINDS
 from data.people import People, fixed_rows
-from models.agent import ScaleRotationAgent
+from models.agent import ScaleRotationAgent, agent_width
 from utils.agents.base import Agent, Record, Trial, exponential_noise, require_finite, standard_error
 from utils.agents.exhibit import Distribution, Exhibit, View
 from utils.evaluation.evaluate import crop_pck
@@ -24,10 +24,10 @@ class ScaleRotation(Agent):
     margin = pose_margin = "drawn"
 
     def network(self) -> ScaleRotationAgent:
-        """It has as many channels as the narrowest features of the pose network."""
+        """It has as many channels as `agent_width` says for the features of the pose network."""
         bins = {f"{kind.name}_num": len(kind.means) for kind in KINDS.values()}
         channels = self.pose.feature_channels
-        return ScaleRotationAgent(channels, min(channels), **bins)
+        return ScaleRotationAgent(channels, agent_width(channels), **bins)
 
     def targets(self, split: str, people: People) -> dict[str, Tensor]:
         """The collected distributions."""

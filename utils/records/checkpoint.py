@@ -165,25 +165,35 @@ def load_weights(
             which joints or flags differ.
     """
     require_skeleton(checkpoint, path, skeleton)
-    recorded = checkpoint.get("network", {})
-    if recorded:
-        recorded = {"network": "hourglass"} | recorded  # older files name no network: it was the only one
+    own = network.state_dict()
+    recorded, state = _completed(checkpoint, own)
     differing = [name for name in recorded if recorded[name] != expected.get(name)]
     if differing:
         theirs = " ".join(f"--{name} {recorded[name]}" for name in differing)
         ours = " ".join(f"--{name} {expected[name]}" for name in differing if name in expected)
         raise UserError(f"{path} belongs to a network with {theirs}, this run has {ours}: use {theirs}")
-    own = network.state_dict()
-    state = dict(checkpoint["state_dict"])
-    for name in own:
-        if name.endswith("num_batches_tracked"):  # which the released files lack
-            state.setdefault(name, torch.tensor(0))
     wrong = _misfits(own, state)
     if wrong:
         raise UserError(
             f"{path} belongs to another network ({len(wrong)} tensors do not match; first: {wrong[0]})"
         )
     network.load_state_dict(state)
+
+
+def _completed(checkpoint: dict, own: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    """A checkpoint's size flags and weights, with what older and released files lack of a network's `own`."""
+    recorded, state = checkpoint.get("network", {}), dict(checkpoint["state_dict"])
+    constants = {name: own[name] for name in ("mean", "std") if name in own}  # of a backbone's images
+    if recorded:
+        recorded = {"network": "hourglass"} | recorded  # older files name no network: it was the only one
+    if recorded.get("network") == "simple_baseline" and "backbone" not in recorded:
+        # older files are of a ResNet-50 that read images as they are
+        recorded = recorded | {"backbone": "resnet50", "chan": 256}
+        constants = {name: torch.full_like(own[name], name == "std") for name in constants}
+    for name in own:
+        if name.endswith("num_batches_tracked"):
+            state.setdefault(name, torch.tensor(0))
+    return recorded, constants | state
 
 
 def _misfits(own: dict, state: dict) -> list[str]:

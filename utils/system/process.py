@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from data import DataError
+from models import NetworkError
 from utils.system import ranks
 from utils.system.errors import UserError
 
@@ -57,7 +58,7 @@ def run_stage(stage: Callable[[], None]) -> None:
     try:
         stage()
         ranks.shutdown()
-    except (UserError, DataError) as error:
+    except (UserError, DataError, NetworkError) as error:
         _fail(f"{name}: error: {error}")
     except OSError as error:
         if error.errno not in PATH_ERRORS or error.filename is None:

@@ -86,11 +86,19 @@ def parallel(network: nn.Module, sync_bn: bool = False) -> nn.Module:
     if world() == 1:
         return network
     if sync_bn:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place: no network here is a single layer
+        synchronize_statistics(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the flag has another name from PyTorch 2.14 on
         # Buffers follow after each step (`share_buffers`), so that half passes and validation see them, too.
         return DistributedDataParallel(network, broadcast_buffers=False)
+
+
+def synchronize_statistics(network: nn.Module) -> None:
+    """Replace batch normalisations, in place, by those that compute their statistics over all ranks."""
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    if any(type(module).__module__.startswith("timm.") for module in network.modules()):
+        from timm.layers import convert_sync_batchnorm as convert  # keeps activations, which are in timm's
+    convert(network)  # in place: no network here is a single layer
 
 
 def share_buffers(network: nn.Module) -> None:

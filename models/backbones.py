@@ -1,0 +1,126 @@
+"""Backbones: networks of timm, whose stages are maps of 1/4, 1/8, 1/16 and 1/32 of an image."""
+
+import logging
+from difflib import get_close_matches
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from models import NetworkError
+
+STRIDES = (4, 8, 16, 32)
+SIDE = 64  # px of the image that shows which stages a network has
+SOME = "resnet50, resnet18, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny or hrnet_w32"
+
+
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # else it warns of the classifier's tensors
+
+
+def build_backbone(
+    name: str, pretrained: bool = False, weights: Path | None = None
+) -> tuple[nn.Module, list[int], tuple[int, ...]]:
+    """A network of timm without its classifier: images [N, 3, H, W] -> a list of maps [N, C, h, w].
+
+    Args:
+        name: one of `timm.list_models()`, perhaps with the tag of its weights, as in resnet50.a1_in1k.
+        pretrained: start from the weights that timm downloads.
+        weights: a file to start from instead; see `read_weights`.
+
+    Returns:
+        The network; where in its list the stages of `STRIDES` are; their channels.
+
+    Raises:
+        NetworkError: timm has no such model, its stages are others, or the weights do not fit.
+    """
+    if not timm.is_model(name):
+        close = get_close_matches(name, timm.list_models(), n=3)
+        raise NetworkError(f"--backbone {name}: timm has no such model: try {', '.join(close) or SOME}")
+    try:
+        backbone = timm.create_model(name, features_only=True)
+    except Exception as error:  # each kind of model has its own
+        raise NetworkError(f"--backbone {name}: {_reason(error)}: try {SOME}") from error
+    stages = _find_stages(name, backbone)
+    if weights is not None:  # by timm, which knows how names change without a classifier
+        overlay = {"state_dict": read_weights(name, weights)}
+        backbone = timm.create_model(
+            name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay
+        )
+    elif pretrained:
+        backbone = _downloaded(name, backbone.pretrained_cfg)
+    return backbone, *stages
+
+
+def _find_stages(name: str, backbone: nn.Module) -> tuple[list[int], tuple[int, ...]]:
+    """Where in its answer the stages are, and their channels, by trying it out."""
+    try:
+        with torch.no_grad():
+            maps = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))  # eval: statistics stay
+    except Exception as error:  # each kind of model has its own
+        raise NetworkError(f"--backbone {name} takes no images of {SIDE} x {SIDE} px: try {SOME}") from error
+    backbone.train()
+    places = {tuple(one.shape[2:]): place for place, one in enumerate(maps)}  # the last of a size
+    sides = [SIDE // stride for stride in STRIDES]
+    if not all((side, side) in places for side in sides):
+        raise NetworkError(
+            f"--backbone {name}: its stages are {_shapes(maps)} of an image of {SIDE} px, "
+            f"expected maps of {', '.join(map(str, sides))} px: try {SOME}"
+        )
+    found = [places[side, side] for side in sides]
+    return found, tuple(maps[place].shape[1] for place in found)
+
+
+def _downloaded(name: str, config: dict) -> nn.Module:
+    if not (config.get("hf_hub_id") or config.get("url")):
+        raise NetworkError(f"--pretrained true: timm has no weights of {name}: remove it")
+    try:
+        return timm.create_model(name, features_only=True, pretrained=True)
+    except Exception as error:  # the clients of the hub and of URLs raise many kinds
+        raise NetworkError(
+            f"--pretrained true: the weights of {name} cannot be downloaded ({_reason(error)}): "
+            "without a network, use --backbone_weights with a file of them"
+        ) from error
+
+
+def read_weights(name: str, path: Path) -> dict[str, Tensor]:
+    """The weights of a network of timm with its classifier, from a .safetensors or a PyTorch file.
+
+    Names are timm's; those of torchvision's ResNets are the same. Only tensors and plain values are read. The
+    classifier may be of any classes, or be left out.
+
+    Raises:
+        NetworkError: it is no such file, or tensors are missing, are too many or have other shapes.
+    """
+    flag = f"--backbone_weights {path}"
+    if not path.is_file():
+        raise NetworkError(f"{flag}: the file does not exist")
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+        found = {key: tuple(value.shape) for key, value in state.items()}
+    except Exception as error:  # the readers raise nearly any kind on other files
+        raise NetworkError(f"{flag} cannot be read: expected named tensors, and nothing else") from error
+    model = timm.create_model(name)
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+    wrong = [
+        f"{key}: expected {own.get(key)}, found {found.get(key)}"
+        for key in dict.fromkeys([*own, *found])
+        if own.get(key) != found.get(key)
+        and not key.startswith(heads)
+        and not (key.endswith("num_batches_tracked") and key not in found)  # which old files lack
+    ]
+    if wrong:
+        raise NetworkError(
+            f"{flag} does not fit --backbone {name} ({len(wrong)} tensors do not match; first: {wrong[0]})"
+        )
+    return state
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")  # in one line
+
+
+def _shapes(maps: list[Tensor]) -> str:
+    return ", ".join(" x ".join(map(str, one.shape[1:])) for one in maps)

@@ -1,0 +1,212 @@
+"""Backbones of timm: which fit, what they start from, and what their checkpoints hold."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from support.stages import REPOSITORY, environment
+from torch import nn
+from torchvision.models import resnet18
+
+from models import NetworkError
+from models.agent import agent_width
+from models.simple_baseline import SimpleBaseline
+from utils.records.checkpoint import load_weights
+from utils.system.errors import UserError
+from utils.system.ranks import synchronize_statistics
+
+TINY = "test_efficientnet"  # its normalisations have activations in them
+SIZE = {"network": "simple_baseline", "backbone": TINY, "chan": 8, "in_res": 64}
+
+
+def baseline(backbone=TINY, seed=0, **more):
+    torch.manual_seed(seed)
+    return SimpleBaseline(backbone, chan=8, num_classes=3, **more).eval()
+
+
+def photographs():
+    return torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+
+
+def classifier(name=TINY, seed=1, **more):
+    """A network of timm with drawn statistics, too, as one that was trained has them."""
+    torch.manual_seed(seed)
+    network = timm.create_model(name, **more).eval()
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value + 0.1 * torch.rand_like(value))
+    return network
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_resnet", TINY, "mobilenetv3_small_050", "test_convnext"])
+def test_stages_of_any_network_with_the_right_strides(name):
+    network = baseline(name)
+    features = network.features(photographs())
+    sizes = [tuple(feature.shape[2:]) for feature in features]
+    assert sizes == [(64 // stride, 128 // stride) for stride in (4, 8, 16, 32, 64)]
+    assert network.feature_channels == tuple(feature.shape[1] for feature in features)
+    (heatmaps,) = network(photographs())
+    assert heatmaps.shape == (2, 3, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet5", "timm has no such model: try resnet50"),
+        ("hf-hub:timm/resnet18", "timm has no such model: try "),  # nothing is downloaded unasked
+        ("test_resnet.none", "Invalid pretrained tag"),
+        ("test_vit", "its stages are "),
+        ("test_mambaout", "its stages are 16 x 16 x 16, "),  # channels last
+        ("test_vit_relpos", "takes no images of 64 x 64 px"),
+    ],
+)
+def test_other_networks_are_refused_in_a_line(name, said):
+    with pytest.raises(NetworkError) as refused:
+        SimpleBaseline(name)
+    line = str(refused.value)
+    assert line.startswith(f"--backbone {name}") and said in line and ": try " in line
+    assert "\n" not in line
+
+
+@torch.no_grad()
+def test_images_are_normalised_inside_by_the_models_own_values():
+    network, image = baseline(), photographs()
+    mean, std = (
+        torch.tensor(network.backbone.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std")
+    )
+    expected = network.backbone((image - mean) / std)[1:]
+    assert all(torch.equal(*pair) for pair in zip(network.features(image), expected, strict=False))
+    assert not torch.equal(network.features(image)[0], network.backbone(image)[1])
+    assert baseline("test_resnet").mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [TINY, "test_convnext"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_file_gives_the_backbone_its_weights(tmp_path, name, suffix):
+    trained, path = classifier(name, num_classes=5), tmp_path / f"weights{suffix}"
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(trained.state_dict(), path)
+    network = baseline(name, backbone_weights=path)
+    image = photographs()
+    expected = trained.forward_intermediates((image - network.mean) / network.std, intermediates_only=True)[
+        -4:
+    ]
+    for feature, stage in zip(network.features(image), expected, strict=False):
+        torch.testing.assert_close(feature, stage)
+    assert not torch.allclose(baseline(name).features(image)[0], expected[0])
+
+
+@torch.no_grad()
+def test_torchvisions_file_of_a_resnet_and_one_without_a_classifier(tmp_path):
+    trained, path = resnet18().eval(), tmp_path / "resnet18.pth"
+    named = trained.state_dict()
+    old = {name: value for name, value in named.items() if not name.endswith("num_batches_tracked")}
+    without = {name: value for name, value in named.items() if not name.startswith("fc.")}
+    for state in (old, {"state_dict": without}):
+        torch.save(state, path)
+        loaded = SimpleBaseline("resnet18", backbone_weights=path).state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in without.items())
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "shape", "code", "damaged", "other", "absent"])
+def test_a_file_that_does_not_fit_is_refused_in_a_line(tmp_path, change):
+    path, state = tmp_path / "weights.pth", dict(classifier().state_dict())
+    name = "blocks.1.0.conv_exp.weight"
+    said = f"1 tensors do not match; first: {name}: expected "
+    if change == "missing":
+        del state[name]
+    elif change == "unexpected":  # of a deeper network with the same beginning
+        state["blocks.9.0.conv.weight"] = torch.zeros(1)
+        said = "first: blocks.9.0.conv.weight: expected None"
+    elif change == "shape":
+        state[name] = state[name][:1]
+    elif change == "code":
+        state, said = nn.Linear(1, 1), "cannot be read"
+    elif change == "other":
+        state, said = {"epoch": 3}, "cannot be read"
+    torch.save(state, path)
+    if change == "damaged":
+        path.write_bytes(path.read_bytes()[:-1000])
+        said = "cannot be read"
+    elif change == "absent":
+        path.unlink()
+        said = "does not exist"
+    with pytest.raises(NetworkError) as refused:
+        baseline(backbone_weights=path)
+    line = str(refused.value)
+    assert line.startswith(f"--backbone_weights {path}") and said in line and "\n" not in line
+
+
+def test_without_a_network_nothing_is_downloaded(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no\nnetwork.")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    with pytest.raises(NetworkError) as refused:
+        baseline(pretrained=True)
+    line = str(refused.value)
+    assert f"the weights of {TINY} cannot be downloaded (no network): " in line
+    assert "--backbone_weights" in line
+    with pytest.raises(NetworkError, match="its stages are"):  # before anything is downloaded
+        baseline("test_vit", pretrained=True)
+
+
+@torch.no_grad()
+def test_a_checkpoint_holds_everything(tmp_path):
+    trained, other = baseline(), baseline(seed=1)
+    trained.mean.fill_(0.25)  # as of another version of timm
+    checkpoint = {"state_dict": trained.state_dict(), "network": SIZE}
+    load_weights(other, checkpoint, tmp_path, SIZE)
+    assert torch.equal(other(photographs())[0], trained(photographs())[0])
+    with pytest.raises(UserError, match="--backbone resnet18 --chan 16: use --backbone test_eff"):
+        load_weights(other, checkpoint, tmp_path, SIZE | {"backbone": "resnet18", "chan": 16})
+
+
+def test_checkpoints_of_before_read_images_as_they_are(tmp_path):
+    """They recorded no backbone: it was a ResNet-50, under the names of the released files."""
+    network = baseline("test_resnet")
+    state = {name: value for name, value in network.state_dict().items() if name not in ("mean", "std")}
+    size = SIZE | {"backbone": "resnet50", "chan": 256}
+    load_weights(
+        network,
+        {"state_dict": state, "network": {"network": "simple_baseline", "in_res": 64}},
+        tmp_path,
+        size,
+    )
+    assert not network.mean.any() and (network.std == 1).all()
+
+
+def test_released_weights_are_for_normalised_images(tmp_path):
+    network = baseline("test_resnet")
+    state = {name: value for name, value in network.state_dict().items() if name not in ("mean", "std")}
+    load_weights(network, {"state_dict": state}, tmp_path, SIZE)
+    network.load_state_dict(state)
+    assert (network.mean == 0.5).all() and (network.std == 0.5).all()
+
+
+@torch.no_grad()
+def test_statistics_of_all_ranks_keep_activations():
+    network, image = baseline(), photographs()
+    before = network(image)[0]
+    statistics = sum(name.endswith("running_mean") for name in network.state_dict())
+    synchronize_statistics(network)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in network.modules()) == statistics
+    assert torch.equal(network(image)[0], before)
+
+
+def test_an_agent_is_as_wide_as_the_middle_stage():
+    assert agent_width((24, 40, 112, 320, 320)) == 112
+    assert agent_width((64, 128, 256, 512, 512)) == agent_width((256, 512, 1024, 2048, 2048)) == 256
+    assert [agent_width((chan,) * 5) for chan in (16, 256, 512)] == [16, 256, 512]  # an hourglass's
+
+
+@pytest.mark.slow
+def test_the_hourglass_starts_without_timm():
+    code = "import sys; import utils.run, options.parser, models.hourglass; sys.exit('timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=False)
+    assert done.returncode == 0
