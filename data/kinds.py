@@ -7,13 +7,12 @@ from dataclasses import dataclass
 class Kind:
     """A kind of augmentation.
 
-    name: in files, flags and the columns of a history. field: the field of `Augmentation` that it sets.
-    means, std: each bin is a Gaussian around its mean, clamped to one standard deviation.
-    random_std, random_limit, random_probability: random augmentation draws from N(0, random_std), clamped to
-    +-random_limit, with this probability; else the value is 0.
-    unit: follows the numbers. label: what the numbers are, for axes.
-    odd: whether the value changes its sign for a mirrored person; then the means are symmetric about 0, and
-    the bins of a mirrored person are those of the person in reverse.
+    name: its name in files, flags and columns of a history. field: the field of `Augmentation` that it sets.
+    means, std: each bin is a Gaussian around its mean, clamped to one standard deviation. random_std,
+    random_limit, random_probability: random augmentation draws from N(0, random_std), clamped to
+    +-random_limit, with this probability; otherwise the value is 0. unit: text after values. label: of axes.
+    odd: whether mirroring a person changes the sign of the value. Then the means must be symmetric about 0,
+    and mirroring reverses the order of the bins.
     """
 
     name: str
@@ -29,12 +28,12 @@ class Kind:
 
     @property
     def extremes(self) -> list[float]:
-        """The ends and the middle of every bin's range."""
+        """The lower limit, middle and upper limit of each bin."""
         return [mean + side * self.std for mean in self.means for side in (-1, 0, 1)]
 
     @property
     def random_range(self) -> list[float]:
-        """Evenly spaced values from the least to the greatest that random augmentation draws."""
+        """Evenly spaced values over the range of random augmentation."""
         return [self.random_limit * step / 20 for step in range(-20, 21)]
 
 
@@ -65,7 +64,7 @@ KINDS: dict[str, Kind] = {
         ),
     )
 }
-"""Every kind by its name, in the order of draws and of the agent's answers.
+"""Each kind by its name, in the order of draws and of the agent's outputs.
 
-The numbers are the paper's (Peng et al., CVPR 2018, section 4, and the release that came with it).
+Source of the numbers: Peng et al., CVPR 2018, section 4, and its published code.
 """

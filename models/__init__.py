@@ -24,38 +24,33 @@ class NetworkError(Exception):
 
 @runtime_checkable
 class PoseNetwork(Protocol):
-    """What an `nn.Module` offers to be a pose network of the stages.
-
-    feature_channels: channels of the five features.
-    """
+    """The interface of a pose network, an `nn.Module`. feature_channels: channels of the five features."""
 
     feature_channels: tuple[int, ...]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Heatmaps [N, K, H / heatmap_stride, W / heatmap_stride] of images f32 [N, 3, H, W], RGB in 0..1.
 
-        All of the list are trained; the last is the prediction.
+        All outputs of the list are trained; the last one is the prediction.
         """
 
     def features(self, image: Tensor) -> Features:
-        """Five maps for the agent, from 1/4 to 1/64 of the image, each half as large as the one before.
+        """Five feature maps for the agents, from 1/4 to 1/64 of the image, each half of the one before.
 
-        It runs no layer that they do not need, and neither changes the mode nor stops gradients.
+        Runs only the layers that they need, and changes neither the mode nor the gradients.
         """
 
 
 @dataclass(frozen=True)
 class NetworkType:
-    """What is known of a pose network before it is built.
+    """The description of a pose network, known before it is built.
 
     path: module and name of its class, a `PoseNetwork`.
-    stride: the input's sides are multiples of it, px; the last of the features is so many times smaller.
-    heatmap_stride: the heatmaps are so many times smaller than the input.
-    sizes: names of the constructor's arguments that are flags of the command line too.
-    weights: further ones that are flags of stage 1: the weights that a network starts from, unless a
-    checkpoint is loaded.
-    maskable: whether `forward` takes a mask of the last feature's size, too: f32 [N, 1, h, w], 0 where it is
-    occluded.
+    stride: side of the input / side of the last feature map; the sides of inputs are multiples of it.
+    heatmap_stride: side of the input / side of the heatmaps.
+    sizes: arguments of the constructor that are also flags of the command line.
+    weights: further arguments that are flags of stage 1: the initial weights, unless a checkpoint is loaded.
+    maskable: whether `forward` also takes a mask of the last feature map: f32 [N, 1, h, w], 0 where masked.
     """
 
     path: str
@@ -94,4 +89,4 @@ NETWORKS: dict[str, NetworkType] = {
 }
 
 MASKED_CELLS = 2
-"""Cells of a person that the occlusion agent masks."""
+"""The number of cells per person that the occlusion agent masks."""

@@ -1,4 +1,4 @@
-"""The agents: they look at a person through the pose network and pick hard augmentations."""
+"""The agents' networks: they predict hard augmentations from the pose network's features of a person."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def agent_width(channels: Sequence[int]) -> int:
 
 
 class AgentBody(nn.Module):
-    """What agents share: residual blocks that merge the five features from fine to coarse.
+    """The common part of agents: residual blocks that merge the five feature maps from fine to coarse.
 
     Args:
         chan_in: channels of each of the five features (`feature_channels` of the pose network), or one
@@ -44,7 +44,7 @@ class AgentBody(nn.Module):
         self.deep_merge = residuals(3, chan_out)
 
     def merge(self, features: Sequence[Tensor]) -> Tensor:
-        """One map of the neck's size; no gradient reaches the features.
+        """One feature map of the neck's size; gradients do not reach the input.
 
         Args:
             features: skip1, skip2, skip3, skip4 and neck as `PoseNetwork.features` returns
@@ -54,8 +54,8 @@ class AgentBody(nn.Module):
             [N, chan_out, h, w] of the neck's h and w.
 
         Raises:
-            ValueError: there are not five features; or, in training mode, they are of one single
-                person with a neck of 1 x 1, one value a channel that cannot be normalised.
+            ValueError: there are not five features; or, in training mode, the batch is a single person with
+                a neck of 1 x 1: one value per channel, which cannot be normalized.
         """
         skip1, skip2, skip3, skip4, neck = (feature.detach() for feature in features)
         x = self.residual_skip1(skip1)
@@ -73,7 +73,7 @@ class ScaleRotationAgent(AgentBody):
 
     Args:
         chan_in, chan_out: see `AgentBody`.
-        scale_num, rotation_num, more_num: bins of each kind; of further ones by `<kind>_num`.
+        scale_num, rotation_num, more_num: number of bins of each kind; for further kinds `<kind>_num`.
 
     Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
@@ -94,7 +94,7 @@ class ScaleRotationAgent(AgentBody):
         initialize(self)
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits of each distribution by its kind, [N, bins]: "scale", "rotation" and further ones.
+        """Kind -> logits of its distribution, [N, bins]: "scale", "rotation" and further kinds.
 
         Args, Raises: see `AgentBody.merge`.
         """

@@ -1,4 +1,4 @@
-"""The stacked hourglass: a pose network of hourglasses in a row, each followed by heatmaps of all joints."""
+"""The stacked hourglass: a pose network of several hourglasses, each of which predicts heatmaps."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ class Hourglass(nn.Module):
     """One hourglass: four levels down to the neck and up again, with a skip at each.
 
     Args:
-        num_modules: residual blocks at every position.
+        num_modules: residual blocks at each position.
         chan: channels throughout, an even number.
 
     Source: Newell et al., ECCV 2016, arXiv:1603.06937.
@@ -36,7 +36,7 @@ class Hourglass(nn.Module):
         self.neck = residuals(num_modules, chan)
 
     def encode(self, x: Tensor) -> Features:
-        """The way down: [N, chan, H, W] -> skip1..skip4 and neck, at 1, 1/2, 1/4, 1/8, 1/16."""
+        """The down path: [N, chan, H, W] -> skip1..skip4 and neck, at 1, 1/2, 1/4, 1/8, 1/16."""
         skip1 = self.skip1(x)
         x = self.down1(pool(x))
         skip2 = self.skip2(x)
@@ -48,7 +48,7 @@ class Hourglass(nn.Module):
         return skip1, skip2, skip3, skip4, neck
 
     def decode(self, features: Features) -> Tensor:
-        """The way up: what `encode` returned -> [N, chan, H, W]."""
+        """The up path: the output of `encode` -> [N, chan, H, W]."""
         skip1, skip2, skip3, skip4, x = features
         x = upsample(self.up4(x)) + skip4
         x = upsample(self.up3(x)) + skip3
@@ -56,9 +56,9 @@ class Hourglass(nn.Module):
         return upsample(self.up1(x)) + skip1
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[N, chan, H, W] -> same; H and W are multiples of 16.
+        """[N, chan, H, W] -> [N, chan, H, W]; H and W are multiples of 16.
 
-        mask: [N, 1, H/16, W/16]; enlarged, it multiplies what `encode` returns.
+        mask: [N, 1, H/16, W/16]; the output of `encode` is multiplied by it, enlarged to each map's size.
         """
         features = self.encode(x)
         if mask is not None:
@@ -70,14 +70,14 @@ class Hourglass(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """The pose network; it maps an image to one set of heatmaps a stack.
+    """The pose network; it maps an image to one set of heatmaps per stack.
 
     Parameters have the names and the order of the networks released with the paper.
 
     Args:
-        num_stacks: hourglasses in a row.
-        num_modules: residual blocks at every position of an hourglass, and after it.
-        num_classes: heatmaps a stack, one a joint.
+        num_stacks: number of hourglasses.
+        num_modules: residual blocks at each position of an hourglass, and after it.
+        num_classes: heatmaps per stack, one for each joint.
         chan: channels of the hourglasses, an even number.
 
     Source: Newell et al., ECCV 2016, arXiv:1603.06937, in the form of Peng, Tang et al., CVPR 2018,
@@ -107,20 +107,20 @@ class StackedHourglass(nn.Module):
         initialize(self)
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Heatmaps of every stack; the last are the prediction, all of them are trained.
+        """Heatmaps of each stack; all are trained, the last ones are the prediction.
 
         Args:
             image: [N, 3, H, W] float, RGB in 0..1; H and W are multiples of 64.
-            mask: [N, 1, H/64, W/64] float, 0 where a cell of the neck is occluded, else 1: enlarged,
-                it multiplies the neck and the four skips of every hourglass.
+            mask: [N, 1, H/64, W/64] float, 0 where a cell of the neck is masked, else 1. The neck and the
+                four skips of each hourglass are multiplied by it, enlarged to their sizes.
 
         Returns:
             `num_stacks` tensors [N, num_classes, H/4, W/4].
 
         Raises:
-            ValueError: H or W is no multiple of 64; the mask has another shape; or, in training mode,
-                one single image of 64 x 64 px, whose neck is one value a channel and cannot be
-                normalised.
+            ValueError: H or W is not a multiple of 64; the mask has another shape; or, in training mode, the
+                batch is a single image of 64 x 64 px: the neck has one value per channel, which cannot be
+                normalized.
         """
         x = self._stem(image)
         grid = (len(image), 1, image.shape[-2] // self.stride, image.shape[-1] // self.stride)
@@ -135,11 +135,10 @@ class StackedHourglass(nn.Module):
         return heatmaps
 
     def features(self, image: Tensor) -> Features:
-        """The half pass: the network run only up to the first neck, for the agent.
+        """The half pass: runs the network only up to the first neck, for the agents.
 
-        It neither changes the mode nor stops gradients: where only the agent is to learn, the
-        caller puts the network in `eval()` (in training mode a half pass updates the running
-        statistics of the layers it runs) and calls under `torch.no_grad()`.
+        It changes neither the mode nor the gradients. To train only the agent, call this in `eval()` mode
+        (in training mode a half pass updates running statistics) and under `torch.no_grad()`.
 
         Args:
             image: as for `forward`.

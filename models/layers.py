@@ -1,24 +1,24 @@
-"""What networks share: the residual block, resizing, checks of sizes, and initial weights."""
+"""Parts of all networks: the residual block, resizing, checks of sizes, and initial weights."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""What an agent reads: [N, C, h, w] each, half as large as the one before."""
+"""The input of an agent: [N, C, h, w] each, half as large as the one before."""
 
 
 class Residual(nn.Module):
     """Bottleneck residual block: 1x1, 3x3 and 1x1 convolutions around a shortcut.
 
-    Batch normalisation and ReLU follow each of the first two convolutions and the sum with the
-    shortcut. The shortcut is the input itself, or a 1x1 convolution (`adapter`) of it where the
+    Batch normalization and ReLU follow each of the first two convolutions and the sum with the
+    shortcut. The shortcut is the input itself, or a 1x1 convolution (`adapter`) of it if the
     number of channels changes. All convolutions have a bias.
 
     Args:
         chan_in: channels of the input.
         chan_out: channels of the output, an even number; the 3x3 convolution works on half of it.
 
-    Source: the stacked hourglass (Newell et al., ECCV 2016, arXiv:1603.06937), with normalisation
+    Source: the stacked hourglass (Newell et al., ECCV 2016, arXiv:1603.06937), with normalization
     after the convolutions as in Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
@@ -45,7 +45,7 @@ class Residual(nn.Module):
 
 
 def residuals(count: int, chan: int) -> nn.Sequential:
-    """`count` residual blocks of `chan` channels, one after the other."""
+    """A sequence of `count` residual blocks of `chan` channels."""
     return nn.Sequential(*(Residual(chan, chan) for _ in range(count)))
 
 
@@ -60,10 +60,10 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def check_sides(image: Tensor, stride: int) -> None:
-    """Refuse images [N, 3, H, W] that a network cannot halve down to its smallest map.
+    """Check that the sides of images [N, 3, H, W] are multiples of a network's stride.
 
     Raises:
-        ValueError: H or W is no multiple of the stride.
+        ValueError: H or W is not a multiple of the stride.
     """
     height, width = image.shape[-2:]
     if height % stride or width % stride:
@@ -71,10 +71,10 @@ def check_sides(image: Tensor, stride: int) -> None:
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw the initial weights of a network, in place, from torch's global generator.
+    """Set the initial weights of a network, in place, with torch's global generator.
 
     Weights and biases of convolutions and linear layers are uniform in +-1/sqrt(fan_in), weights of
-    batch normalisations uniform in 0..1 and their biases 0: the values of the networks of Peng,
+    batch normalizations uniform in 0..1 and their biases 0: the values of the networks of Peng,
     Tang et al., CVPR 2018, arXiv:1805.09707.
     """
     for module in network.modules():

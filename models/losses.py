@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REWARD = 0.2  # share by which a drawn bin grows where the agent's choice was the harder one
-PENALTY = 0.5  # share that a drawn bin loses elsewhere
-ROUNDING = 1e-6  # relative, of shares that are at their limit
+REWARD = 0.2  # a drawn bin grows by this share of itself if the agent's draw was harder
+PENALTY = 0.5  # otherwise it loses this share of itself
+ROUNDING = 1e-6  # relative tolerance for shares at their limit
 
 
 def pose_loss(outputs: Sequence[Tensor], heatmap: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def distribution_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: [N, K] float.
-        target: [N, K] float, rows are distributions.
+        target: [N, K] float, each row a distribution.
 
     Returns:
         the loss in nats, a scalar.
@@ -51,7 +51,7 @@ def hardness_distribution(pckh: Tensor) -> Tensor:
         pckh: [N, K] float, PCKh in 0..1 of each person under the augmentation of each bin.
 
     Returns:
-        [N, K], rows are distributions; uniform where no bin loses anything.
+        [N, K], each row a distribution; uniform if no bin loses anything.
 
     Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
@@ -61,10 +61,10 @@ def hardness_distribution(pckh: Tensor) -> Tensor:
 
 
 class Reward(NamedTuple):
-    """What an agent's N distributions become: its targets, and why.
+    """The targets of an agent for N people, and how they came about.
 
-    target: [N, K], rows are distributions. rewarded: bool [N], whether the draw was the harder one; else it
-    was penalised. limited: bool [N], whether a bin of the target is at the limit, 2/K, or above it.
+    target: [N, K], each row a distribution. rewarded: bool [N], whether the draw was harder; otherwise it was
+    penalized. limited: bool [N], whether a bin of the target is at the limit 2/K, or above.
     """
 
     target: Tensor
@@ -73,17 +73,17 @@ class Reward(NamedTuple):
 
 
 def reward(predicted: Tensor, drawn: Tensor, pck_reference: Tensor, pck_agent: Tensor) -> Reward:
-    """Reward or penalise what an agent drew.
+    """Reward or penalize the draws of an agent.
 
-    Where PCK is strictly higher under the reference augmentation, the agent's was the harder one and
-    the drawn bin grows by `REWARD` of itself; otherwise it loses `PENALTY` of itself. The others
-    pay or receive the change in equal parts. Bins are then clamped to 0..2/K once, and what that
-    leaves over or short is shared by the bins that it did not cut (or not raise to 0).
+    If PCK is strictly higher under the reference augmentation, the agent's draw was harder, and the drawn
+    bin grows by `REWARD` of itself; otherwise it loses `PENALTY` of itself. The other bins lose or gain the
+    difference in equal parts. Then all bins are clamped once to 0..2/K, and the excess (or deficit) is
+    distributed equally over the bins that were not cut (or not raised).
 
     Args:
-        predicted: [N, K] float, rows are distributions, K >= 2; it is detached.
-        drawn: [N] int64, the bin drawn for each person; or [N, M], M < K of them, each of which
-            grows or loses by its own share.
+        predicted: [N, K] float, each row a distribution, K >= 2; it is detached.
+        drawn: [N] int64, the bin drawn for each person; or [N, M] with M < K, bins that grow or shrink
+            by their own shares.
         pck_reference: [N] float, PCK under the augmentation that the agent's is compared with.
         pck_agent: [N] float, PCK under the agent's augmentation.
 
@@ -93,12 +93,12 @@ def reward(predicted: Tensor, drawn: Tensor, pck_reference: Tensor, pck_agent: T
     Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
     bins = predicted.detach().double()
-    tried = torch.zeros_like(bins, dtype=torch.bool)
-    tried.scatter_(1, drawn.reshape(len(drawn), -1), True)
+    is_drawn = torch.zeros_like(bins, dtype=torch.bool)
+    is_drawn.scatter_(1, drawn.reshape(len(drawn), -1), True)
     rewarded = pck_reference > pck_agent
-    change = torch.where(rewarded[:, None], REWARD * bins, -PENALTY * bins) * tried
-    bins = bins + change - _share(change.sum(dim=1, keepdim=True), ~tried)
-    # rounding to the stored precision decides which bins lie above the limit
+    change = torch.where(rewarded[:, None], REWARD * bins, -PENALTY * bins) * is_drawn
+    bins = bins + change - _share(change.sum(dim=1, keepdim=True), ~is_drawn)
+    # rounded to the stored precision first, which decides which bins are above the limit
     target = _clamp(bins.to(predicted.dtype).double()).to(predicted.dtype)
     limited = target.amax(dim=1) >= (1 - ROUNDING) * 2 / target.shape[1]
     return Reward(target, rewarded, limited)
@@ -107,12 +107,12 @@ def reward(predicted: Tensor, drawn: Tensor, pck_reference: Tensor, pck_agent: T
 def rewarded_distribution(
     predicted: Tensor, drawn: Tensor, pckh_random: Tensor, pckh_agent: Tensor
 ) -> Tensor:
-    """The targets [N, K] of `reward`, which see, alone."""
+    """Only the targets [N, K] of `reward`."""
     return reward(predicted, drawn, pckh_random, pckh_agent).target
 
 
 def _clamp(bins: Tensor) -> Tensor:
-    """Rows clamped to 0..2/K in a single pass; sharing the rest can lift a bin above 2/K again."""
+    """Rows clamped to 0..2/K once; distributing the rest can raise a bin above 2/K again."""
     clamped = bins.clamp(0, 2 / bins.shape[1])
     gap = (bins - clamped).sum(dim=1, keepdim=True)
     sharing = torch.where(gap > 0, bins <= clamped, bins >= clamped)
@@ -121,5 +121,5 @@ def _clamp(bins: Tensor) -> Tensor:
 
 
 def _share(total: Tensor, among: Tensor) -> Tensor:
-    """Equal parts of each row's total [N, 1] for the bins marked in among [N, K], else 0."""
+    """Each row's total [N, 1] in equal parts over the bins marked in `among` [N, K]; 0 elsewhere."""
     return total / among.sum(dim=1, keepdim=True) * among

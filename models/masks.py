@@ -1,4 +1,4 @@
-"""Occlusion: cells of the neck's grid to mask, drawn from an agent's distribution; and what it first learns.
+"""Occlusion: masks over cells of the neck's grid, drawn from an agent's distribution; targets of pretraining.
 
 A grid of `side` x `side` cells covers the crop; cell k is in row k // side and column k % side.
 """
@@ -11,14 +11,14 @@ from models import MASKED_CELLS
 
 
 def draw_cells(shares: Tensor, noise: Tensor) -> Tensor:
-    """`MASKED_CELLS` different cells a person, one after the other without putting back, first drawn first.
+    """Draw `MASKED_CELLS` different cells per person, without replacement, in order of drawing.
 
-    A race of exponential clocks, whose rates are the shares: the draws are those of `torch.multinomial`
-    on the CPU, but of any device and of any part of a batch.
+    The result is that of `torch.multinomial` on the CPU, which divides by exponential noise, too; but the
+    noise may be on any device and for any part of a batch.
 
     Args:
-        shares: [N, cells] float, rows are distributions, of more than `MASKED_CELLS` cells.
-        noise: [N, cells] float, times drawn from the exponential distribution, on the same device.
+        shares: [N, cells] float, each row a distribution over more than `MASKED_CELLS` cells.
+        noise: [N, cells] float, samples of the exponential distribution, on the same device.
 
     Returns:
         int64 [N, MASKED_CELLS].
@@ -33,17 +33,17 @@ def cell_mask(cells: Tensor, side: int) -> Tensor:
 
 
 def joint_votes(points: Tensor, res: int, side: int) -> Tensor:
-    """Where a person's joints are: each joint inside the crop is a vote for its cell.
+    """The distribution of a person's joints over cells: each joint inside the crop is a vote for its cell.
 
     Args:
         points: [N, K, 2] px of the crop's heatmaps, whose side is `res`; (0, 0) where not annotated.
-        side: of the grid.
+        side: cells per side of the grid.
 
     Returns:
-        f32 [N, side * side], rows are distributions; uniform where no joint has 0 < x < res and 0 < y < res.
+        f32 [N, side * side], each row a distribution; uniform if no joint has 0 < x < res and 0 < y < res.
 
-    The occlusion agent is pretrained on these. The weights of joints in the paper's own (Peng, Tang et al.,
-    CVPR 2018, arXiv:1805.09707) are not known: here they are equal.
+    The occlusion agent is pretrained on these. The paper (Peng, Tang et al., CVPR 2018, arXiv:1805.09707)
+    does not give its weights of joints: here they are equal.
     """
     inside = ((points > 0) & (points < res)).all(dim=-1)
     column, row = (points * side / res).floor().long().clamp(0, side - 1).unbind(dim=-1)

@@ -26,6 +26,7 @@ PLACE, DISPLAY = "folders and devices", "display"
 
 
 def place(parser: ArgumentParser) -> None:
+    """Folders, devices and loader processes."""
     add = parser.add_argument_group(PLACE).add_argument
     add("--exp_id", required=True, help="name of the experiment and of its folder")
     add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
@@ -50,6 +51,7 @@ def place(parser: ArgumentParser) -> None:
 
 
 def arithmetic(parser: ArgumentParser) -> None:
+    """Seed, precision and compilation."""
     add = parser.add_argument_group("random numbers and arithmetic").add_argument
     add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random numbers")
     add(
@@ -63,6 +65,7 @@ def arithmetic(parser: ArgumentParser) -> None:
 
 
 def data(parser: ArgumentParser) -> None:
+    """The data set, its annotations and the batch size."""
     add = parser.add_argument_group("data").add_argument
     add(
         "--dataset",
@@ -92,6 +95,7 @@ def data(parser: ArgumentParser) -> None:
 
 
 def network(parser: ArgumentParser) -> None:
+    """Architecture and size of the pose network."""
     add = parser.add_argument_group("pose network (the defaults are the paper's)").add_argument
     add(
         "--network",
@@ -124,6 +128,7 @@ def start(parser: ArgumentParser) -> None:
 
 
 def display(parser: ArgumentParser) -> None:
+    """Log, visdom and HTML pages."""
     add = parser.add_argument_group(DISPLAY).add_argument
     add("--print_freq", type=whole_number(1), default=10, help="write a line to the log every N batches")
     add("--use_visdom", type=boolean, default=True, help="plot curves on a visdom server")
@@ -146,18 +151,21 @@ def display(parser: ArgumentParser) -> None:
 
 
 def pose(parser: ArgumentParser) -> None:
+    """The checkpoint of stage 1, which later stages need."""
     add = parser.add_argument_group("stage 1's result").add_argument
     pose = "checkpoint of the pose network, such as lr-0.00025-10.pth.tar"
     add("--load_prefix_pose", required=True, help=pose)
 
 
 def collecting(parser: ArgumentParser) -> None:
+    """Folders of the agents that are pretrained on collected distributions."""
     for agent in AGENTS.values():
         if agent.collects:
             _agent_folder(parser, agent)
 
 
 def agents(parser: ArgumentParser) -> None:
+    """Folder and checkpoint of each agent."""
     for agent in AGENTS.values():
         add = _agent_folder(parser, agent)
         start = (
@@ -169,13 +177,14 @@ def agents(parser: ArgumentParser) -> None:
 
 def _agent_folder(parser: ArgumentParser, agent: AgentType) -> Callable:
     add = parser.add_argument_group(f"the {agent.title}").add_argument
+    """Add the flag of an agent's folder to a new group; returns the group's `add_argument`."""
     start = "name of its folder, to which the prefix of the pose network's checkpoint is appended"
-    flag, default = f"--{agent.folder}", agent.default_folder
-    add(flag, type=folder_name, default=default, help=start)
+    add(f"--{agent.folder}", type=folder_name, default=agent.default_folder, help=start)
     return add
 
 
 def pretraining(parser: ArgumentParser) -> None:
+    """Switches that select the agent to pretrain."""
     add = parser.add_argument_group("which agent").add_argument
     for agent in AGENTS.values():
         if agent.switch is not None:
@@ -183,11 +192,13 @@ def pretraining(parser: ArgumentParser) -> None:
 
 
 def overwrite(parser: ArgumentParser) -> None:
+    """Whether to replace results of an earlier run."""
     add = parser.add_argument_group("earlier results").add_argument
     add("--overwrite", type=boolean, default=False, help="replace the files of an earlier run")
 
 
 def epochs(parser: ArgumentParser) -> None:
+    """The number of epochs, and of those to keep."""
     add = parser.add_argument_group("epochs").add_argument
     epochs = "total number of epochs, including those in the checkpoint"
     add("--nEpochs", type=whole_number(1), default=100, help=epochs)
@@ -196,12 +207,14 @@ def epochs(parser: ArgumentParser) -> None:
 
 
 def ranks(parser: ArgumentParser) -> None:
+    """Training on several GPUs."""
     add = parser.add_argument_group("several GPUs, with torchrun").add_argument
     sync_bn = "compute batch statistics over the batches of all GPUs, not over each GPU's own batch"
     add("--sync_bn", type=boolean, default=False, help=sync_bn)
 
 
 def rate(parser: ArgumentParser) -> None:
+    """The learning rate."""
     add = parser.add_argument_group("learning rate").add_argument
     add(
         "--lr",
@@ -212,12 +225,14 @@ def rate(parser: ArgumentParser) -> None:
 
 
 def train_or_evaluate(parser: ArgumentParser) -> None:
+    """Whether to train or to evaluate."""
     add = parser.add_argument_group("train or evaluate").add_argument
     what = "true: train; false: evaluate the loaded checkpoint and write its predictions"
     add("--is_train", type=boolean, default=False, help=what)
 
 
 def resume_pose(parser: ArgumentParser) -> None:
+    """The checkpoint of the pose network to resume from or to evaluate."""
     add = parser.add_argument_group("checkpoint").add_argument
     add(
         "--load_prefix_pose",
@@ -226,6 +241,7 @@ def resume_pose(parser: ArgumentParser) -> None:
 
 
 def evaluation(parser: ArgumentParser) -> None:
+    """Additional tables of an evaluation."""
     add = parser.add_argument_group("evaluation").add_argument
     grid = "also compute PCK at each of the 7 x 7 combinations of the scale and rotation bins' means"
     add("--eval_grid", type=boolean, default=False, help=grid)
@@ -234,6 +250,7 @@ def evaluation(parser: ArgumentParser) -> None:
 
 
 def image(parser: ArgumentParser) -> None:
+    """The photograph to predict, and the square around the person."""
     add = parser.add_argument_group("one photograph").add_argument
     add("--image", type=Path, help="predict the pose in this photograph; needs --load_prefix_pose")
     add(
@@ -251,6 +268,7 @@ def image(parser: ArgumentParser) -> None:
 
 
 def joint(parser: ArgumentParser) -> None:
+    """Joint training: folder, resuming, draws of the agents, and their training."""
     add = parser.add_argument_group("joint training").add_argument
     add(
         "--joint_dir",
@@ -277,6 +295,7 @@ def joint(parser: ArgumentParser) -> None:
 
 
 def agent_training(parser: ArgumentParser) -> None:
+    """The agents' training in stage 3."""
     add = parser.add_argument_group("training of the agents").add_argument
     add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agents")
     add(
@@ -287,6 +306,7 @@ def agent_training(parser: ArgumentParser) -> None:
 
 
 def agent_recipe(parser: ArgumentParser) -> None:
+    """The agent's pretraining: mirroring and weight decay."""
     add = parser.add_argument_group("the agent's training (the defaults are the paper's)").add_argument
     mirror = "mirror half of the crops, and the agent's targets with them"
     add("--mirror", type=boolean, default=False, help=mirror)

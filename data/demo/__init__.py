@@ -1,7 +1,7 @@
-"""The embedded demo data set: seeded photographs of articulated figures in MPII's file format.
+"""The demo data set: rendered pictures of articulated figures, in MPII's file format.
 
-It lets the whole pipeline run on a machine that has no photographs, and small networks learn it in minutes;
-its scores say nothing about people.
+All stages run on it without a download, and small networks learn it in minutes. Scores on it say nothing
+about photographs of people.
 """
 
 import json
@@ -17,17 +17,18 @@ SEED = 2018
 ANNOTATIONS = "mpii-hr-lsp-normalizer.json"
 HEAD_SHARE = 0.75 / 0.6  # head size is 0.75 of neck to top, and 0.6 of the normalizer
 SIDE = 200  # px of a photograph
-BOX_JITTER = 0.3  # log2: boxes fit their people only roughly, as hand-made ones do
+BOX_JITTER = 0.3  # log2: boxes fit only roughly, as in annotations by hand
 
 
 def write_demo(folder: Path, train: int = 300, valid: int = 60) -> None:
-    """Write `train` + `valid` photographs of one person each, and their annotations.
+    """Write `train` + `valid` pictures of one person each, and their annotations, to a new folder.
 
-    `folder` gets `images/*.jpg` and `mpii-hr-lsp-normalizer.json`: a list of rows as the method's
-    authors publish them, joints (16, 3) as x, y in px and 1. Photograph `i` of a split depends on nothing
-    but the seed, the split and `i`.
+    It has `images/*.jpg` and `mpii-hr-lsp-normalizer.json`, a list of rows in the format of the method's
+    authors, with joints (16, 3): x, y in px and 1. Picture `i` of a split depends only on the seed, the split
+    and `i`. The folder is created complete or not at all.
 
-    Raises FileExistsError if `folder` exists. It appears complete or not at all.
+    Raises:
+        FileExistsError: `folder` exists.
     """
     folder = Path(folder)
     if folder.exists():
@@ -49,7 +50,7 @@ def write_demo(folder: Path, train: int = 300, valid: int = 60) -> None:
 
 
 def paint_person(rng: np.random.Generator) -> tuple[Image.Image, dict]:
-    """One RGB photograph, and the fields of its row that follow from the picture."""
+    """An RGB picture of a person, and the fields of its row that depend on the picture."""
     points, unit = _place(rng, _view(rng, sample_pose(rng)))
     light = np.array([*rng.uniform((-0.7, -0.7), (0.7, -0.1)), -0.8])
     canvas = Canvas(SIDE, SIDE, light / np.linalg.norm(light))
@@ -61,14 +62,14 @@ def paint_person(rng: np.random.Generator) -> tuple[Image.Image, dict]:
 
 
 def _view(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
-    """The points (21, 3) from the front, one in eight from behind; most upright, the others tilted."""
+    """The points (21, 3) from a random view: one in eight from behind, 40 % tilted by up to 60 degrees."""
     yaw = np.clip(rng.normal(0, 20), -60, 60) + 180 * (rng.random() < 0.12)
     tilt = rng.uniform(-60, 60) if rng.random() < 0.4 else rng.normal(0, 7)
     return points @ (turn(2, tilt) @ turn(0, rng.normal(0, 5)) @ turn(1, yaw)).T
 
 
 def _place(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, float]:
-    """The points in px of the photograph, and the px of one body height."""
+    """The points at a random place and size, in px of the picture, and the px of one body height."""
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     unit = rng.uniform(0.75, 0.95) * SIDE / (high - low).max()
     corner = rng.uniform(0.1, 0.9, 2) * (SIDE - (high - low) * unit)
@@ -76,7 +77,7 @@ def _place(rng: np.random.Generator, points: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def _background(rng: np.random.Generator) -> Image.Image:
-    """A place: a mottled wall, the ground, and a few flat things in dull colors."""
+    """A random background: a mottled wall, the ground, and a few flat shapes in dull colors."""
     wall, ground = _dull(rng, 2)
     height = (np.arange(SIDE // 4) + 0.5)[:, None, None] / (SIDE // 4)
     share = np.where(height > rng.uniform(0.4, 0.8), 0.7 + 0.3 * height, 0.4 * height)
@@ -92,20 +93,20 @@ def _background(rng: np.random.Generator) -> Image.Image:
 
 
 def _dull(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colors (count, 3) of a place: never as bright as clothes are."""
+    """Random colors (count, 3), less saturated than clothes."""
     colors = rng.uniform(60, 220, (count, 3))
     return 0.5 * colors + 0.5 * colors.mean(1, keepdims=True)
 
 
 def _annotation(rng: np.random.Generator, joints: np.ndarray) -> dict:
-    """The fields of a row that describe the joints (16, 2)."""
+    """The fields of a row that describe a person with joints (16, 2) px."""
     low, high = joints.min(0), joints.max(0)
     scale = float((high - low).max()) / 200 * 2 ** rng.uniform(-BOX_JITTER, BOX_JITTER)
     centre_x, centre_y = (low + high) / 2
     return {
         "img_width": SIDE,
         "img_height": SIDE,
-        # the reader moves the centre down by 15 * scale, as MPII's own annotations want it
+        # the reader moves the centre down by 15 * scale, as usual for MPII's annotations
         "objpos": [round(float(centre_x), 2), round(float(centre_y) - 15 * scale, 2)],
         "joint_self": [[round(float(x), 2), round(float(y), 2), 1] for x, y in joints],
         "scale_provided": round(scale, 4),

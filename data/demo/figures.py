@@ -1,12 +1,12 @@
-"""Articulated human figures for the demo data set: poses in space, clothes, and their drawing.
+"""Articulated human figures for the demo data set: 3D poses, clothes, and rendering.
 
-A figure is an array of points (21, 3): the 16 joints in MPII's order, then right hand, left hand,
-right toes, left toes, and a point one head radius before the face. In space x runs to the right of
-the picture, y down, and z away from the viewer; a standing person is about 1 unit tall.
+A figure is an array of points (21, 3): the 16 joints in MPII's order, then right hand, left hand, right toes,
+left toes, and a point one head radius before the face. x points to the right of the picture, y down, and z
+away from the viewer; a standing person is about 1 unit tall.
 
-They are drawn as skaters: pads, gloves and shoes show where the joints of a limb are. A right limb looks
-as a left one does: which is which follows from where the person faces, and that from the face in front, the
-rucksack, the straps of the knee pads and the heels behind.
+Figures are skaters: pads, gloves and shoes mark the joints of limbs. Left and right limbs look the same;
+which is which follows from the direction the person faces, and that from the face in front and, behind, from
+the rucksack, the straps of the knee pads and the heels.
 """
 
 from dataclasses import dataclass, field
@@ -59,10 +59,10 @@ class Solid:
 
 @dataclass
 class Canvas:
-    """A transparent picture of `width` x `height` px on which the nearest solid covers the others.
+    """A transparent picture of `width` x `height` px, on which the nearest solid covers the others.
 
-    Points are in px of the finished picture, with (0, 0) the centre of its first pixel; `light` is
-    the unit vector (3,) towards the lamp.
+    Points are in px of the picture, (0, 0) is the centre of its first pixel; `light` is the unit vector (3,)
+    towards the lamp.
     """
 
     width: int
@@ -77,7 +77,7 @@ class Canvas:
         self._nearest = np.full(shape, np.inf, np.float32)
 
     def draw(self, solid: Solid) -> None:
-        """Draw one solid; what lies off the picture is left out."""
+        """Draw a solid, clipped to the picture."""
         start, end = solid.start.astype(np.float32), solid.end.astype(np.float32)
         reach = max(solid.radii)
         low = np.floor((np.minimum(start, end)[:2] - reach + 0.5) * SUPERSAMPLING).astype(int).clip(0)
@@ -122,7 +122,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _aim(lift: float, azimuth: float, side: int) -> np.ndarray:
-    """The unit vector (3,) `lift` degrees from straight down, outwards (0) or forwards (90)."""
+    """The unit vector (3,) lifted by `lift` degrees from straight down; azimuth 0: outwards, 90: forwards."""
     lift, azimuth = np.deg2rad([lift, azimuth])
     outwards, forwards = np.sin(lift) * np.cos(azimuth), np.sin(lift) * np.sin(azimuth)
     return np.array([side * outwards, np.cos(lift), -forwards])
@@ -156,7 +156,7 @@ def _choose(rng: np.random.Generator, table: tuple) -> int:
 
 
 def sample_pose(rng: np.random.Generator) -> np.ndarray:
-    """The points (21, 3) of a person who faces the viewer, the pelvis at the origin."""
+    """The points (21, 3) of a random pose, facing the viewer, with the pelvis at the origin."""
     _, *legs = STANCES[_choose(rng, STANCES)]
     rng.shuffle(legs)
     arm_size, leg_size = rng.normal(1, 0.04, 2).clip(0.9, 1.1)
@@ -180,7 +180,7 @@ def sample_pose(rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outfit:
-    """How a person looks: colors (3,) in 0..255, and the build's width."""
+    """The appearance of a person: colors (3,) in 0..255, and the width of limbs and trunk."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -193,7 +193,7 @@ class Outfit:
 
 
 def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Clothes, colors and build, by chance."""
+    """Random colors and width."""
     skin, hair = (np.array(palette[rng.integers(5)], float) for palette in (SKINS, HAIRS))
     shirt, trousers = rng.uniform(60, 240, (2, 3))
     return Outfit(
@@ -252,7 +252,7 @@ def _trunk_solids(points: np.ndarray, behind: np.ndarray, outfit: Outfit, unit: 
     facing = float(across[:2] @ across[:2])
 
     def slab(start: float, end: float, widths: tuple[float, float], color: np.ndarray) -> Solid:
-        """A part of the trunk, whose breadth in the picture depends on where the person faces."""
+        """A part of the trunk; its width in the picture depends on the direction the person faces."""
         radii = np.sqrt(np.square(widths) * facing + 0.07**2 * (1 - facing)) * unit * outfit.width
         depth = 0.07 * unit * outfit.width / radii.mean()
         return Solid(thorax + start * spine, thorax + end * spine, tuple(radii), color, depth)
@@ -276,7 +276,7 @@ def _head_solids(points: np.ndarray, outfit: Outfit, unit: float) -> list[Solid]
     across = np.cross(ahead, up)
 
     def ball(sideways: float, upwards: float, forwards: float, radius: float, color: np.ndarray) -> Solid:
-        """A ball at a point of the head from its neck; all in sizes of the head."""
+        """A ball in the head; position relative to the neck and radius are in sizes of the head."""
         middle = neck + size * (sideways * across + upwards * up + forwards * ahead)
         return Solid(middle, middle, (radius * size,) * 2, color)
 
