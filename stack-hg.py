@@ -25,7 +25,6 @@ from utils.evaluation.evaluate import Evaluation, evaluate
 from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter
 from utils.records.epochs import checkpoint_name, save_epoch
-from utils.records.predictions import encode_predictions
 from utils.run import Run
 from utils.system.files import locked
 from utils.system.process import progress, run_stage
@@ -80,9 +79,8 @@ def train(run: Run) -> None:
 
 def save_pose(run: Run, pose: Learner, valid: Evaluation, best: bool) -> list[Path]:
     """The checkpoint and the predictions of an epoch."""
-    predictions = encode_predictions(valid.preds, run.dataset.valid)
     name = checkpoint_name(run.opt.lr, pose.epoch)
-    return save_epoch(run.folder, name, pose.checkpoint(run), best, predictions)
+    return save_epoch(run.folder, name, pose.checkpoint(run), best, valid.files(run.dataset.valid))
 
 
 def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) -> dict[str, float]:

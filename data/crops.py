@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.augmentation import Augmentation, crop_to_box, deformation, reach
 from data.geometry import mirror_points, transform_points
-from data.heatmap import predict_points, render_heatmaps
+from data.heatmap import locate_points, predict_points, render_heatmaps
 from data.kinds import KINDS
 from data.people import annotated
 from data.skeleton import MPII, Skeleton
@@ -113,6 +113,10 @@ class Sample:
     def predict(self, heatmaps: Tensor) -> Tensor:
         """Joints f32 [M, K, 2] px of the photographs, from the network's maps [M, K, H, H] of the crops."""
         return predict_points(heatmaps, self.center, self.scale, self.rotation, self.deformation)
+
+    def locate(self, heatmaps: Tensor) -> Tensor:
+        """The same joints, not rounded, f64 [M, K, 2] px of the photographs."""
+        return locate_points(heatmaps, self.center, self.scale, self.rotation, self.deformation)
 
     def in_crop(self, points: Tensor, res: int) -> Tensor:
         """Points [M, K, 2] px of the photographs in px of the crops, whose side is `res`."""

@@ -66,15 +66,34 @@ def predict_points(
         deformation: [N, 2, 2], see `data.geometry.crop_axes`.
 
     Returns:
-        f32 [N, K, 2], px of the photograph, whole numbers. Each maximum is moved a quarter of a cell towards
-        its larger neighbour, if it does not lie on the border, then to the cell's middle.
+        f32 [N, K, 2], px of the photograph: the `whole_pixels` of what `locate_points` returns.
+    """
+    return whole_pixels(locate_points(heatmaps, center, scale, rotation, deformation))
+
+
+def locate_points(
+    heatmaps: Tensor,
+    center: Tensor,
+    scale: Tensor,
+    rotation: Tensor,
+    deformation: Tensor | None = None,
+) -> Tensor:
+    """Joints in the photograph, not rounded; arguments as of `predict_points`.
+
+    Returns:
+        f64 [N, K, 2], px of the photograph. Each maximum is moved a quarter of a cell towards its larger
+        neighbour, if it does not lie on the border, then to the cell's middle.
     """
     res = heatmaps.shape[-1]
     peak = decode_heatmaps(heatmaps)
     refined = peak + 0.25 * _slope_sign(heatmaps, peak.long()) + 0.5
     box = (center, scale, rotation)
-    located = transform_points(refined - 1, *box, res, inverse=True, deformation=deformation)
-    return (located.trunc() + 1).float()
+    return transform_points(refined - 1, *box, res, inverse=True, deformation=deformation)
+
+
+def whole_pixels(points: Tensor) -> Tensor:
+    """The 1-based pixels that hold points [..., 2], as f32: published hourglass numbers are of these."""
+    return (points.trunc() + 1).float()
 
 
 def _slope_sign(heatmaps: Tensor, peak: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from functools import cached_property
 from data import DataError
 
 Pair = tuple[int, int]
+UNKNOWN_SIGMA = 0.05
+"""The OKS constant of joints for which none was measured: between COCO's of the face, 0.025 to 0.035, and of
+the body, 0.062 to 0.107."""
 MEAN = "Mean"
 """The title of the results table's last column, the mean of the scored joints."""
 

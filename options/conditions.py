@@ -43,6 +43,7 @@ _EVALUATION = Condition("is_train", "without --is_train true", lambda opt: not o
 _PHOTOGRAPH = Condition("image", "with --image", lambda opt: opt.image is not None)
 _DATA_SET = Condition("image", "without --image", lambda opt: opt.image is None)
 _COCO = Condition("dataset", "with --dataset coco", lambda opt: opt.dataset == "coco")
+_ANNOTATED_BOXES = Condition("boxes", "without --boxes", lambda opt: opt.boxes is None)
 _MASKABLE = Condition(
     "network",
     f"with --network {'|'.join(name for name, network in NETWORKS.items() if network.maskable)}",
@@ -118,8 +119,9 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "nEpochs": (_TRAINING,),
     "keep": (_TRAINING,),
     "sync_bn": (_TRAINING, _TORCHRUN),
-    "eval_grid": (_EVALUATION, _DATA_SET),
-    "eval_occlusion": (_EVALUATION, _DATA_SET, _MASKABLE),
+    "eval_grid": (_EVALUATION, _DATA_SET, _ANNOTATED_BOXES),
+    "eval_occlusion": (_EVALUATION, _DATA_SET, _ANNOTATED_BOXES, _MASKABLE),
+    "boxes": (_EVALUATION, _DATA_SET, _COCO),
     "image": (_EVALUATION,),
     "center": (_PHOTOGRAPH,),
     "scale": (_PHOTOGRAPH,),

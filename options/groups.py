@@ -247,6 +247,8 @@ def evaluation(parser: ArgumentParser) -> None:
     add("--eval_grid", type=boolean, default=False, help=grid)
     cells = "also compute PCK with each cell of the network's smallest feature map masked in turn"
     add("--eval_occlusion", type=boolean, default=False, help=cells)
+    boxes = "evaluate on a detector's boxes, a JSON file in COCO's results format, not on the annotated ones"
+    add("--boxes", type=Path, help=boxes)
 
 
 def image(parser: ArgumentParser) -> None:

@@ -90,7 +90,7 @@ def refusal(call, *arguments):
 def test_what_is_saved_is_loaded(checkpoint, tmp_path):
     name = checkpoint_name(2.5e-5, 3)
     assert name == "lr-0.000025-3"
-    written = save_epoch(tmp_path, name, checkpoint, True, b"predictions")
+    written = save_epoch(tmp_path, name, checkpoint, True, {".mat": b"predictions"})
     assert sorted(written) == sorted(tmp_path.iterdir())
     both = (f"{name}.pth.tar", f"{name}-model-best.pth.tar")
     mats = (f"{name}-preds.mat", f"{name}-preds-best.mat")

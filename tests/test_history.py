@@ -61,6 +61,12 @@ def test_the_best_epoch_is_that_of_the_highest_pck_not_of_the_least_loss():
     assert best_epoch([*rows, {"epoch": 9, "valid_loss": -1.0}]) == 5
 
 
+def test_the_best_epoch_is_that_of_the_highest_average_precision_where_there_is_one():
+    aps = (0.2, 0.4, math.nan)
+    rows = [{"epoch": k, "valid_ap": ap, "valid_pck": 1 - ap} for k, ap in enumerate(aps)]
+    assert best_epoch(rows) == 1
+
+
 def test_a_history_is_told_as_a_table():
     assert History().table() == ""
     rows = [{"epoch": 0, "loss": 0.123456789}, {"epoch": 10, "loss": 2.0, "shares": [0.25, 0.75]}]
@@ -167,20 +173,27 @@ def names(paths):
 @pytest.fixture
 def folder(tmp_path):
     """What two epochs of each network and an evaluation leave, and files that no run has written."""
-    save_epoch(tmp_path, "lr-0.001-9", {}, True, b"preds")
-    save_epoch(tmp_path, "pose-lr-0.001-10", {}, True, b"preds")
+    save_epoch(tmp_path, "lr-0.001-9", {}, True, {".mat": b"preds", ".json": b"[]"})
+    save_epoch(tmp_path, "pose-lr-0.001-10", {}, True, {".mat": b"preds"})
     save_epoch(tmp_path, "agent-lr-0.001-3", {}, False)
     (tmp_path / "web").mkdir()
     for name in ("epoch-10", "evaluation-lr-0.001-9-first-2", "index", "evaluations", "notes"):
         (tmp_path / "web" / f"{name}.html").touch()
-    for name in ("lr-0.001-9-grid.txt", "lr-0.001-9-preds-demo.mat", "my-grid.search.txt", "opt.txt"):
+    for name in (
+        "lr-0.001-9-grid.txt",
+        "lr-0.001-9-preds-demo.mat",
+        "lr-0.001-9-preds-boxes.json",
+        "my-grid.search.txt",
+        "opt.txt",
+    ):
         (tmp_path / name).touch()
     return tmp_path
 
 
 def test_files_of_epochs_are_told_by_their_names(folder):
     found = {file.path.name: (file.epoch, file.best, file.companion) for file in epoch_files(folder)}
-    ninth = ("lr-0.001-9.pth.tar", "lr-0.001-9-preds.mat", "lr-0.001-9-preds-demo.mat", "lr-0.001-9-grid.txt")
+    ends = (".pth.tar", "-preds.mat", "-preds.json", "-preds-demo.mat", "-preds-boxes.json", "-grid.txt")
+    ninth = [f"lr-0.001-9{end}" for end in ends]
     tenth = ("pose-lr-0.001-10.pth.tar", "pose-lr-0.001-10-preds.mat", "epoch-10.html")
     assert found == {
         **dict.fromkeys((*ninth, "evaluation-lr-0.001-9-first-2.html"), (9, False, False)),
@@ -188,6 +201,7 @@ def test_files_of_epochs_are_told_by_their_names(folder):
         "agent-lr-0.001-3.pth.tar": (3, False, True),
         "lr-0.001-9-model-best.pth.tar": (9, True, False),
         "lr-0.001-9-preds-best.mat": (9, True, False),
+        "lr-0.001-9-preds-best.json": (9, True, False),
         "pose-lr-0.001-10-model-best.pth.tar": (10, True, False),
         "pose-lr-0.001-10-preds-best.mat": (10, True, False),
     }
@@ -209,7 +223,8 @@ def test_best_files_of_later_epochs_are_named_once(folder, caplog):
     assert names(later_best(folder, 10)) == tenth
     assert "pose-lr-0.001-10.pth.tar already exists" in caplog.text
     caplog.clear()
-    both = sorted([*tenth, "lr-0.001-9-model-best.pth.tar", "lr-0.001-9-preds-best.mat"])
+    ninth = [f"lr-0.001-9-{end}" for end in ("model-best.pth.tar", "preds-best.json", "preds-best.mat")]
+    both = sorted([*tenth, *ninth])
     assert names(later_best(folder, 9)) == both
     assert "/lr-0.001-9.pth.tar already exists" in caplog.text and len(caplog.records) == 1
 

@@ -17,7 +17,15 @@ from utils.display.curves import draw_curves
 from utils.display.exhibits import draw_exhibits
 from utils.display.gallery import grid_section, pose_gallery
 from utils.display.markup import gallery_page
-from utils.display.pages import NEWEST, Pages, best_epoch, joint_rows, retained_galleries, write_evaluation
+from utils.display.pages import (
+    NEWEST,
+    Pages,
+    best_epoch,
+    joint_rows,
+    retained_galleries,
+    scores,
+    write_evaluation,
+)
 from utils.display.sections import Section
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import PckTable
@@ -67,7 +75,7 @@ def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path)
     evaluation = evaluate(nasty_run, network, nasty_run.loader(nasty_run.dataset.valid, "identity"))
     sections = [grid_section(torch.eye(7), "PCKh@0.5"), *pose_gallery(nasty_run, network, evaluation)]
     for links in (0, 1):
-        path = write_evaluation(tmp_path, NASTY, "lr-0.00025-3", "PCKh@0.5", evaluation.table, sections)
+        path = write_evaluation(tmp_path, NASTY, "lr-0.00025-3", "PCKh@0.5", evaluation, sections)
         page = read(path)
         assert path == tmp_path / "web" / "evaluation-lr-0.00025-3.html"
         assert len(page.all("a")) == links and page.text.count("100.0") == 7 and "Ankle" in page.text
@@ -75,8 +83,14 @@ def test_an_evaluation_has_a_page_with_and_without_an_index(nasty_run, tmp_path)
     listed = tmp_path / "web" / "evaluations.html"
     assert listed.name in {link["href"] for link in read(tmp_path / "web" / "index.html").all("a")}
     for checkpoint in ("lr-0.00025-9", "lr-0.00025-10"):
-        write_evaluation(tmp_path, NASTY, checkpoint, "PCKh@0.5", evaluation.table, sections)
+        write_evaluation(tmp_path, NASTY, checkpoint, "PCKh@0.5", evaluation, sections)
         assert read(listed).all("a")[-1]["href"] == f"evaluation-{checkpoint}.html"
+
+
+def test_the_scores_of_an_epoch_are_told_where_it_has_them():
+    assert scores({"epoch": 1}, "PCK@0.1") == scores({"valid_pck": math.nan}, "PCK@0.1") == ""
+    assert scores({"valid_pck": 0.5}, "PCK@0.1") == ": PCK@0.1 50.0\u00a0%"
+    assert scores({"valid_pck": 0.5, "valid_ap": 0.25}, "PCK@0.1") == ": AP 25.0\u00a0%, PCK@0.1 50.0\u00a0%"
 
 
 def test_results_are_told_joint_by_joint_in_per_cent():

@@ -229,9 +229,8 @@ def test_a_rewind_leaves_no_best_of_epochs_that_are_no_more(trained):
     for epoch in (1, 2):  # whether they improved or not
         name = f"lr-0.00025-{epoch}"
         checkpoint = load_checkpoint(trained.folder / f"{name}.pth.tar")
-        save_epoch(
-            trained.folder, name, checkpoint, True, (trained.folder / f"{name}-preds.mat").read_bytes()
-        )
+        predictions = {".mat": (trained.folder / f"{name}-preds.mat").read_bytes()}
+        save_epoch(trained.folder, name, checkpoint, True, predictions)
     later = (trained.folder / "lr-0.00025-2.pth.tar").read_bytes()
     run_here(STAGE_1, *trained.place, *TRAIN, "--load_prefix_pose", POSE, "--nEpochs", 2, "--lr", "1e-8")
     history = load_checkpoint(trained.folder / "lr-0.00000001-1.pth.tar")["train_history"]
@@ -269,10 +268,10 @@ def test_an_older_agent_does_not_hide_a_resumed_run(changeable):
 
 def test_keep_leaves_the_newest_epochs_and_the_best(tmp_path):
     def save(epoch, best):
-        kept.add(save_epoch(tmp_path, f"lr-1-{epoch}", {"epoch": epoch}, best, b"preds"), best)
+        kept.add(save_epoch(tmp_path, f"lr-1-{epoch}", {"epoch": epoch}, best, {".mat": b"preds"}), best)
         return {(file.epoch, file.best) for file in epoch_files(tmp_path)}
 
-    save_epoch(tmp_path, "lr-1-0", {}, True, b"before this run")
+    save_epoch(tmp_path, "lr-1-0", {}, True, {".mat": b"before this run"})
     before = {(0, True), (0, False)}
     kept = KeptEpochs(2)
     assert save(1, True) == before | {(1, True), (1, False)}

@@ -17,7 +17,7 @@ from data.datasets import Dataset, find_annotations, load_dataset
 from data.loading.loader import PatchLoader
 from data.loading.patches import Patches
 from data.people import People, scorable
-from data.skeleton import Skeleton
+from data.skeleton import UNKNOWN_SIGMA, Skeleton
 from models import NETWORKS, PoseNetwork
 from utils.patch_store import Caches
 from utils.records.checkpoint import (
@@ -99,6 +99,15 @@ class Run:
                 log.info("%d of %d %s people %s", unscored, len(people), split, lacking)
         if len(dataset.valid):
             self._scored_rows(dataset.valid, dataset.skeleton)
+        if dataset.coco is not None:
+            if dataset.skeleton.sigmas is None:
+                unknown = "average precision: these joints have no constants (sigmas), each gets %g"
+                log.info(unknown, UNKNOWN_SIGMA)
+            evaluated, images = len(dataset.coco.evaluated), len(dataset.coco.images)
+            if evaluated < images:
+                log.info(
+                    "average precision: on %d of %d photographs, those of people in use", evaluated, images
+                )
         return dataset
 
     @cached_property

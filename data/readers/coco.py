@@ -61,18 +61,19 @@ def read_coco(path: Path, images: str, valid: bool, skip_bad: bool = False) -> C
     categories, annotations = _with_joints(path, content)
     skeleton = read_skeleton(path, categories, content.get("sigmas"))
     checks = RowChecks(path, [_name(row, annotation) for row, annotation in enumerate(annotations)], skip_bad)
-    columns = {"id": _check_ids(checks, _column(annotations, "id"))}
+    columns = {"id": _check_ids(checks, column_of(annotations, "id"))}
     for field, known in (("image_id", photographs), ("category_id", {one["id"] for one in categories})):
-        columns[field] = _references(checks, field, _column(annotations, field), known)
+        columns[field] = references(checks, field, column_of(annotations, field), known)
     columns |= _check_fields(checks, annotations, len(skeleton))
 
     shown = [photographs.get(id, {}) for id in columns["image_id"].tolist()]
     sides = [
-        checks.numbers(side, _column(shown, side, 0), (), _SIDE, not_negative) for side in ("width", "height")
+        checks.numbers(side, column_of(shown, side, 0), (), _SIDE, not_negative)
+        for side in ("width", "height")
     ]
     table = checks.good_rows(
         People(
-            checks.names("file_name", _column(shown, "file_name"), images),
+            checks.names("file_name", column_of(shown, "file_name"), images),
             **_geometry(columns["bbox"], columns["keypoints"]),
             valid=np.full(len(annotations), valid),
             size=np.stack(sides, axis=1),
@@ -85,7 +86,8 @@ def read_coco(path: Path, images: str, valid: bool, skip_bad: bool = False) -> C
         "%s: %d people; left out %d crowd regions and %d people without an annotated joint",
         *(path, people.sum(), crowd.sum(), (~crowd & ~people).sum()),
     )
-    return CocoFile(table[people], skeleton, _truth(photographs, columns, categories) if valid else None)
+    truth = _truth(photographs, columns, categories, images) if valid else None
+    return CocoFile(table[people], skeleton, truth)
 
 
 def _load(path: Path) -> dict[str, list[dict]]:
@@ -118,7 +120,7 @@ def _compact(entry: dict) -> dict:
     return entry
 
 
-def _whole(value: object) -> int | None:
+def whole_number(value: object) -> int | None:
     """A whole number of 64 bits, which other programs may have written as 1.0; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -129,7 +131,7 @@ def _by_id(path: Path, photographs: list[dict]) -> dict[int, dict]:
     """Photographs by their ids; no annotation can be of a photograph without one."""
     by_id = {}
     for photograph in photographs:
-        id = _whole(photograph.get("id"))
+        id = whole_number(photograph.get("id"))
         if id in by_id:
             raise DataError(f"{path}: images, field id: found {id} twice, expected a different id for each")
         if id is not None:
@@ -144,7 +146,7 @@ def _by_id(path: Path, photographs: list[dict]) -> dict[int, dict]:
 def _with_joints(path: Path, content: dict) -> tuple[list[dict], list[dict]]:
     """The categories that have joints, and the annotations without those of other categories."""
     for row, category in enumerate(content["categories"]):
-        category["id"] = _whole(category.get("id"))
+        category["id"] = whole_number(category.get("id"))
         if category["id"] is None or not isinstance(category.get("name"), str):
             raise DataError(f"{path}: category number {row} (from 0): expected a whole number id and a name")
     categories = [category for category in content["categories"] if category.get("keypoints")]
@@ -154,7 +156,9 @@ def _with_joints(path: Path, content: dict) -> tuple[list[dict], list[dict]]:
             "person_keypoints_train2017.json"
         )
     others = {one["id"] for one in content["categories"]} - {one["id"] for one in categories}
-    annotations = [one for one in content["annotations"] if _whole(one.get("category_id")) not in others]
+    annotations = [
+        one for one in content["annotations"] if whole_number(one.get("category_id")) not in others
+    ]
     if len(annotations) < len(content["annotations"]):
         count = f"{len(content['annotations']) - len(annotations)} of {len(content['annotations'])}"
         log.info("%s: left out %s annotations, whose categories have no joints", path, count)
@@ -162,11 +166,11 @@ def _with_joints(path: Path, content: dict) -> tuple[list[dict], list[dict]]:
 
 
 def _name(row: int, annotation: dict) -> str:
-    id = _whole(annotation.get("id"))
+    id = whole_number(annotation.get("id"))
     return f"annotation number {row} (from 0)" if id is None else f"annotation {id}"
 
 
-def _column(entries: list[dict], field: str, default: object = None) -> list:
+def column_of(entries: list[dict], field: str, default: object = None) -> list:
     """The values of a field, `default` where there is none or it is null."""
     values = (entry.get(field) for entry in entries)
     return [default if value is None else value for value in values]
@@ -174,7 +178,7 @@ def _column(entries: list[dict], field: str, default: object = None) -> list:
 
 def _check_ids(checks: RowChecks, found: list) -> np.ndarray:
     """The annotations' ids, int64 [N]."""
-    ids = [_whole(id) for id in found]
+    ids = [whole_number(id) for id in found]
     checks.reject("id", found, np.array([id is None for id in ids], bool), "a whole number")
     first = {id: row for row, id in reversed(list(enumerate(ids)))}
     again = [first[id] != row for row, id in enumerate(ids)]
@@ -182,9 +186,9 @@ def _check_ids(checks: RowChecks, found: list) -> np.ndarray:
     return np.array([id or 0 for id in ids], np.int64)
 
 
-def _references(checks: RowChecks, field: str, found: list, known: dict | set) -> np.ndarray:
+def references(checks: RowChecks, field: str, found: list, known: dict | set) -> np.ndarray:
     """A column of ids of photographs or categories, int64 [N]."""
-    ids = [_whole(id) for id in found]
+    ids = [whole_number(id) for id in found]
     what = f"a whole number, the id of one of {len(known)} {field.removesuffix('_id')} entries"
     checks.reject(field, found, np.array([id not in known for id in ids], bool), what)
     return np.array([id or 0 for id in ids], np.int64)
@@ -200,9 +204,9 @@ def _check_fields(checks: RowChecks, annotations: list[dict], joints: int) -> di
         x, y, v = np.moveaxis(values.reshape(-1, joints, 3), 2, 0)
         return np.repeat((v == 0) | (np.isfinite(x) & np.isfinite(y) & np.isfinite(v)), 3, axis=1)
 
-    crowd = checks.numbers("iscrowd", _column(annotations, "iscrowd", 0), (), "0 or 1", is_flag)
+    crowd = checks.numbers("iscrowd", column_of(annotations, "iscrowd", 0), (), "0 or 1", is_flag)
     none = array("d", bytes(8 * 3 * joints))
-    found = [none if _is_empty(value) else value for value in _column(annotations, "keypoints", [])]
+    found = [none if _is_empty(value) else value for value in column_of(annotations, "keypoints", [])]
     expected = f"x, y and v of {joints} joints, {3 * joints} numbers"
     keypoints = checks.numbers("keypoints", found, (3 * joints,), expected, are_joints)
     unknown = ~np.isin(keypoints[:, 2::3], (0, 1, 2))
@@ -210,11 +214,11 @@ def _check_fields(checks: RowChecks, annotations: list[dict], joints: int) -> di
     checks.reject("keypoints", first, unknown.any(axis=1), "v of each joint to be 0, 1 or 2")
     labelled = (keypoints[:, 2::3] > 0).sum(axis=1)
 
-    found = _column(annotations, "bbox")
+    found = column_of(annotations, "bbox")
     box = checks.numbers("bbox", found, (4,), "x, y, width and height in px")
     flat = _is_person(crowd, labelled) & ~positive(box[:, 2:]).all(axis=1)
     checks.reject("bbox", found, flat, "a width and a height above 0")
-    area = checks.numbers("area", _column(annotations, "area", 0), (), "a number of square px", np.isfinite)
+    area = checks.numbers("area", column_of(annotations, "area", 0), (), "a number of square px", np.isfinite)
     return {
         "bbox": box,
         "area": np.where(area > 0, area, AREA * box[:, 2] * box[:, 3]),
@@ -236,25 +240,35 @@ def _is_person(crowd: np.ndarray, num_keypoints: np.ndarray) -> np.ndarray:
 def _geometry(box: np.ndarray, keypoints: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of the table from box [N, 4] and keypoints [N, 3K]."""
     joints = keypoints.reshape(len(keypoints), -1, 3)
-    xy, side = joints[..., :2], box[:, 2:].max(axis=1)
+    xy = joints[..., :2]
     xy = np.where(xy > -1, np.maximum(xy, _EDGE), xy)
-    return {
-        "center": box[:, :2] + box[:, 2:] / 2,
-        "scale": side / 200 * BOX_MARGIN,
-        "points": np.where(joints[..., 2:] > 0, xy, 0),
-        "normalizer": side,
-    }
+    points = np.where(joints[..., 2:] > 0, xy, 0)
+    return {**square(box), "points": points, "normalizer": box[:, 2:].max(axis=1)}
 
 
-def _truth(photographs: dict[int, dict], columns: dict[str, np.ndarray], categories: list[dict]) -> CocoTruth:
+def square(box: np.ndarray) -> dict[str, np.ndarray]:
+    """Center [N, 2] px and scale [N] of the padded squares around boxes [N, 4], x, y, width, height in px."""
+    scale = box[:, 2:].max(axis=1) / 200 * BOX_MARGIN
+    return {"center": box[:, :2] + box[:, 2:] / 2, "scale": scale}
+
+
+def _truth(
+    photographs: dict[int, dict], columns: dict[str, np.ndarray], categories: list[dict], folder: str
+) -> CocoTruth:
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return CocoTruth(
         [
-            {"id": id, "width": _px(photograph, "width"), "height": _px(photograph, "height")}
+            {
+                "id": id,
+                "file_name": photograph.get("file_name"),
+                "width": _px(photograph, "width"),
+                "height": _px(photograph, "height"),
+            }
             for id, photograph in photographs.items()
         ],
         [dict(zip(columns, row, strict=True)) for row in rows],
         [{"id": category["id"], "name": category["name"]} for category in categories],
+        folder,
     )
 
 

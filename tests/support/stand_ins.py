@@ -120,7 +120,7 @@ def plain_run(seed=0, in_res=8):
             agent_draws="learned",
             occ_draws="learned",
         ),
-        dataset=SimpleNamespace(metric="PCKh", threshold=0.5),
+        dataset=SimpleNamespace(metric="PCKh", threshold=0.5, coco=None),
         skeleton=MPII,
         streams=Streams(seed),
         device=torch.device("cpu"),

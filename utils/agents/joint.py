@@ -15,7 +15,6 @@ from utils.records.checkpoint import (
     load_weights,
 )
 from utils.records.epochs import checkpoint_name, save_epoch
-from utils.records.predictions import encode_predictions
 from utils.run import Run
 from utils.system.errors import UserError
 from utils.training import Learner
@@ -114,6 +113,7 @@ def save_networks(run: Run, pose: Learner, agents: list[Agent], valid: Evaluatio
     for agent in agents:
         checkpoint = agent.learner.checkpoint(run) | {"pose": run.pose_identity}
         written += save_epoch(run.folder, names[agent.type.name], checkpoint, best=False)
-    predictions = encode_predictions(valid.preds, run.dataset.valid)
     pose_name = POSE + checkpoint_name(run.opt.lr, pose.epoch)
-    return written + save_epoch(run.folder, pose_name, pose.checkpoint(run) | names, best, predictions)
+    return written + save_epoch(
+        run.folder, pose_name, pose.checkpoint(run) | names, best, valid.files(run.dataset.valid)
+    )

@@ -18,6 +18,7 @@ from data import DataError
 from utils.display.curves import draw_curves
 from utils.display.markup import evaluations_page, gallery_page, index_page
 from utils.display.sections import Section
+from utils.evaluation.evaluate import Evaluation
 from utils.evaluation.metrics import PckTable
 from utils.records.history import best_epoch
 from utils.system.errors import UserError
@@ -96,7 +97,7 @@ class Pages:
         """
         epoch = self.rows[-1]["epoch"]
         if sections:
-            heading = f"Epoch {epoch}{self._score(self.rows[-1])}"
+            heading = f"Epoch {epoch}{scores(self.rows[-1], self.metric_name)}"
             page = gallery_page(self.title, heading, sections, joint_rows(self.metric_name, self.table))
             write_file(self._gallery(epoch), page)
         retained = retained_galleries(self._galleries(), best_epoch(self.rows))
@@ -167,7 +168,7 @@ class Pages:
         best = best_epoch(self.rows)
         if best is not None:
             row = next(row for row in self.rows if row.get("epoch") == best)
-            cards["Best epoch"] = f"{best}{self._score(row)}"
+            cards["Best epoch"] = f"{best}{scores(row, self.metric_name)}"
         cards["Time used"] = _duration(self._earlier + used)
         if running:
             new = done - self._first
@@ -175,18 +176,14 @@ class Pages:
         cards["Written"] = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         return cards
 
-    def _score(self, row: dict) -> str:
-        pck = row.get("valid_pck", math.nan)
-        return "" if math.isnan(pck) else f": {self.metric_name} {100 * pck:.1f}\u00a0%"
-
     def _label(self, epoch: int) -> str:
         row = next((row for row in self.rows if row.get("epoch") == epoch), {})
         best = ", the best" if epoch == best_epoch(self.rows) else ""
-        return f"Epoch {epoch}{self._score(row)}{best}"
+        return f"Epoch {epoch}{scores(row, self.metric_name)}{best}"
 
 
 def write_evaluation(
-    folder: Path, title: str, name: str, metric_name: str, table: PckTable, sections: list[Section]
+    folder: Path, title: str, name: str, metric_name: str, evaluation: Evaluation, sections: list[Section]
 ) -> Path:
     """Write the page of one checkpoint's evaluation, `web/evaluation-<name>.html` in the experiment's folder.
 
@@ -197,9 +194,8 @@ def write_evaluation(
     web.mkdir(parents=True, exist_ok=True)
     path = web / f"evaluation-{name}.html"
     index = (web / "index.html").exists()
-    write_file(
-        path, gallery_page(title, f"Evaluation of {name}", sections, joint_rows(metric_name, table), index)
-    )
+    heading = f"Evaluation of {name}{scores(evaluation.row(), metric_name)}"
+    write_file(path, gallery_page(title, heading, sections, joint_rows(metric_name, evaluation.table), index))
     if index:
         list_evaluations(web, title)
     return path
@@ -209,6 +205,13 @@ def list_evaluations(web: Path, title: str) -> None:
     """Write the page that lists all evaluations; the index links to it."""
     files = sorted((path.name for path in web.glob("evaluation-*.html")), key=natural)
     write_file(web / EVALUATIONS, evaluations_page(title, files))
+
+
+def scores(row: dict, metric_name: str) -> str:
+    """The scores in a row of the history, to follow the name of what was scored; empty if it has none."""
+    known = {"AP": row.get("valid_ap", math.nan), metric_name: row.get("valid_pck", math.nan)}
+    texts = [f"{name} {100 * share:.1f}\u00a0%" for name, share in known.items() if not math.isnan(share)]
+    return f": {', '.join(texts)}" if texts else ""
 
 
 def joint_rows(metric_name: str, table: PckTable | None) -> list[list[str]]:

@@ -105,6 +105,17 @@ PANELS = (
         percent=True,
     ),
     Panel(
+        "AP",
+        "Average precision (OKS), %",
+        (
+            Line("valid_ap", "AP"),
+            Line("valid_ap50", "AP50"),
+            Line("valid_ap75", "AP75"),
+            Line("valid_ar", "AR"),
+        ),
+        percent=True,
+    ),
+    Panel(
         "PCK by augmentation",
         "{metric_name} by augmentation, %",
         (Line("pck_random", "random"), Line("pck_agent", "agent"), Line("pck_uniform", "uniform")),

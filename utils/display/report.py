@@ -133,7 +133,7 @@ class Report:
         log.info("%s", format_row(row))
         table = {}
         if evaluation is not None:
-            log.info("%s", evaluation.table)
+            log.info("%s", evaluation)
             table = {"pck": evaluation.table.pck, "auc": evaluation.table.auc}
         self._event(kind="epoch", **row, **table, updates=self._learner.updates)
         write_file(self.summary, self.history.table())

@@ -9,14 +9,17 @@ from torch import Tensor, nn
 
 from data.augmentation import Augmentation
 from data.crops import PersonBatch, Sample
-from data.heatmap import mirror_heatmaps
+from data.heatmap import mirror_heatmaps, whole_pixels
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
+from data.people import People
 from data.skeleton import MEAN
 from models.losses import pose_loss
 from models.masks import cell_mask
+from utils.evaluation.average_precision import KeypointScores, average_precision, keypoint_results
 from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter, PckTable, pck_table, person_pckh
+from utils.records.predictions import encode_predictions, encode_results
 from utils.run import Run
 from utils.system import ranks
 from utils.system.process import progress
@@ -24,11 +27,16 @@ from utils.system.process import progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a pose network does on people; preds: f32 [N, K, 2] px of the photographs, in their order."""
+    """How a pose network does on people.
+
+    preds: f32 [N, K, 2] px of the photographs, in the people's order. keypoints: results and average
+    precision on a data set in COCO's format.
+    """
 
     loss: float
     table: PckTable
     preds: Tensor
+    keypoints: KeypointScores | None = None
 
     def row(self) -> dict[str, float]:
         """Its part of an epoch's row in the history."""
@@ -36,7 +44,18 @@ class Evaluation:
             "valid_loss": self.loss,
             "valid_pck": self.table.mean,
             "valid_auc": self.table.auc[MEAN],
+            **(self.keypoints.row() if self.keypoints else {}),
         }
+
+    def files(self, people: People) -> dict[str, bytes]:
+        """The files of its predictions for these people, by suffix."""
+        files = {".mat": encode_predictions(self.preds, people)}
+        if self.keypoints:
+            files[".json"] = encode_results(self.keypoints.results)
+        return files
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, filter(None, (self.table, self.keypoints))))
 
 
 def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -52,19 +71,41 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
 
     The network is put in eval mode. Ranks share the people; each of them returns the same.
     """
-    network.eval()
-    valid = run.dataset.valid
-    means, preds = Meters("loss"), torch.zeros(valid.points.shape, device=run.device)
-    for people in progress(loader, title, run.opt.bs):
-        sample = run.augment(people, Augmentation.identity(len(people)))
-        outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)
-        means.add(len(people), loss=pose_loss(outputs, sample.heatmap))
-        preds[people.index] = sample.predict(heatmaps)
-    preds = ranks.total(preds).cpu()
+    valid, truth = run.dataset.valid, run.dataset.coco
+    found, loss = find_joints(run, network, valid, loader, title)
     points, normalizer = torch.from_numpy(valid.points), torch.from_numpy(valid.normalizer)
+    preds = whole_pixels(found[..., :2])
     metric, threshold = run.dataset.metric, run.dataset.threshold
     table = pck_table(preds, points, normalizer, metric, threshold, run.skeleton)
-    return Evaluation(means.read()["loss"], table, preds)
+    keypoints = None
+    if truth is not None:
+        ids = ([row[name] for row in truth.rows] for name in ("image_id", "category_id"))
+        results = keypoint_results(found, *ids)
+        keypoints = average_precision(truth, results, run.skeleton)
+    return Evaluation(loss, table, preds, keypoints)
+
+
+@torch.no_grad()
+def find_joints(
+    run: Run, network: nn.Module, people: People, loader: PatchLoader, title: str
+) -> tuple[Tensor, float]:
+    """What the network finds on all people of a table, un-augmented, with the flip test.
+
+    loader: their batches. The network is put in eval mode. Ranks share the people; each returns the same.
+
+    Returns:
+        f64 [N, K, 3], in the order of the table: x and y in px of the photograph, not rounded, and the
+        maximum of the joint's heatmap; and the mean loss.
+    """
+    network.eval()
+    means = Meters("loss")
+    found = torch.zeros(*people.points.shape[:2], 3, dtype=torch.float64, device=run.device)
+    for batch in progress(loader, title, run.opt.bs):
+        sample = run.augment(batch, Augmentation.identity(len(batch)))
+        outputs, heatmaps = flip_tested_heatmaps(run, network, sample.image)
+        means.add(len(batch), loss=pose_loss(outputs, sample.heatmap))
+        found[batch.index] = torch.cat((sample.locate(heatmaps), heatmaps.amax((2, 3))[..., None]), dim=-1)
+    return ranks.total(found).cpu(), means.read()["loss"]
 
 
 def sample_pck(run: Run, sample: Sample, heatmaps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ A run deletes only files whose names follow the patterns below, and none before 
 import io
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,9 @@ _EPOCH = r"(?:[a-z]+-)?lr-[\d.]+-(?P<epoch>\d+)"
 _PAGES = ("web/index.html", "web/evaluations.html")  # of a whole run
 _SOME = r"(?:-[\w.-]+)?"  # the suffix of an evaluation's files: its people and what was evaluated
 _NAMES = (
-    re.compile(rf"{_EPOCH}(?P<best>-model-best\.pth\.tar|-preds-best\.mat)"),
+    re.compile(rf"{_EPOCH}(?P<best>-model-best\.pth\.tar|-preds-best\.(?:mat|json))"),
     re.compile(
-        rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.mat|-(?:grid|occlusion){_SOME}\.(?:txt|png))"
+        rf"{_EPOCH}(?P<best>)(?:\.pth\.tar|-preds{_SOME}\.(?:mat|json)|-(?:grid|occlusion){_SOME}\.(?:txt|png))"
     ),
     re.compile(rf"web/evaluation-{_EPOCH}(?P<best>){_SOME}\.html"),
     re.compile(r"web/epoch-(?P<epoch>\d+)(?P<best>)\.html"),
@@ -44,11 +44,11 @@ def checkpoint_name(lr: float, epoch: int) -> str:
 
 
 def save_epoch(
-    folder: Path, name: str, checkpoint: dict, best: bool, predictions: bytes | None = None
+    folder: Path, name: str, checkpoint: dict, best: bool, predictions: Mapping[str, bytes] | None = None
 ) -> list[Path]:
-    """Write the `<name>-preds.mat` and `<name>.pth.tar` of an epoch.
+    """Write the `<name>.pth.tar` of an epoch and, for each suffix of `predictions`, `<name>-preds<suffix>`.
 
-    The best epoch so far also gets `<name>-preds-best.mat` and `<name>-model-best.pth.tar`, as hard links
+    The best epoch so far also gets `<name>-model-best.pth.tar` and `<name>-preds-best<suffix>`, as hard links
     where the file system supports them. An agent has no predictions.
 
     Returns:
@@ -60,13 +60,10 @@ def save_epoch(
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     written = []
+    contents = {(f"-preds-best{end}", f"-preds{end}"): one for end, one in (predictions or {}).items()}
     # resuming relies on the plain checkpoint: it comes last
-    for content, suffixes in (
-        (predictions, ("-preds-best.mat", "-preds.mat")),
-        (buffer.getvalue(), (f"-model-best{SUFFIX}", SUFFIX)),
-    ):
-        if content is None:
-            continue
+    contents[f"-model-best{SUFFIX}", SUFFIX] = buffer.getvalue()
+    for suffixes, content in contents.items():
         paths = [folder / f"{name}{suffix}" for suffix in (suffixes if best else suffixes[1:])]
         write_file(paths[0], content)
         for path in paths[1:]:

@@ -40,11 +40,12 @@ class History:
 
 
 def best_epoch(rows: list[dict]) -> int | None:
-    """The epoch with the highest validation PCK, or for an agent the lowest validation loss.
+    """The epoch with the highest average precision, without one PCK, on validation people; for an agent the
+    lowest validation loss.
 
     The first of equal ones; None if no row has such a number. NaN is ignored.
     """
-    for name, sign in (("valid_pck", 1), ("valid_loss", -1)):
+    for name, sign in (("valid_ap", 1), ("valid_pck", 1), ("valid_loss", -1)):
         known = [row for row in rows if not math.isnan(row.get(name, math.nan))]
         if known:
             return max(known, key=lambda row: sign * row[name])["epoch"]

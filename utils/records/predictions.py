@@ -1,6 +1,7 @@
 """Files of predictions: `preds`, and the people they belong to."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,11 @@ def encode_predictions(preds: Tensor, people: People) -> bytes:
     return HEADER.ljust(HEADER_BYTES) + buffer.getvalue()[HEADER_BYTES:]
 
 
+def encode_results(results: list[dict]) -> bytes:
+    """Encode results in COCO's format as JSON, with a line per person."""
+    return ("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n").encode()
+
+
 def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
     """Raise an error if writing predictions would replace those of other people.
 
@@ -56,5 +62,26 @@ def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
     if not same:
         raise UserError(
             f"{path} has predictions for {len(found['preds'])} other people, this run has {len(people)}: "
+            "--overwrite true replaces it"
+        )
+
+
+def refuse_other_boxes(path: Path, image_ids: list[int], overwrite: bool) -> None:
+    """Raise an error if writing results in COCO's format would replace those of other boxes.
+
+    image_ids: of the boxes in order, by which other boxes are told.
+
+    Raises:
+        UserError: the file exists, has other boxes or cannot be read, and `overwrite` is not set.
+    """
+    if overwrite or not path.exists():
+        return
+    try:
+        found = [one["image_id"] for one in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a file of results: --overwrite true replaces it") from error
+    if found != image_ids:
+        raise UserError(
+            f"{path} has results of {len(found)} other boxes, this run has {len(image_ids)}: "
             "--overwrite true replaces it"
         )

@@ -1,0 +1,95 @@
+"""Average precision by object keypoint similarity (OKS): how results on COCO and its kin are published.
+
+OKS (https://cocodataset.org/#keypoints-eval) is the mean over a person's annotated joints of
+exp(-d^2 / (2 * area * (2 sigma)^2)), where d is the error in px, area the person's and sigma the joint's
+constant. AP is the mean of the average precisions at the OKS thresholds 0.50, 0.55 ... 0.95, and over the
+categories of the annotation file. pycocotools computes it.
+"""
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from data.coco_truth import CocoTruth
+from data.skeleton import UNKNOWN_SIGMA, Skeleton
+
+CONFIDENT = 0.2  # of a heatmap's maximum: joints below do not count in a person's score
+_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APM": 3, "APL": 4, "AR": 5}  # places in COCOeval.stats
+_IN_ROWS = ("AP", "AP50", "AP75", "AR")
+
+
+@dataclass(frozen=True)
+class KeypointScores:
+    """Results in COCO's format, and their average precision.
+
+    results: {image_id, category_id, keypoints [3K], score} per person; see `keypoint_results`. shares: AP,
+    AP50, AP75, APM, APL and AR; NaN if there is nobody to find, for APM of 32^2 to 96^2 px, for APL of more.
+    """
+
+    results: list[dict]
+    shares: dict[str, float]
+
+    def row(self) -> dict[str, float]:
+        """The columns of an epoch's row in the history."""
+        return {f"valid_{name.lower()}": self.shares[name] for name in _IN_ROWS}
+
+    def __str__(self) -> str:
+        head = "".join(f"{name:>9}" for name in self.shares)
+        return f"{'':<10}{head}\n{'OKS':<10}" + "".join(f"{100 * one:>9.2f}" for one in self.shares.values())
+
+
+def keypoint_results(
+    found: Tensor,
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    box_scores: Sequence[float] | None = None,
+) -> list[dict]:
+    """Predictions in COCO's results format.
+
+    The score of a person is as in HRNet's evaluation (Sun et al., CVPR 2019): the score of the box times the
+    mean confidence of the joints that are more confident than `CONFIDENT`, 0 without any.
+
+    Args:
+        found: f64 [N, K, 3], x, y px of the photograph, and confidence. image_ids, category_ids: N each.
+        box_scores: a detector's, N; without it they are 1, as of annotated boxes.
+    """
+    confidence = found[..., 2]
+    confident = confidence > CONFIDENT
+    scores = (confidence * confident).sum(dim=1) / confident.sum(dim=1).clamp(min=1)
+    if box_scores is not None:
+        scores = scores * scores.new_tensor(box_scores)
+    keypoints = found.flatten(1).numpy().round(3)  # shorter files; 0.001 px
+    columns = (image_ids, category_ids, keypoints.tolist(), scores.tolist())
+    names = ("image_id", "category_id", "keypoints", "score")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def average_precision(truth: CocoTruth, results: list[dict], skeleton: Skeleton) -> KeypointScores:
+    """Score results against the annotated people of `truth` in the photographs `truth.evaluated`.
+
+    Crowds and people without an annotated joint are ignored.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+        annotated = COCO()
+        annotated.dataset = {
+            "images": truth.images,
+            "categories": truth.categories,
+            "annotations": [dict(one) for one in truth.annotations],  # pycocotools writes into them
+        }
+        annotated.createIndex()
+        evaluation = COCOeval(annotated, annotated.loadRes([dict(one) for one in results]), "keypoints")
+        evaluation.params.imgIds = truth.evaluated
+        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas or [UNKNOWN_SIGMA] * len(skeleton))
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    stats = [float(share) if share >= 0 else math.nan for share in evaluation.stats]
+    return KeypointScores(results, {name: stats[place] for name, place in _STATS.items()})
