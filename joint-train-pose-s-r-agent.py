@@ -35,9 +35,10 @@ from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter
 from utils.records.checkpoint import SUFFIX, load_checkpoint, load_weights, newest_checkpoint
 from utils.run import Run
+from utils.schedule import pose_schedule
 from utils.system.files import locked
 from utils.system.process import progress, run_stage
-from utils.training import Learner, fresh_or_resumed, say_other_people, scheduled_lr, used_resources
+from utils.training import Learner, fresh_or_resumed, say_other_people, used_resources
 
 log = logging.getLogger(__name__)
 
@@ -60,17 +61,18 @@ def main(opt: argparse.Namespace) -> None:
 def train(run: Run, resumed: Path | None) -> None:
     """Alternate between the pose network and the agents, an epoch each; each epoch is scored and saved."""
     opt, order = run.opt, run.streams["order"]
-    pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
+    pose = Learner(run.pose_network(), opt.lr, opt.sync_bn, opt.weight_decay, opt.optimizer)
     checkpoint = None
     if resumed is None:
         start = run.load_pose(pose.network)
         pose.restore(start, run.pose_path)
         say_other_people(run, start, run.pose_path)
     else:
-        checkpoint = load_checkpoint(resumed)
+        start, checkpoint = load_checkpoint(run.pose_path), load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size, run.skeleton)
     agents = load_agents(run, pose.network, checkpoint, resumed)
     kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
+    pose.schedule = pose_schedule(opt, pose.epoch, start["epoch"] + 1)
     widest = max((agent.pose_margin for agent in agents), key=MARGINS.get)
     train_loader = run.loader(run.dataset.train, widest, order)
     learning = {
@@ -84,8 +86,6 @@ def train(run: Run, resumed: Path | None) -> None:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(pose.epoch)
-            lr = scheduled_lr(opt.lr, pose.epoch)
-            pose.set_lr(lr)
             pose_row = train_pose(run, pose, agents, train_loader, report)
             pose_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, pose_seconds)
@@ -105,7 +105,7 @@ def train(run: Run, resumed: Path | None) -> None:
                 )
             row = {
                 "epoch": pose.epoch,
-                "lr": lr,
+                "lr": pose.schedule.rate(pose.epoch, 0, len(train_loader)),
                 **pose_row,
                 **valid.row(),
                 **{f"{agent.type.name}_epoch": agent.learner.epoch for agent in agents},
@@ -153,6 +153,7 @@ def train_pose(
 
     bar = progress(loader, f"epoch {pose.epoch}, pose", run.opt.bs)
     for index, people in enumerate(bar):
+        pose.set_lr(pose.schedule.rate(pose.epoch, index, len(loader)))
         augmentation = people.local_rows(Augmentation.random(people.total, run.streams["random"]))
         turn, agent = turns[(first + index) % len(turns)]
         if agent is None:

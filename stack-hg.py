@@ -3,8 +3,8 @@
 from options.parser import StageParser
 
 if __name__ == "__main__":
-    groups = ("train_or_evaluate", "resume_pose", "start", "rate", "epochs", "ranks", "overwrite")
-    parser = StageParser(__doc__, *groups, "evaluation", "image")
+    groups = ("train_or_evaluate", "resume_pose", "start", "rate", "pose_training", "epochs", "ranks")
+    parser = StageParser(__doc__, *groups, "overwrite", "evaluation", "image")
     opt = parser.parse()  # before the imports below, which take seconds
     if not opt.is_train and opt.load_prefix_pose is None:
         parser.error("nothing to do: --is_train true trains, --load_prefix_pose names what to evaluate")
@@ -26,9 +26,10 @@ from utils.evaluation.meters import Meters
 from utils.evaluation.metrics import PckCounter
 from utils.records.epochs import checkpoint_name, save_epoch
 from utils.run import Run
+from utils.schedule import pose_schedule
 from utils.system.files import locked
 from utils.system.process import progress, run_stage
-from utils.training import Learner, fresh_or_resumed, scheduled_lr, used_resources
+from utils.training import Learner, fresh_or_resumed, used_resources
 
 
 def main(opt: argparse.Namespace) -> None:
@@ -48,9 +49,10 @@ def main(opt: argparse.Namespace) -> None:
 def train(run: Run) -> None:
     """Train from the start, or resume from `--load_prefix_pose`; each epoch is scored and saved."""
     opt = run.opt
-    pose = Learner(run.pose_network(), opt.lr, opt.sync_bn)
+    pose = Learner(run.pose_network(), opt.lr, opt.sync_bn, opt.weight_decay, opt.optimizer)
     checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None
     kept = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
+    pose.schedule = pose_schedule(opt, pose.epoch, 0)
     train_loader = run.loader(run.dataset.train, "random", run.streams["order"])
     valid_loader = run.loader(run.dataset.valid, "identity")
 
@@ -58,15 +60,13 @@ def train(run: Run) -> None:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(pose.epoch)
-            lr = scheduled_lr(opt.lr, pose.epoch)
-            pose.set_lr(lr)
             trained = train_epoch(run, pose, train_loader, report)
             train_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, train_seconds)
             valid = evaluate(run, pose.network, valid_loader)
             row = {
                 "epoch": pose.epoch,
-                "lr": lr,
+                "lr": pose.schedule.rate(pose.epoch, 0, len(train_loader)),
                 **trained,
                 **valid.row(),
                 "train_seconds": train_seconds,
@@ -89,6 +89,7 @@ def train_epoch(run: Run, pose: Learner, loader: PatchLoader, report: Report) ->
     means, pck = Meters("loss"), PckCounter(run.dataset.threshold, run.skeleton)
     bar = progress(loader, f"epoch {pose.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
+        pose.set_lr(pose.schedule.rate(pose.epoch, index, len(loader)))
         augmentation = people.local_rows(Augmentation.random(people.total, run.streams["random"]))
         sample = run.augment(people, augmentation)
         outputs = run.forward(pose.parallel, sample.image)

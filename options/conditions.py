@@ -59,6 +59,8 @@ _JOINT_FOLDER = Condition(
     "with --is_train true or --load_checkpoint true",
     lambda opt: opt.is_train or opt.load_checkpoint,
 )
+_STEPS = Condition("lr_schedule", "with --lr_schedule step", lambda opt: opt.lr_schedule == "step")
+_CURVE = Condition("lr_schedule", "with --lr_schedule onecycle|cosine", lambda opt: opt.lr_schedule != "step")
 _LEARNED = Condition("load_checkpoint", "with learned draws of an agent", _learning)
 _TORCHRUN = Condition("sync_bn", "under torchrun", lambda opt: "TORCHELASTIC_RUN_ID" in os.environ)
 
@@ -115,7 +117,10 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "annotations_valid": (_COCO,),
     "images": (_COCO,),
     "mirror_pairs": (_COCO,),
-    "lr": (_TRAINING,),
+    **dict.fromkeys(("lr", "weight_decay", "optimizer", "lr_schedule"), (_TRAINING,)),
+    "lr_steps": (_TRAINING, _STEPS),
+    "warmup": (_TRAINING, _CURVE),
+    "schedule_start": (_TRAINING, _CURVE),
     "nEpochs": (_TRAINING,),
     "keep": (_TRAINING,),
     "sync_bn": (_TRAINING, _TORCHRUN),

@@ -10,13 +10,14 @@ from pathlib import Path
 from data import DATASETS
 from models import NETWORKS
 from options.values import (
+    LrSteps,
     boolean,
     cache_place,
     folder_name,
     gpu_number,
     learning_rate,
     name_pair,
-    weight_decay,
+    non_negative,
     whole_number,
 )
 from utils.agents import AGENTS, AgentType
@@ -214,14 +215,46 @@ def ranks(parser: ArgumentParser) -> None:
 
 
 def rate(parser: ArgumentParser) -> None:
-    """The learning rate."""
-    add = parser.add_argument_group("learning rate").add_argument
+    """The learning rate and the weight decay."""
+    add = parser.add_argument_group("optimizer").add_argument
     add(
         "--lr",
         type=learning_rate,
         default=2.5e-4,
         help="learning rate of the network trained in this stage",
     )
+    decay = "weight decay (L2 penalty) of the network trained in this stage"
+    add("--weight_decay", type=non_negative, default=0.0, help=decay)
+
+
+def pose_recipe(parser: ArgumentParser) -> None:
+    """How the pose network is trained, in the base and the arms of an experiment alike."""
+    title = "training of the pose network (the defaults are the paper's)"
+    add = parser.add_argument_group(title).add_argument
+    optimizer = "optimizer; adamw decouples --weight_decay from the gradient"
+    add("--optimizer", choices=("rmsprop", "adam", "adamw"), default="rmsprop", help=optimizer)
+    schedule = (
+        "learning rate over time. step: --lr, multiplied by a factor from each epoch of --lr_steps on; "
+        "onecycle: rises from --lr / 25 to --lr, then falls to --lr / 250000, along half cosines; cosine: "
+        "falls from --lr to 0 along half a cosine, after a linear --warmup. The last two end with --nEpochs"
+    )
+    add("--lr_schedule", choices=("step", "onecycle", "cosine"), default="step", help=schedule)
+    steps = "the learning rate is multiplied by FACTOR from EPOCH (from 0) on"
+    default = "100:0.2 140:0.5"
+    add("--lr_steps", nargs="+", action=LrSteps, metavar="EPOCH:FACTOR", default=default, help=steps)
+    warmup = (
+        "number of epochs, also fractions, in which the learning rate rises to --lr; default: 30 %% of the "
+        "schedule with onecycle, 0 with cosine"
+    )
+    add("--warmup", type=non_negative, help=warmup)
+
+
+def pose_training(parser: ArgumentParser) -> None:
+    """How the pose network is trained, in stages 1 and 3."""
+    pose_recipe(parser)
+    add = parser.add_argument_group("continuing with a new schedule").add_argument
+    start = "first epoch of the schedule; default: 0, in joint training the first after stage 1's checkpoint"
+    add("--schedule_start", type=whole_number(0), help=start)
 
 
 def train_or_evaluate(parser: ArgumentParser) -> None:
@@ -312,5 +345,3 @@ def agent_recipe(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("the agent's training (the defaults are the paper's)").add_argument
     mirror = "mirror half of the crops, and the agent's targets with them"
     add("--mirror", type=boolean, default=False, help=mirror)
-    decay = "weight decay (L2 penalty) of the optimizer"
-    add("--weight_decay", type=weight_decay, default=0.0, help=decay)

@@ -16,6 +16,11 @@ RECIPE = (
     "sync_bn",
     "lr",
     "weight_decay",
+    "optimizer",
+    "lr_schedule",
+    "lr_steps",
+    "warmup",
+    "schedule_start",
     "mirror",
     "agent_lr",
     "agent_iters",
@@ -23,12 +28,19 @@ RECIPE = (
 )
 """Flags that decide how a network is trained, apart from its data and size; recorded for each epoch."""
 
+
+def recipe_flags(schedule: str) -> tuple[str, ...]:
+    """`RECIPE`, and --nEpochs where the learning rate of a `--lr_schedule` depends on it."""
+    return RECIPE if schedule == "step" else (*RECIPE, "nEpochs")
+
+
 STAGE_3 = (
     "train_or_evaluate",
     "pose",
     "agents",
     "joint",
     "rate",
+    "pose_training",
     "epochs",
     "ranks",
     "overwrite",
@@ -80,7 +92,7 @@ class StageParser(OneLineParser):
         """Parse and check the command line; an invalid option ends the process with exit code 2.
 
         Returns the value of each flag, and `defaults` (name -> default), `given` (names of the flags on the
-        command line), `recipe` (the values of `RECIPE`), `out_res` (side of the heatmaps, px), and the
+        command line), `recipe` (the values of `recipe_flags`), `out_res` (side of the heatmaps, px), and the
         folders of the experiment, of its agents and of its joint training.
         """
         opt = self._parse(arguments)
@@ -108,7 +120,8 @@ class StageParser(OneLineParser):
         for name in self.defaults.keys() - opt.given:
             setattr(opt, name, self.defaults[name])
         opt.defaults = self.defaults
-        opt.recipe = {name: getattr(opt, name) for name in RECIPE if name in opt}
+        flags = recipe_flags(getattr(opt, "lr_schedule", "step"))
+        opt.recipe = {name: getattr(opt, name) for name in flags if name in opt}
         return opt
 
     def _check_applies(self, opt: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ def learning_rate(text: str) -> float:
     return value
 
 
-def weight_decay(text: str) -> float:
+def non_negative(text: str) -> float:
     """Parse a finite number of at least 0."""
     value = _finite(text)
     if not value >= 0:
@@ -61,6 +61,30 @@ def _finite(text: str) -> float:
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan
+
+
+class LrSteps(argparse.Action):
+    """Parses words EPOCH:FACTOR with increasing epochs; the value is one text, such as 100:0.2 140:0.5."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
+        steps, before = [], -1
+        for word in " ".join(values).split() or [""]:
+            epoch, _, factor = word.partition(":")
+            if not epoch.isdecimal() or not _finite(factor) > 0:
+                raise argparse.ArgumentError(
+                    self, f"{word!r}: expected EPOCH:FACTOR, a whole number and a number above 0"
+                )
+            if int(epoch) <= before:
+                raise argparse.ArgumentError(self, f"{word!r}: expected an epoch after {before}")
+            before = int(epoch)
+            steps.append(f"{before}:{_finite(factor)}")
+        setattr(namespace, self.dest, " ".join(steps))
 
 
 def gpu_number(text: str) -> int:

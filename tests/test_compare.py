@@ -294,6 +294,16 @@ def test_an_arm_whose_epochs_were_trained_in_two_ways_is_refused(tmp_path):
     read_arms([("x", runs[:1]), ("y", runs[1:])])
 
 
+def test_the_epochs_of_an_arm_share_the_end_of_their_learning_rate(tmp_path):
+    for schedule in ("step", "cosine"):
+        options = [{"options": {"lr_schedule": schedule, "nEpochs": str(end)}} for end in (7, 8)]
+        run = write_run(tmp_path / schedule, 1, [0.5, 0.6], **options[0])
+        write_run(run, 1, [0.7], first=7, **options[1])
+    read_arms([("x", [tmp_path / "step"])])
+    with pytest.raises(UserError, match="--nEpochs 7 in epoch 6, 8 in epoch 7"):
+        read_arms([("x", [tmp_path / "cosine"])])
+
+
 def test_runs_on_other_people_are_not_compared(tmp_path):
     def people(train, valid):
         return {"people": {"dataset": "demo", "train": train, "valid": valid}}

@@ -336,6 +336,46 @@ def test_steps_get_the_options_as_they_were_given(calls, monkeypatch):
         assert ("--agent_iters 3" in command(arm)) == (arm == "learned")
 
 
+def test_base_and_arms_are_trained_with_the_recipe(calls, monkeypatch):
+    """A curve is the base's, then each arm's: of as many epochs for stage 1 as for joint training."""
+    monkeypatch.setattr(steps, "run_process", lambda words: calls.words.append(words) or 7)
+    recipe = ("--optimizer", "adam", "--weight_decay", "0.1", "--lr_schedule", "onecycle", "--warmup", "0.5")
+
+    def command(*flags):
+        with pytest.raises(SystemExit):
+            calls(*recipe, *flags)
+        return " ".join(calls.words[-1])
+
+    given = "--weight_decay 0.1 --optimizer adam --lr_schedule onecycle --warmup 0.5"
+    assert given in command() and "--schedule_start" not in command()
+    (calls.folder / f"{BASE}.pth.tar").touch()
+    agent = calls.folder / f"sr-dir-{BASE}"
+    agent.mkdir()
+    for split in ("train", "val"):
+        for kind in ("scales", "rotations"):
+            (agent / f"{split}_{kind}.txt").touch()
+    assert "pretrain-s-r-agent.py" in command() and "--weight_decay" not in command()
+    (agent / f"{AGENT}.pth.tar").touch()
+    assert given in command() and "--schedule_start 1 --load_prefix_pose" in command()
+    assert given in command("--arms", "learned") and "--schedule_start" not in command("--arms", "learned")
+    with pytest.raises(UserError, match="with --arm_epochs 1, this one has 2"):  # another curve
+        calls(*recipe, "--arm_epochs", 2)
+
+
+def test_a_warm_up_longer_than_an_arm_is_refused_at_once(calls, capsys):
+    with pytest.raises(SystemExit):
+        calls("--lr_schedule", "cosine", "--base_epochs", 3, "--arm_epochs", 2, "--warmup", 2)
+    assert "--warmup 2: expected fewer epochs than --base_epochs" in capsys.readouterr().err
+
+
+def test_steps_of_the_rate_reach_the_stages_as_one_word(calls, monkeypatch):
+    monkeypatch.setattr(steps, "run_process", lambda words: calls.words.append(words) or 7)
+    with pytest.raises(SystemExit):
+        calls("--lr_steps", "3:0.5", "9:0.1")
+    (words,) = calls.words
+    assert words[words.index("--lr_steps") + 1] == "3:0.5 9:0.1"
+
+
 def test_steps_are_counted(calls, monkeypatch):
     monkeypatch.setattr(experiment.Experiment, "compare", lambda _: None)
     for flags in (("--seeds", 1, 2, 3), ("--occlusion", "true", "--in_res", 128)):

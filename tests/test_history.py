@@ -307,6 +307,18 @@ def test_resuming_with_other_flags_is_said_in_one_line(tmp_path, caplog):
     assert line == f"{tmp_path / 'a'} was trained with {theirs}, this run resumes with {ours}"
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("adam", "rmsprop"), ("adam", "adamw"), ("rmsprop", "adam")])
+def test_the_state_of_another_optimizer_is_refused(tmp_path, theirs, ours):
+    learners = {name: Learner(torch.nn.Linear(1, 1), 1e-2, optimizer=name) for name in (theirs, ours)}
+    checkpoint = learners[theirs].checkpoint(a_run(tmp_path))
+    if theirs == "rmsprop":
+        del checkpoint["optimizer_name"]  # an earlier version's
+    learners[theirs].restore(checkpoint, tmp_path / "a")
+    found = f"a was trained with --optimizer {theirs}, this run has {ours}, .*: use --optimizer {theirs}"
+    with pytest.raises(UserError, match=found):
+        learners[ours].restore(checkpoint, tmp_path / "a")
+
+
 def test_predictions_say_whose_they_are(tmp_path):
     names, ones = np.array(["a.jpg", "b.jpg"]), np.ones(2, np.float32)
     center, points = np.array([[1, 2], [3, 4]], np.float32), np.ones((2, 16, 2), np.float32)

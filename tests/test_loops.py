@@ -26,7 +26,7 @@ from utils.evaluation.evaluate import crop_pck, evaluate, evaluation_grid, flip_
 from utils.evaluation.metrics import person_pckh
 from utils.records.history import History
 from utils.system.devices import Streams
-from utils.training import Learner, scheduled_lr
+from utils.training import Learner
 
 STAGE1, PRETRAIN = load_script("stack-hg.py"), load_script("pretrain-s-r-agent.py")
 RES = 32
@@ -194,13 +194,6 @@ def test_evaluation_predicts_with_the_flip_test_and_scores_everyone():
         "valid_pck": result.table.pck["Mean"],
         "valid_auc": result.table.auc["Mean"],
     }
-
-
-@pytest.mark.parametrize(
-    ("epoch", "factor"), [(0, 1), (77, 1), (99, 1), (100, 0.2), (139, 0.2), (140, 0.1), (500, 0.1)]
-)
-def test_the_papers_learning_rates(epoch, factor):
-    assert scheduled_lr(2.5e-4, epoch) == pytest.approx(2.5e-4 * factor)
 
 
 def test_a_rate_that_is_set_is_that_of_the_next_step():

@@ -203,6 +203,29 @@ def test_an_experiment_needs_a_name(refusal):
     assert "--exp_id" in refusal("--is_train", "true")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        *((step, f"{step!r}: expected EPOCH:FACTOR") for step in ("10", "a:1", "10:0", "", "1.5:1", "1:nan")),
+        ("20:0.5 10:0.5", "'10:0.5': expected an epoch after 20"),
+        ("20:0.5 20:0.1", "'20:0.1': expected an epoch after 20"),
+    ],
+)
+def test_wrong_steps_of_the_learning_rate_are_named(refusal, given, message):
+    assert message in refusal("--exp_id", "a", *TRAIN, "--lr_steps", *given.split(" "))
+
+
+def test_steps_of_the_learning_rate_are_one_text():
+    """So that logs and records show them as they are typed, and a command line may hold them as one word."""
+    for words in (("5:1", "09:0.50"), ("5:1 9:5e-1",)):
+        assert parsed(STAGE1, "--exp_id", "a", *TRAIN, "--lr_steps", *words).lr_steps == "5:1.0 9:0.5"
+
+
+def test_the_end_is_part_of_a_recipe_whose_rate_depends_on_it():
+    for flags, part in (((), False), (("--lr_schedule", "cosine"), True)):
+        assert ("nEpochs" in parsed(STAGE1, "--exp_id", "a", *TRAIN, *flags).recipe) == part
+
+
 @pytest.mark.parametrize("value", ["-0.1", "nan", "inf", "much"])
 def test_a_weight_decay_below_0_or_none_is_named(capsys, value):
     with pytest.raises(SystemExit) as end:
@@ -226,6 +249,12 @@ RESUMED = (*PREFIX, *TRAIN, "--load_checkpoint", "true")
     [
         *((STAGE1, PREFIX, flag) for flag in ("--lr 1", "--nEpochs 3", "--keep 1", "--sync_bn true")),
         (STAGE1, (*PREFIX, *TRAIN), "--sync_bn true"),  # without torchrun
+        *(
+            (STAGE1, PREFIX, flag)
+            for flag in ("--optimizer adam", "--lr_schedule cosine", "--weight_decay 1")
+        ),
+        *((STAGE1, (*PREFIX, *TRAIN), flag) for flag in ("--warmup 3", "--schedule_start 2")),
+        (STAGE1, (*PREFIX, *TRAIN, "--lr_schedule", "onecycle"), "--lr_steps 5:0.1"),
         *((STAGE1, (*PREFIX, *TRAIN), flag) for flag in ("--eval_grid true", "--image a.jpg")),
         *((STAGE1, PREFIX, flag) for flag in ("--center 1 2", "--scale 1")),
         *(
@@ -266,6 +295,8 @@ def test_flags_apply_where_they_do_something(monkeypatch):
     _assert_options(parsed(STAGE3, "--exp_id", "a", *RESUMED, *both), agent_iters=3)
     parsed(STAGE3, "--exp_id", "a", *PREFIX, "--joint_dir", "b", "--load_checkpoint", "true")
     parsed(STAGE1, "--exp_id", "a", *TRAIN, "--eval_grid", "false", "--sync_bn", "false")  # as they say
+    curve = ("--lr_schedule", "cosine", "--warmup", "0.5", "--schedule_start", "2")
+    _assert_options(parsed(STAGE3, "--exp_id", "a", *RESUMED, *curve), warmup=0.5, schedule_start=2)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert parsed(STAGE1, "--exp_id", "a", *TRAIN, "--sync_bn", "true").sync_bn
 

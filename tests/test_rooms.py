@@ -16,7 +16,7 @@ ROOMS = (
     ("compare", "demo", "demo_occlusion", "experiment", "show_agent", "visdom_display"),
     ("display",),
     ("agents",),
-    ("training",),
+    ("training", "schedule"),
     ("evaluation",),
     ("run", "patch_store"),
     ("records",),

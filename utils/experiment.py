@@ -46,7 +46,8 @@ def parse() -> argparse.Namespace:
 
     `settings` has the options that no later call may change, name -> text: all but the groups named here.
     """
-    parser = StageParser(__doc__.partition("\n")[0], "start", "rate", "agent_training", "pretraining")
+    groups = ("start", "rate", "pose_recipe", "agent_training", "pretraining")
+    parser = StageParser(__doc__.partition("\n")[0], *groups)
     add = parser.add_argument_group(ARM_FLAGS).add_argument
     arms = (
         "arms, the reference first: random augmentation, or the agent's sampling in stage 3 (--agent_draws)"
@@ -61,7 +62,11 @@ def parse() -> argparse.Namespace:
     pretrain_lr = "learning rate of the agent's pretraining; --lr is the pose network's"
     add("--pretrain_lr", type=learning_rate, default=2.5e-4, help=pretrain_lr)
     opt, free = parser.parse(), parser.flags(PLACE, DISPLAY, ARM_FLAGS)
+    if (opt.warmup or 0) >= min(opt.base_epochs, opt.arm_epochs):
+        parser.error(f"--warmup {opt.warmup:g}: expected fewer epochs than --base_epochs and --arm_epochs")
     opt.settings = {name: str(getattr(opt, name)) for name in opt.defaults if name not in free}
+    if opt.lr_schedule != "step":  # it ends with the arms
+        opt.settings["arm_epochs"] = str(opt.arm_epochs)
     return opt
 
 
@@ -85,7 +90,8 @@ class Experiment:
     """The steps of an experiment, and their state in its folder.
 
     folder: the folder of the base, with the folders of the agent, of the arms and of the comparison (`out`)
-    inside. last: the last epoch of arms. record: see `ExperimentRecord`.
+    inside. last: the last epoch of arms. pose_recipe: the flags with which the pose network is trained, in
+    the base and in the arms. record: see `ExperimentRecord`.
     """
 
     def __init__(self, opt: argparse.Namespace) -> None:
@@ -99,15 +105,20 @@ class Experiment:
         self.agent_folder = self.folder / f"{self.agent.default_folder}-{self.base}"
         self.out = self.folder / "comparison"
         self.record = ExperimentRecord(self.folder, opt.settings, opt.defaults)
+        everywhere, pose = StageParser("").defaults, StageParser("", "rate", "pose_recipe").defaults
+        self.pose_recipe = [name for name in pose if name not in everywhere]
         self.number_of_steps = 2 + len(self.collected) + 2 * len(self.arms) * len(self.seeds)
 
     def shared_stages(self) -> dict[Path, tuple[int, dict[str, str]]]:
         """For the base and the agent: folder -> (number of epochs, options that they are trained with)."""
-        fixed = StageParser("", "agent_recipe", "ranks").defaults  # an experiment has no flags for these
+        # Of these an experiment gives the stages only what is in `settings`.
+        fixed = StageParser("", "rate", "pose_training", "agent_recipe", "ranks").defaults
         settings = {name: str(fixed[name]) for name in RECIPE if name in fixed} | self.opt.settings
+        end = {"nEpochs": str(self.opt.base_epochs)} if self.opt.lr_schedule != "step" else {}
+        agent = {"lr": settings["pretrain_lr"], "weight_decay": str(fixed["weight_decay"])}
         return {
-            self.folder: (self.opt.base_epochs, settings),
-            self.agent_folder: (self.opt.agent_epochs, settings | {"lr": settings["pretrain_lr"]}),
+            self.folder: (self.opt.base_epochs, settings | end),
+            self.agent_folder: (self.opt.agent_epochs, settings | agent),
         }
 
     def steps(self) -> Iterator[tuple[str, str | None]]:
@@ -132,8 +143,8 @@ class Experiment:
         start = resume_or_restart("--load_prefix_pose", self.folder)
         if start == RESTART:
             start += tuple(self.changed("pretrained", "backbone_weights"))
-        flags = (*TRAIN, "--nEpochs", self.opt.base_epochs, *start)
-        return self.stage("stack-hg.py", self.opt.exp_id, *self.changed("seed", "lr"), *flags)
+        flags = (*self.changed("seed", *self.pose_recipe), *TRAIN, "--nEpochs", self.opt.base_epochs, *start)
+        return self.stage("stack-hg.py", self.opt.exp_id, *flags)
 
     def collection_step(self, kind: str) -> str | None:
         if all(distribution_path(self.agent_folder, split, kind).exists() for split in ("train", "val")):
@@ -159,7 +170,8 @@ class Experiment:
         if not saved_epochs(folder):
             folder.mkdir(parents=True, exist_ok=True)
             link_file(folder / f"{self.base}{SUFFIX}", self.folder / f"{self.base}{SUFFIX}")
-        flags = (*self.arm_flags(seed), *resume_or_restart("--load_prefix_pose", folder))
+        start = () if self.opt.lr_schedule == "step" else ("--schedule_start", self.opt.base_epochs)
+        flags = (*self.arm_flags(seed), *start, *resume_or_restart("--load_prefix_pose", folder))
         return self.stage("stack-hg.py", f"{self.opt.exp_id}/{folder.name}", *flags)
 
     def joint_step(self, arm: str, seed: int) -> str | None:
@@ -207,7 +219,7 @@ class Experiment:
 
     def arm_flags(self, seed: int) -> tuple:
         """The training flags that all arms of a seed have in common."""
-        return (*self.changed("lr"), *TRAIN, "--seed", seed, "--nEpochs", self.last + 1)
+        return (*self.changed(*self.pose_recipe), *TRAIN, "--seed", seed, "--nEpochs", self.last + 1)
 
     def finished(self, folder: Path, prefix: str = "") -> bool:
         """Whether a run of an arm has saved its last epoch.

@@ -2,29 +2,31 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import RMSprop
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from data.loading.loader import PatchLoader
 from utils.records.epochs import KeptEpochs, later_best, refuse_to_overwrite
 from utils.records.history import History
 from utils.run import Run
+from utils.schedule import Schedule
 from utils.system import ranks
 from utils.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LR_STEPS = ((100, 0.2), (140, 0.5))
-"""(epoch, factor): from that epoch on, the learning rate of the pose network is multiplied by the factor."""
-
-
-def scheduled_lr(lr: float, epoch: int) -> float:
-    """The pose network's learning rate in an epoch: it depends only on the epoch, so resuming keeps it."""
-    return lr * math.prod(factor for start, factor in LR_STEPS if epoch >= start)
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "rmsprop": partial(RMSprop, alpha=0.99, eps=1e-8),
+    "adam": Adam,
+    "adamw": AdamW,
+}
+"""Those of --optimizer; all but rmsprop, the paper's, with PyTorch's defaults."""
 
 
 def used_resources(run: Run, loader: PatchLoader, seconds: float) -> dict[str, float]:
@@ -45,20 +47,26 @@ def used_resources(run: Run, loader: PatchLoader, seconds: float) -> dict[str, f
 
 
 class Learner:
-    """A network in training, with the paper's optimizer.
+    """A network in training, with the paper's optimizer unless another of `OPTIMIZERS` is named.
 
     network: the network. parallel: its wrapper for the forward pass, which averages gradients over ranks.
-    history: one row per finished epoch. epoch: the next epoch to train, from 0.
+    history: one row per finished epoch. epoch: the next epoch to train, from 0. schedule: the learning rate
+    over time, for loops that set it before each step; constant unless it is replaced.
     """
 
     def __init__(
-        self, network: nn.Module, lr: float, sync_bn: bool = False, weight_decay: float = 0.0
+        self,
+        network: nn.Module,
+        lr: float,
+        sync_bn: bool = False,
+        weight_decay: float = 0.0,
+        optimizer: str = "rmsprop",
     ) -> None:
         self.network, self.parallel = network, ranks.parallel(network, sync_bn)
         self._losses = 0.0  # of all steps since they were last checked
-        self._weight_decay = weight_decay
-        self.optimizer = RMSprop(network.parameters(), lr=lr, alpha=0.99, eps=1e-8, weight_decay=weight_decay)
-        self.history, self.epoch = History(), 0
+        self._weight_decay, self._optimizer_name = weight_decay, optimizer
+        self.optimizer = OPTIMIZERS[optimizer](network.parameters(), lr=lr, weight_decay=weight_decay)
+        self.history, self.epoch, self.schedule = History(), 0, Schedule(lr)
 
     def restore(self, checkpoint: dict, path: Path) -> None:
         """Restore optimizer, history and epoch from a checkpoint, read from `path`.
@@ -66,8 +74,14 @@ class Learner:
         The weights must have been loaded before. The weight decay remains that of this learner.
 
         Raises:
-            UserError: the optimizer state does not fit this network.
+            UserError: the optimizer state is of another optimizer, or does not fit this network.
         """
+        theirs = checkpoint.get("optimizer_name", "rmsprop")  # earlier versions had no other
+        if theirs != self._optimizer_name:
+            raise UserError(
+                f"{path} was trained with --optimizer {theirs}, this run has {self._optimizer_name}, which "
+                f"cannot resume from it: use --optimizer {theirs}"
+            )
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -144,6 +158,7 @@ class Learner:
         return {
             "state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_name": self._optimizer_name,
             "train_history": self.history.rows,
             "epoch": self.epoch,
             "seed": run.opt.seed,

@@ -15,6 +15,7 @@ from data.loading.loader import PatchLoader
 from support.experiment import load_script
 from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, agent_with, plain_run
 from utils.records.history import History
+from utils.schedule import Schedule
 from utils.system import ranks
 from utils.training import Learner
 
@@ -54,6 +55,7 @@ def train(data: Path) -> dict:
 
     stage_1, joint = load_script("stack-hg.py"), load_script("joint-train-pose-s-r-agent.py")
     pose = Learner(Watching(), 1e-3)
+    pose.schedule = Schedule(1e-3, "onecycle", epochs=1, warmup=0.5)
     row = stage_1.train_epoch(run, pose, loader(run.streams["order"]), Silent())
     heart = Heart(run.cells)
     with torch.no_grad():  # where cells are alike, gradients are rounding, which RMSprop would enlarge

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from options.parser import RECIPE
+from options.parser import RECIPE, recipe_flags
 from utils.compare.run_logs import RunLog
 from utils.records.checkpoint import checkpoint_identity, common_hash
 from utils.system.errors import UserError
@@ -127,19 +127,20 @@ def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
 
 
 def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """Check that all epochs of an arm were trained with the same values of the flags in `RECIPE`.
+    """Check that all epochs of an arm were trained with the same values of the `recipe_flags`.
 
     Only flags that the logs record are checked. The seed may differ between runs, but not within a run.
 
     Raises:
         UserError: two epochs differ.
     """
-    for flag in RECIPE:
+    for flag in (*RECIPE, "nEpochs"):
         known = [
             (folder, epoch, run.options[epoch][flag])
             for folder, run in runs.items()
             for epoch in epochs
             if flag in run.options[epoch]
+            and flag in recipe_flags(run.options[epoch].get("lr_schedule", "step"))
         ]
         for (before, last, old), (folder, epoch, new) in pairwise(known):
             if old != new and before == folder:

@@ -3,6 +3,7 @@
 A checkpoint is a dict of
     state_dict      the network's weights and statistics
     optimizer       the optimiser's state
+    optimizer_name  --optimizer, of which it is the state; rmsprop where it is missing
     train_history   rows of `utils.records.history.History`
     epoch           the last finished epoch, from 0
     seed            --seed, from which, with the epoch, random draws follow
