@@ -137,18 +137,8 @@ def display(parser: ArgumentParser) -> None:
     add("--vis_server", default="http://localhost", help="URL of the visdom server")
     add("--vis_port", type=whole_number(1), default=8097, help="port of the visdom server")
     add("--use_html", type=boolean, default=True, help="write HTML pages of results")
-    add(
-        "--display_winsize",
-        type=whole_number(64),
-        default=256,
-        help="side of images on the pages, px",
-    )
-    add(
-        "--display_freq",
-        type=whole_number(1),
-        default=10,
-        help="plot a point every N batches",
-    )
+    add("--display_winsize", type=whole_number(64), default=256, help="side of images on the pages, px")
+    add("--display_freq", type=whole_number(1), default=10, help="plot a point every N batches")
 
 
 def pose(parser: ArgumentParser) -> None:
@@ -267,10 +257,7 @@ def train_or_evaluate(parser: ArgumentParser) -> None:
 def resume_pose(parser: ArgumentParser) -> None:
     """The checkpoint of the pose network to resume from or to evaluate."""
     add = parser.add_argument_group("checkpoint").add_argument
-    add(
-        "--load_prefix_pose",
-        help="checkpoint to resume from or to evaluate, such as lr-0.00025-10.pth.tar",
-    )
+    add("--load_prefix_pose", help="checkpoint to resume from or to evaluate, such as lr-0.00025-10.pth.tar")
 
 
 def evaluation(parser: ArgumentParser) -> None:

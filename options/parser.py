@@ -60,12 +60,7 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line and exit code 2, and shows defaults in its help."""
 
     def __init__(self, description: str, prog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            allow_abbrev=False,
-            formatter_class=_Defaults,
-        )
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_Defaults)
 
     def error(self, message: str) -> None:
         """Print one line, without the usage, and exit with code 2."""

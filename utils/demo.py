@@ -66,11 +66,7 @@ STEPS = (
         f"python joint-train-pose-s-r-agent.py {FLAGS} --exp_id demo {POSE} --load_prefix_sr lr-0.001-3 "
         f"{TRAIN} --nEpochs {END} --overwrite true",
     ),
-    Step(
-        "what the agent draws",
-        8,
-        f"python -m utils.show_agent {FLAGS} --exp_id demo {POSE}",
-    ),
+    Step("what the agent draws", 8, f"python -m utils.show_agent {FLAGS} --exp_id demo {POSE}"),
     Step(
         "the control arm starts from the same checkpoint as stage 3",
         0,

@@ -1,4 +1,4 @@
-"""Drawing on pictures: skeletons, heatmaps, and their JPEG files."""
+"""Draws skeletons, heatmaps, cells and crosses on pictures, and encodes them as JPEG."""
 
 import io
 
@@ -10,18 +10,18 @@ from data.skeleton import MPII, Pair, Skeleton
 Color = tuple[int, int, int]
 
 COLORS: dict[str, Color] = {"right": (255, 128, 0), "left": (0, 150, 255), "middle": (70, 215, 90)}
-"""Of the person's right side, left side and middle: apart in hue and lightness, for color-blind eyes too."""
+"""Colors of the person's sides and middle: they differ in hue and lightness, for color-blind readers."""
 
-FAINTEST = 0.02  # of the strongest peak: a map below that does not show its joint
-WEAK = 0.25  # a maximum of heatmaps, whose targets reach 1
-_DIMMED = 0.4  # brightness of a picture under its heatmaps
+FAINTEST = 0.02  # of the strongest peak: below that, a joint is not drawn
+WEAK = 0.25  # heatmaps with a lower maximum are not scaled up to full color; targets have maximum 1
+_DIMMED = 0.4  # brightness of a picture under heatmaps or cells
 CROSS: Color = (220, 30, 60)
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _LARGE = 2000  # px; above that, edges are smooth enough without supersampling
 
 
 def clear_peaks(peaks: np.ndarray) -> np.ndarray:
-    """Bool [..., K]: the joints whose maps have a peak worth drawing; peaks [..., K], a person a row."""
+    """Which joints have a peak high enough to draw: bool [..., K] of peaks [..., K] of each person."""
     return (peaks > 0) & (peaks >= FAINTEST * peaks.max(axis=-1, keepdims=True))
 
 
@@ -33,12 +33,13 @@ def draw_skeleton(
     size: float | None = None,
     skeleton: Skeleton = MPII,
 ) -> np.ndarray:
-    """A picture with a skeleton on it.
+    """Draw a skeleton on a picture.
 
     Args:
-        image: u8 [H, W, 3]. joints: [K, 2] px of the image (0, 0 is its corner). drawn: bool [K].
-        truth: thin white-edged bones and rings, to lie below the prediction's thick bones and discs.
-        size: px that strokes are in proportion to; default: the longer side of the image.
+        image: u8 [H, W, 3]. joints: [K, 2] px of the image, (0, 0) is its corner. drawn: bool [K], joints to
+        draw. truth: draw thin bones with white edges and rings, instead of the thick bones and discs of
+        predictions. size: px, the thickness of lines is proportional to it; default: the longer side of the
+        image.
 
     Returns:
         u8 [H, W, 3].
@@ -72,13 +73,13 @@ def draw_skeleton(
 
 
 def _side(bone: Pair, skeleton: Skeleton) -> str:
-    """The side that a bone belongs to: that of its joints beside the middle, if they are of one side."""
+    """The side of a bone: that of its joints, disregarding middle ones; "middle" if they differ."""
     sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
     return sides.pop() if len(sides) == 1 else "middle"
 
 
 def cross_out(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """A picture u8 [H, W, 3] with a cross at each of the points [K, 2] px."""
+    """Draw a cross at each of the points [K, 2] px on a picture u8 [H, W, 3]."""
     canvas = Image.fromarray(image)
     pen, arm = ImageDraw.Draw(canvas), max(3.0, 0.025 * max(image.shape[:2]))
     for color, width in ((_WHITE, 0.8 * arm), (CROSS, 0.4 * arm)):
@@ -89,7 +90,7 @@ def cross_out(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def shade_cells(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """A square picture u8 [H, H, 3] with the `hidden` cells, bool [side, side], dark and hatched."""
+    """Darken and hatch the `hidden` cells, bool [side, side], of a square picture u8 [H, H, 3]."""
     cells = np.arange(len(image)) * len(hidden) // len(image)
     dark = hidden[np.ix_(cells, cells)]
     places = np.arange(len(image))
@@ -99,9 +100,9 @@ def shade_cells(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def label_cells(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """A square picture u8 [H, H, 3] under a distribution over cells, f64 [side, side], in per cent.
+    """Draw a distribution over cells, f64 [side, side], on a square picture u8 [H, H, 3]: tints and per cent.
 
-    A cell of the mean share is half tinted.
+    A cell with the mean share is tinted by half.
     """
     side = len(shares)
     cells = np.arange(len(image)) * side // len(image)
@@ -123,13 +124,13 @@ def label_cells(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton = MPII) -> np.ndarray:
-    """A darkened picture under heatmaps that glow in the colors of their joints' sides.
+    """Draw heatmaps on a darkened picture, in the colors of their joints' sides.
 
-    Light adds up: where right and left cannot be told apart it is white.
+    Colors add up: where left and right overlap, the result is white.
 
     Args:
-        image: u8 [H, W, 3]. heatmaps: f32 [K, h, w]; the full color is their maximum,
-            or `WEAK` where that is less: maps that say nothing stay dark.
+        image: u8 [H, W, 3]. heatmaps: f32 [K, h, w]; their maximum has full color, or `WEAK` if that is
+        higher.
 
     Returns:
         u8 [H, W, 3].
@@ -148,12 +149,12 @@ def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:
-    """A square picture u8 [H, H, 3] as u8 [side, side, 3]."""
+    """Resize a square picture u8 [H, H, 3] to u8 [side, side, 3]."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 85) -> bytes:
-    """A picture u8 [H, W, 3] as a JPEG file whose thin colored lines stay sharp."""
+    """Encode a picture u8 [H, W, 3] as JPEG, without chroma subsampling, to keep thin colored lines sharp."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

@@ -38,12 +38,7 @@ class Report:
     """
 
     def __init__(
-        self,
-        run: Run,
-        stage: str,
-        learner: Learner,
-        kept: KeptEpochs,
-        summary: str = "training-summary.txt",
+        self, run: Run, stage: str, learner: Learner, kept: KeptEpochs, summary: str = "training-summary.txt"
     ) -> None:
         self.run, self.history, self.summary = run, learner.history, run.folder / summary
         self._learner, self._kept = learner, kept

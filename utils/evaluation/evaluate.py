@@ -123,7 +123,7 @@ def crop_pck(run: Run, network: nn.Module, people: PersonBatch, augmentation: Au
 
 @torch.no_grad()
 def evaluation_grid(run: Run, network: nn.Module) -> Tensor:
-    """PCK f64 [7, 7] of the validation people, a row a scale bin and a column a rotation bin.
+    """PCK f64 [7, 7] of the validation people by scale bin (rows) and rotation bin (columns).
 
     Without the flip test; the network is put in eval mode.
     """

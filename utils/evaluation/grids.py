@@ -16,7 +16,7 @@ SCALES, ROTATIONS = KINDS["scale"].means, KINDS["rotation"].means
 
 
 def format_grid(grid: Tensor, metric_name: str) -> str:
-    """Shares [7, 7] as a table in %, a row a scale and a column a rotation; a title above, the mean below."""
+    """Shares [7, 7] as a table in %, with a title and the mean; rows: scales, columns: rotations."""
     title = f"{metric_name} by scale (rows, log2) and rotation (columns, degrees)"
     head = " " * 8 + "".join(f"{rotation:>8g}" for rotation in ROTATIONS)
     rows = [
