@@ -12,6 +12,7 @@ import numpy as np
 from data import DataError
 from data.coco_truth import CocoTruth
 from data.demo import write_demo
+from data.loading.fit import people_that_fit
 from data.loading.presence import with_photographs
 from data.people import People
 from data.readers.coco import read_coco
@@ -143,7 +144,8 @@ def load_dataset(
             extension of LSP is then ignored. Of data set "coco" that of the training split.
         limit: keep only the first `limit` people of each split.
         skip_missing: skip people whose photograph is missing or incomplete, with a warning.
-        skip_bad: skip invalid rows of the annotation file, with a warning.
+        skip_bad: skip invalid rows of the annotation file, and people who do not fit their photographs, with
+            a warning.
         annotations_valid: the annotation file of coco's validation split; without either file, the usual two.
         images: the folder of coco's photographs, or those of the training and of the validation split.
         mirror_pairs: left-right pairs `left:right` of coco's joints; None: those that the names tell.
@@ -152,7 +154,8 @@ def load_dataset(
         The data set; either split may be empty, which callers must check.
 
     Raises:
-        DataError: the data set, its annotation file or a photograph is missing or damaged, or nobody is left.
+        DataError: the data set, its annotation file or a photograph is missing or damaged, people do not fit
+            their photographs, or nobody is left.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}: expected one of {', '.join(DATASETS)}")
@@ -182,6 +185,7 @@ def load_dataset(
     if limit is not None and len(people) == len(everyone):
         log.warning("--limit %d has no effect: there are only %d people", limit, len(people))
     limited = np.count_nonzero(people.valid) == limit and np.count_nonzero(everyone.valid) > limit
+    people = people_that_fit(people, dataset.root, skip_bad)
     truth = dataset.coco and replace(dataset.coco, ids=people.id[people.valid])
     return replace(dataset, people=people, limited=limited, coco=truth)
 

@@ -91,7 +91,8 @@ def data(parser: ArgumentParser) -> None:
     add("--limit", type=whole_number(1), help="use only the first LIMIT people of each split")
     missing = "skip people whose photograph is missing or incomplete (empty, truncated)"
     add("--skip_missing", type=boolean, default=False, help=missing)
-    add("--skip_bad", type=boolean, default=False, help="skip people with invalid annotations")
+    bad = "skip people with invalid annotations, or whose annotations do not fit their photograph"
+    add("--skip_bad", type=boolean, default=False, help=bad)
     add("--bs", type=whole_number(1), default=24, help="batch size")
 
 

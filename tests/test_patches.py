@@ -98,19 +98,6 @@ def test_grey_and_cmyk_photographs_load_as_rgb(tmp_path):
     assert (cmyk - torch.tensor([200, 120, 40])).abs().max() <= 4
 
 
-def test_orientation_tags_are_ignored(tmp_path):
-    """Annotations are in px of the photograph as it is stored."""
-    photo, exif = texture(120, 80), Image.Exif()
-    exif[0x0112] = 6  # turn right
-    photo.save(tmp_path / "turned.png", exif=exif)
-    photo.save(tmp_path / "plain.png")
-    patches = [
-        read_patch(tmp_path / f"{name}.png", np.array([60, 40]), 0.3, 1.0, 32) for name in ("turned", "plain")
-    ]
-    np.testing.assert_array_equal(patches[0][0], patches[1][0])
-    assert patches[0][1] == 120
-
-
 def test_a_patch_is_black_beyond_the_photograph(tmp_path):
     Image.new("RGB", (100, 80), "white").save(tmp_path / "a.png")
     res = 64

@@ -86,25 +86,9 @@ def test_an_even_grey_is_seen(value, seen):
         assert rgb.shape == (2, 3, 3) and (rgb == seen).all()
 
 
-def test_turned_as_the_camera_noted_only_if_asked(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise
-    Image.fromarray(COLORS).save(tmp_path / "turned.png", exif=exif)
-    Image.fromarray(COLORS).save(tmp_path / "plain.png")
-    for name, upright, seen in (
-        ("turned", True, np.rot90(COLORS, -1)),
-        ("turned", False, COLORS),
-        ("plain", True, COLORS),
-    ):
-        with open_lazily(tmp_path / f"{name}.png", upright) as photo:
-            assert np.array_equal(to_rgb(photo), seen)
-    with open_lazily(tmp_path / "turned.png") as photo:
-        assert np.array_equal(to_rgb(photo), COLORS)
-
-
-def test_a_jpeg_that_needs_no_turning_is_not_decoded_yet(tmp_path):
+def test_a_jpeg_is_not_decoded_yet(tmp_path):
     Image.new("RGB", (800, 400)).save(tmp_path / "a.jpg")
-    with open_lazily(tmp_path / "a.jpg", upright=True) as photo:
+    with open_lazily(tmp_path / "a.jpg") as photo:
         photo.draft("RGB", (100, 50))
         assert to_rgb(photo).size == (100, 50)
 

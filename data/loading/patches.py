@@ -19,6 +19,13 @@ from data import DataError
 from data.crops import PersonBatch
 from data.geometry import PIXELS_PER_SCALE
 from data.loading.cache import PatchFile, PatchMemory
+from data.loading.orientation import (
+    exif_orientation,
+    fitting_orientation,
+    stored_point,
+    turn_upright,
+    upright_size,
+)
 from data.loading.photographs import UNREADABLE, map_files, open_lazily, read_end, to_rgb
 from data.people import People
 
@@ -34,22 +41,32 @@ def patch_res(in_res: int, margin: float) -> int:
 
 
 def read_patch(
-    path: Path, center: np.ndarray, scale: float, margin: float, res: int, upright: bool = False
+    path: Path,
+    center: np.ndarray,
+    scale: float,
+    margin: float,
+    res: int,
+    upright: bool = False,
+    size: tuple[int, int] = (0, 0),
 ) -> tuple[np.ndarray, int]:
     """One person's patch.
 
     Args:
-        path: the photograph. upright: turn it as its EXIF orientation says; annotations ignore that.
-        center: [2] px. scale: box side / 200 px. margin: patch side / box side. res: patch side in px.
+        path: the photograph. center: [2] px. scale: box side / 200 px. margin: patch side / box side.
+        res: patch side in px. upright: turn the photograph as its EXIF orientation says; else it is only
+        turned if the annotation file's `size` requires it, see `fitting_orientation`.
 
     Returns:
         (u8 [res, res, 3] RGB, black beyond the photograph; the photograph's width in px).
 
     Raises:
         `UNREADABLE`: the file is missing or is not a complete photograph, or the box is absurd.
+        DataError: the photograph does not have the annotation file's size.
     """
     side = margin * PIXELS_PER_SCALE * float(scale)
-    with open_lazily(path, upright) as photo:
+    with open_lazily(path) as photo:
+        orientation = exif_orientation(photo) if upright else fitting_orientation(photo, size)
+        center = stored_point(center, photo.size, orientation)
         width, height = photo.size
         # A JPEG decodes straight to a half, quarter or eighth: never to less than the patch needs.
         draft = photo.draft("RGB", (math.ceil(width * res / side), math.ceil(height * res / side)))
@@ -62,7 +79,7 @@ def read_patch(
 
     patch = np.zeros((res, res, 3), dtype=np.uint8)
     step = side * zoom / res  # decoded px per px of the patch
-    start = [float(middle) * zoom - side * zoom / 2 for middle in center]
+    start = [middle * zoom - side * zoom / 2 for middle in center]
     # Only what the photograph covers is resampled: beyond the filter's reach of it all is black.
     first = [max(0, math.floor((-FILTER_REACH - left) / step)) for left in start]
     last = [
@@ -80,7 +97,7 @@ def read_patch(
             box=(left - x, top - y, right - x, bottom - y),
         )
         patch[first[1] : last[1], first[0] : last[0]] = covered
-    return patch, width
+    return turn_upright(patch, orientation), upright_size((width, height), orientation)[0]
 
 
 def _fade_cut_pixels(photo: Image.Image, width: float, height: float) -> Image.Image:
@@ -138,6 +155,7 @@ class Patches(Dataset):
         """
         what = (VERSION, PIL.__version__, self.people.fingerprint, self.res, self.margin, self.upright)
         digest = hashlib.sha256(repr(what).encode())
+        digest.update(np.ascontiguousarray(self.people.size))
         images = dict.fromkeys(self.people.image.tolist())
         for state in map_files(lambda image: _state(self.root / image), images):
             digest.update(state)
@@ -168,7 +186,13 @@ class Patches(Dataset):
             path = self.root / people.image[k]
             try:
                 patch[k], width[k] = read_patch(
-                    path, people.center[k], people.scale[k], self.margin, self.res, self.upright
+                    path,
+                    people.center[k],
+                    people.scale[k],
+                    self.margin,
+                    self.res,
+                    self.upright,
+                    tuple(people.size[k].tolist()),
                 )
             except UNREADABLE as error:
                 reason = " ".join(str(error).split())

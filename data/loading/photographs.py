@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 UNREADABLE = (OSError, ValueError, OverflowError, SyntaxError, Image.DecompressionBombError)
 """What opening, decoding and `to_rgb` raise for a file that is missing or is not a complete photograph."""
@@ -24,10 +24,8 @@ WHITES = {"I": (255, WHITE_16), "F": (1, 255, WHITE_16)}
 
 
 @contextmanager
-def open_lazily(path: Path, upright: bool = False) -> Iterator[Image.Image]:
-    """The photograph in a file, not yet decoded unless it has to be turned.
-
-    upright: turned as its camera noted (EXIF); else as it is stored, which is what annotations are of.
+def open_lazily(path: Path) -> Iterator[Image.Image]:
+    """The photograph in a file as it is stored, not yet decoded.
 
     Raises:
         `UNREADABLE`: the file is missing or is not a photograph.
@@ -36,8 +34,7 @@ def open_lazily(path: Path, upright: bool = False) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, not too large
         photo = Image.open(path)
     with photo:
-        turned = upright and photo.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        yield ImageOps.exif_transpose(photo) if turned else photo
+        yield photo
 
 
 def to_rgb(photo: Image.Image) -> Image.Image:

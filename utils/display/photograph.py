@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from data import DataError
 from data.augmentation import MARGINS, Augmentation
 from data.geometry import PIXELS_PER_SCALE
+from data.loading.orientation import AS_STORED, exif_orientation, turn_upright
 from data.loading.patches import Patches
 from data.loading.photographs import UNREADABLE, open_lazily, to_rgb
 from data.people import People
@@ -27,19 +28,23 @@ WIDEST = 100.0  # limit of --scale: sides of the square / longer side of the pho
 
 
 def open_photograph(path: Path) -> Image.Image:
-    """A photograph in RGB, turned upright as its EXIF orientation says.
+    """A photograph in RGB, turned upright as its EXIF orientation says, which is logged.
 
     Raises:
         UserError: it does not exist or cannot be decoded.
     """
     try:
-        with open_lazily(path, upright=True) as photo:
-            return to_rgb(photo)
+        with open_lazily(path) as photo:
+            orientation = exif_orientation(photo)
+            pixels = np.asarray(to_rgb(photo))
     except FileNotFoundError as error:
         raise UserError(f"--image {path} does not exist") from error
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--image {path}: expected a complete photograph ({reason})") from error
+    if orientation != AS_STORED:
+        log.info("--image %s is turned upright (EXIF orientation %d)", path, orientation)
+    return Image.fromarray(turn_upright(pixels, orientation))
 
 
 def person_square(
