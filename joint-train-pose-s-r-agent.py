@@ -38,7 +38,7 @@ from utils.run import Run
 from utils.schedule import pose_schedule
 from utils.system.files import locked
 from utils.system.process import progress, run_stage
-from utils.training import Learner, fresh_or_resumed, say_other_people, used_resources
+from utils.training import Learner, fresh_or_resumed, used_resources, warn_of_other_people
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ def train(run: Run, resumed: Path | None) -> None:
     if resumed is None:
         start = run.load_pose(pose.network)
         pose.restore(start, run.pose_path)
-        say_other_people(run, start, run.pose_path)
+        warn_of_other_people(run, start, run.pose_path)
     else:
         start, checkpoint = load_checkpoint(run.pose_path), load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size, run.skeleton)
     agents = load_agents(run, pose.network, checkpoint, resumed)
-    kept = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
+    retention = fresh_or_resumed(run, pose, checkpoint, resumed, "--load_checkpoint true")
     pose.schedule = pose_schedule(opt, pose.epoch, start["epoch"] + 1)
     widest = max((agent.pose_margin for agent in agents), key=MARGINS.get)
     train_loader = run.loader(run.dataset.train, widest, order)
@@ -82,7 +82,7 @@ def train(run: Run, resumed: Path | None) -> None:
     }
     valid_loader = run.loader(run.dataset.valid, "identity")
 
-    with Report(run, "joint-train-pose-s-r-agent", pose, kept, "pose-training-summary.txt") as report:
+    with Report(run, "joint-train-pose-s-r-agent", pose, retention, "pose-training-summary.txt") as report:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(pose.epoch)

@@ -53,13 +53,13 @@ def train(run: Run) -> None:
     if prefix := getattr(opt, which.load):
         path = find_checkpoint(run.folder, prefix, f"--{which.load}")
         checkpoint = load_agent(agent, path)
-    kept = fresh_or_resumed(run, learner, checkpoint, path, f"--{which.load}")
+    retention = fresh_or_resumed(run, learner, checkpoint, path, f"--{which.load}")
     train_people, valid_people = run.dataset.train, run.dataset.valid
     train_loader = run.loader(train_people, "identity", run.streams["order"], scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
     train_rows, valid_rows = agent.targets("train", train_people), agent.targets("val", valid_people)
 
-    with Report(run, "pretrain-s-r-agent", learner, kept) as report:
+    with Report(run, "pretrain-s-r-agent", learner, retention) as report:
         while learner.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(learner.epoch)

@@ -51,12 +51,12 @@ def train(run: Run) -> None:
     opt = run.opt
     pose = Learner(run.pose_network(), opt.lr, opt.sync_bn, opt.weight_decay, opt.optimizer)
     checkpoint = run.load_pose(pose.network) if opt.load_prefix_pose else None
-    kept = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
+    retention = fresh_or_resumed(run, pose, checkpoint, run.pose_path, "--load_prefix_pose")
     pose.schedule = pose_schedule(opt, pose.epoch, 0)
     train_loader = run.loader(run.dataset.train, "random", run.streams["order"])
     valid_loader = run.loader(run.dataset.valid, "identity")
 
-    with Report(run, "stack-hg", pose, kept) as report:
+    with Report(run, "stack-hg", pose, retention) as report:
         while pose.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(pose.epoch)

@@ -22,7 +22,7 @@ class SimpleBaseline(nn.Module):
     Args:
         backbone: name of a model of timm, see `models.backbones`.
         chan: channels of the deconvolutions.
-        num_classes: heatmaps, one a joint.
+        num_classes: heatmaps, one per joint.
         pretrained, backbone_weights: what the backbone starts from: the weights that timm downloads, or a
             file; else they are drawn. The deconvolutions' are drawn.
 

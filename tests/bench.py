@@ -40,7 +40,7 @@ from utils.agents.pretraining import agent_loss
 from utils.display.gallery import pose_gallery
 from utils.display.report import Report
 from utils.evaluation.evaluate import evaluate
-from utils.records.epochs import KeptEpochs
+from utils.records.epochs import Retention
 from utils.run import Run
 from utils.training import Learner
 
@@ -226,7 +226,7 @@ def whole_epoch(
 ) -> None:
     """What stage 1 does in an epoch, but for its checkpoint."""
     run.opt.use_html = run.opt.use_visdom = displays
-    with Report(run, "bench", pose, KeptEpochs(None)) as report:
+    with Report(run, "bench", pose, Retention(None)) as report:
         trained = stack_hg.train_epoch(run, pose, train_loader, report)
         valid = evaluate(run, pose.network, valid_loader)
         row = {"epoch": pose.epoch, **trained, **valid.row()}

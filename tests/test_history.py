@@ -13,12 +13,12 @@ from data.people import People
 from data.skeleton import MPII
 from options.parser import RECIPE
 from utils.evaluation.meters import Meters
-from utils.records.epochs import KeptEpochs, epoch_files, later_best, refuse_to_overwrite, save_epoch
+from utils.records.epochs import Retention, epoch_files, later_best, refuse_to_overwrite, save_epoch
 from utils.records.events import EventLog, current_events, read_events
 from utils.records.history import History, best_epoch, format_value
 from utils.records.predictions import encode_predictions, refuse_other_people
 from utils.system.errors import UserError
-from utils.training import Learner, fresh_or_resumed, resume, say_other_people
+from utils.training import Learner, fresh_or_resumed, resume, warn_of_other_people
 
 
 def test_means_count_people():
@@ -236,7 +236,7 @@ def test_best_files_of_later_epochs_are_named_once(folder, caplog):
 def test_the_newest_epochs_and_the_best_stay(tmp_path, keep, left):
     old = tmp_path / "old"
     old.touch()
-    kept = KeptEpochs(keep, [old, tmp_path / "lr-1-1.pth.tar", tmp_path / "gone"])
+    kept = Retention(keep, [old, tmp_path / "lr-1-1.pth.tar", tmp_path / "gone"])
     for epoch, best in enumerate((True, True, False, False, False), 1):
         kept.add(save_epoch(tmp_path, f"lr-1-{epoch}", {}, best), best)
         assert (tmp_path / f"lr-1-{epoch}.pth.tar").exists() and old.exists() == (epoch > 1)
@@ -282,10 +282,10 @@ def test_what_cannot_go_on_says_so(tmp_path, caplog):
         with pytest.raises(UserError, match="can be evaluated, but not"):
             learner.restore(damaged, tmp_path / "a")
     assert not caplog.text
-    say_other_people(a_run(tmp_path), {}, tmp_path / "a")  # it does not say whose it is
+    warn_of_other_people(a_run(tmp_path), {}, tmp_path / "a")  # it does not say whose it is
     assert not caplog.text
     theirs = {"people": {"dataset": "mpii", "train": "t", "valid": "w"}}
-    say_other_people(a_run(tmp_path), theirs, tmp_path / "a")
+    warn_of_other_people(a_run(tmp_path), theirs, tmp_path / "a")
     (line,) = caplog.messages
     assert "valid people are from mpii and have the fingerprint w, not v" in line
 

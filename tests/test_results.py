@@ -20,7 +20,7 @@ from data import DataError
 from data.demo import ANNOTATIONS
 from utils.compare.run_logs import read_run
 from utils.records.checkpoint import load_checkpoint
-from utils.records.epochs import KeptEpochs, epoch_files, save_epoch
+from utils.records.epochs import Retention, epoch_files, save_epoch
 from utils.records.events import read_events
 from utils.system.files import link_file, locked, remove_abandoned, write_file
 
@@ -273,7 +273,7 @@ def test_keep_leaves_the_newest_epochs_and_the_best(tmp_path):
 
     save_epoch(tmp_path, "lr-1-0", {}, True, {".mat": b"before this run"})
     before = {(0, True), (0, False)}
-    kept = KeptEpochs(2)
+    kept = Retention(2)
     assert save(1, True) == before | {(1, True), (1, False)}
     assert save(2, False) == before | {(1, True), (1, False), (2, False)}
     assert save(3, False) == before | {(1, True), (1, False), (2, False), (3, False)}

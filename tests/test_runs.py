@@ -24,7 +24,7 @@ from utils.display.report import Report
 from utils.display.sections import Section
 from utils.evaluation.evaluate import Evaluation
 from utils.evaluation.metrics import PckCounter, PckTable
-from utils.records.epochs import KeptEpochs, save_epoch
+from utils.records.epochs import Retention, save_epoch
 from utils.records.events import read_events
 from utils.records.history import History
 from utils.run import Run
@@ -189,7 +189,7 @@ def scored(pck):
 def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
     run = quiet_run(print_freq=2, display_freq=3)
     learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=1, updates=0)
-    with Report(run, "the stage", learner, KeptEpochs(None), "table.txt") as report:
+    with Report(run, "the stage", learner, Retention(None), "table.txt") as report:
         assert "nEpochs: 5\n" in (tmp_path / "opt.txt").read_text()
         bar = progress(range(6), "", 4)
         for batch in range(6):
@@ -222,12 +222,12 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
 
 def test_a_report_of_a_run_that_fails_does_not_say_done(quiet_run, tmp_path):
     learner = SimpleNamespace(history=History(), epoch=0, updates=0)
-    with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner, KeptEpochs(None)):
+    with pytest.raises(UserError, match="the reason"), Report(quiet_run(), "a", learner, Retention(None)):
         raise UserError("the reason")
     assert [event["kind"] for event in read_events(tmp_path / "log.jsonl")] == ["start", "end"]
     assert "done:" not in (tmp_path / "log.txt").read_text()
     write_file(tmp_path / "agent-lr-1-9.pth.tar", "it counts epochs of its own")
-    Report(quiet_run(seed=1), "a", learner, KeptEpochs(None)).close()
+    Report(quiet_run(seed=1), "a", learner, Retention(None)).close()
     assert "* seed: 1" in (tmp_path / "opt.txt").read_text()
     assert (tmp_path / "log.txt").read_text().endswith(f"done: {tmp_path}\n")
 
@@ -246,10 +246,10 @@ def test_a_report_draws_where_the_flags_say(quiet_run, tmp_path, monkeypatch, en
 
     monkeypatch.setattr("utils.display.report.VisdomDisplay", Display)
     learner = SimpleNamespace(history=History([{"epoch": 0, "loss": 1.0}]), epoch=0, updates=0)
-    Report(quiet_run(), "a", learner, KeptEpochs(None)).close()
+    Report(quiet_run(), "a", learner, Retention(None)).close()
     assert not displays  # --use_visdom false
     where = {"use_visdom": True, "vis_env": env, "vis_server": "http://there", "vis_port": 9}
-    with Report(quiet_run(**where), "a", learner, KeptEpochs(None)) as report:
+    with Report(quiet_run(**where), "a", learner, Retention(None)) as report:
         report.end_epoch({"epoch": 1}, lambda best: [], list)
         (display,) = displays
         assert not display.closed
@@ -262,7 +262,7 @@ def test_a_report_draws_where_the_flags_say(quiet_run, tmp_path, monkeypatch, en
 def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
     write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
     learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1, updates=0)
-    report = Report(quiet_run(use_html=True, seed=1), "a", learner, KeptEpochs(None))
+    report = Report(quiet_run(use_html=True, seed=1), "a", learner, Retention(None))
     assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
     row, saved = {"epoch": 1, "valid_pck": 0.25}, []
     report.end_epoch(

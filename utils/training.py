@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from data.loading.loader import PatchLoader
-from utils.records.epochs import KeptEpochs, later_best, refuse_to_overwrite
+from utils.records.epochs import Retention, later_best, refuse_to_overwrite
 from utils.records.history import History
 from utils.run import Run
 from utils.schedule import Schedule
@@ -176,13 +176,13 @@ def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
         UserError: the optimizer state does not fit this network.
     """
     learner.restore(checkpoint, path)
-    say_other_people(run, checkpoint, path)
-    say_other_recipe(run, checkpoint, path)
+    warn_of_other_people(run, checkpoint, path)
+    warn_of_other_recipe(run, checkpoint, path)
 
 
 def fresh_or_resumed(
     run: Run, learner: Learner, checkpoint: dict | None, path: Path | None, resume_flag: str
-) -> KeptEpochs:
+) -> Retention:
     """Resume a learner from a checkpoint of the same stage, or check that it may start from scratch.
 
     Returns:
@@ -198,10 +198,10 @@ def fresh_or_resumed(
         resume(run, learner, checkpoint, path)
         superseded = later_best(run.folder, learner.epoch)
     learner.require_epochs(run.opt.nEpochs)
-    return KeptEpochs(run.opt.keep, superseded)
+    return Retention(run.opt.keep, superseded)
 
 
-def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
+def warn_of_other_people(run: Run, checkpoint: dict, path: Path) -> None:
     """Log a warning if a checkpoint was trained or validated on other people than those of this run."""
     recorded = checkpoint.get("people", run.people)
     for split in ("train", "valid"):
@@ -217,7 +217,7 @@ def say_other_people(run: Run, checkpoint: dict, path: Path) -> None:
             )
 
 
-def say_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
+def warn_of_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
     """Log a warning if a checkpoint was trained with other values of the flags of `opt.recipe`."""
     recorded = {"seed": checkpoint.get("seed", run.opt.seed)} | checkpoint.get("recipe", {})
     differing = [flag for flag in recorded if getattr(run.opt, flag, recorded[flag]) != recorded[flag]]

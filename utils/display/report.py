@@ -11,7 +11,7 @@ from tqdm import tqdm
 from utils.display.sections import Section
 from utils.display.visdom import VisdomDisplay, default_environment
 from utils.evaluation.evaluate import Evaluation
-from utils.records.epochs import KeptEpochs, epoch_files
+from utils.records.epochs import Retention, epoch_files
 from utils.records.events import EVENTS, EventLog
 from utils.records.history import format_value
 from utils.run import Run
@@ -34,14 +34,14 @@ class Report:
 
     Args:
         run: the run. stage: the name of its stage. learner: the network in training.
-        kept: deletes the files of earlier epochs. summary: name of the file with the history as a table.
+        files: deletes the files of earlier epochs. summary: name of the file with the history as a table.
     """
 
     def __init__(
-        self, run: Run, stage: str, learner: Learner, kept: KeptEpochs, summary: str = "training-summary.txt"
+        self, run: Run, stage: str, learner: Learner, files: Retention, summary: str = "training-summary.txt"
     ) -> None:
         self.run, self.history, self.summary = run, learner.history, run.folder / summary
-        self._learner, self._kept = learner, kept
+        self._learner, self._files = learner, files
         self.pages: Pages | None = None
         self._reports = ranks.rank() == 0
         if not self._reports:
@@ -115,7 +115,7 @@ class Report:
         # Before saving: if the run is killed in between, the resumed run repeats the epoch and its report.
         self._report_epoch(row, evaluation)
         best = self.history.improved()
-        self._kept.add(save(best), best)
+        self._files.add(save(best), best)
         if self._reports and not self._shown:
             self._show_this_run()
         if self.pages:

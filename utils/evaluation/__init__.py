@@ -1,1 +1,1 @@
-"""How good a pose network is: metrics, scores of a split, grids, meters."""
+"""The evaluation of pose networks: metrics, scores of a split, grids, meters."""

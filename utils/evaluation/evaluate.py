@@ -1,4 +1,4 @@
-"""What a pose network finds: with the flip test, under augmentations, over a data set."""
+"""Evaluates a pose network: over a data set with the flip test, under augmentations, and with masks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from utils.system.process import progress
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a pose network does on people.
+    """The results of a pose network on people.
 
     preds: f32 [N, K, 2] px of the photographs, in the people's order. keypoints: results and average
     precision on a data set in COCO's format.
@@ -39,7 +39,7 @@ class Evaluation:
     keypoints: KeypointScores | None = None
 
     def row(self) -> dict[str, float]:
-        """Its part of an epoch's row in the history."""
+        """The columns of an epoch's row in the history."""
         return {
             "valid_loss": self.loss,
             "valid_pck": self.table.mean,
@@ -59,7 +59,7 @@ class Evaluation:
 
 
 def flip_tested_heatmaps(run: Run, network: nn.Module, image: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Outputs of every stack for images [M, 3, H, W]; the last one averaged with the mirrored image's."""
+    """Outputs of all stacks for images [M, 3, H, W], and the last one averaged with the mirror image's."""
     outputs = run.forward(network, image)
     mirrored = run.forward(network, image.flip(-1))[-1]
     return outputs, (outputs[-1] + mirror_heatmaps(mirrored, run.skeleton)) / 2
@@ -89,7 +89,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
 def find_joints(
     run: Run, network: nn.Module, people: People, loader: PatchLoader, title: str
 ) -> tuple[Tensor, float]:
-    """What the network finds on all people of a table, un-augmented, with the flip test.
+    """Predict the joints of all people of a table, un-augmented, with the flip test.
 
     loader: their batches. The network is put in eval mode. Ranks share the people; each returns the same.
 
@@ -109,7 +109,7 @@ def find_joints(
 
 
 def sample_pck(run: Run, sample: Sample, heatmaps: Tensor) -> Tensor:
-    """PCK f32 [M] of each of M crops, from the network's heatmaps of them."""
+    """PCK f32 [M] of M crops, from the network's heatmaps."""
     pred, threshold = sample.predict(heatmaps), run.dataset.threshold
     return person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, threshold, run.skeleton)
 
@@ -170,7 +170,7 @@ def occlusion_grid(run: Run, network: nn.Module) -> tuple[Tensor, float]:
 
 @contextmanager
 def undisturbed(*networks: nn.Module) -> Iterator[None]:
-    """Networks in eval mode, without gradients; afterwards every module is in the mode it was in."""
+    """Put networks in eval mode, without gradients; afterwards each module is in the same mode as before."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
         for network in networks:

@@ -1,4 +1,4 @@
-"""The tables that evaluations add, as text, and what a comparison takes from their events in the log.
+"""The tables of --eval_grid and --eval_occlusion, as text, and their summaries for comparisons.
 
 `--eval_grid true`: PCK under each of the 7 x 7 means of scale and rotation bins. `--eval_occlusion true`: PCK
 with each single cell of the crop masked.
@@ -27,7 +27,7 @@ def format_grid(grid: Tensor, metric_name: str) -> str:
 
 
 def format_cells(grid: Tensor, plain: float, metric_name: str) -> tuple[str, str, str]:
-    """Title, rows and means of a table in %: shares [side, side] with that cell masked, and without any."""
+    """Title, rows and means of a table in %; grid: shares [side, side] by masked cell. plain: no mask."""
     side = len(grid)
     title = f"{metric_name} with one of {side} x {side} cells masked, as they lie in the crop"
     rows = "\n".join("".join(f"{100 * value:>8.2f}" for value in row) for row in grid)
@@ -35,7 +35,7 @@ def format_cells(grid: Tensor, plain: float, metric_name: str) -> tuple[str, str
 
 
 def grid_summary(event: dict) -> dict[str, float]:
-    """Of a grid [7, 7]: its mean; its middle, which is not augmented; the mean of its four corners."""
+    """The mean of a grid, its middle, which is not augmented, and the mean of its four corners."""
     grid = np.array(event["shares"], dtype=float)  # null becomes NaN
     middle = len(SCALES) // 2, len(ROTATIONS) // 2
     return {
@@ -46,13 +46,13 @@ def grid_summary(event: dict) -> dict[str, float]:
 
 
 def cells_summary(event: dict) -> dict[str, float]:
-    """Of the cells [side, side]: their mean, the one that costs most, and PCK without a mask."""
+    """The mean over masked cells, the lowest PCK of a cell, and PCK without a mask."""
     grid = np.array(event["shares"], dtype=float)
     return {"Masked mean": grid.mean(), "Worst cell": grid.min(), "Not masked": float(event["plain"])}
 
 
 class Table(NamedTuple):
-    """A table of an evaluation: what a comparison takes from its event, by column, and a note on that."""
+    """A table of an evaluation. summary: event of the log -> columns for comparisons. note: explains them."""
 
     summary: Callable[[dict], dict[str, float]]
     note: str

@@ -18,7 +18,7 @@ from data.skeleton import MEAN, MPII, Skeleton
 from utils.system import ranks
 
 AUC_STEPS = 50
-LINE = 110  # characters, in which a table has as many columns as fit
+LINE = 110  # characters per line of a table
 
 
 def normalized_distances(pred: Tensor, points: Tensor, normalizer: Tensor) -> Tensor:
@@ -85,14 +85,14 @@ class PckCounter:
     def add(self, heatmaps: Tensor, sample: Sample, counted: float = 1.0) -> None:
         """Count a batch: the network's maps [M, K, H, H] for the crops of `sample`.
 
-        counted: how often each crop counts (`PersonBatch.counted`).
+        counted: the weight of each crop (`PersonBatch.counted`).
         """
         counts = pck_counts(sample.predict(heatmaps), sample.points, sample.normalizer, self.threshold)
         correct, total = (counted * count[[*self.skeleton.scored]].sum() for count in counts)
         self._correct, self._annotated = self._correct + correct, self._annotated + total
 
     def __add__(self, other: "PckCounter") -> "PckCounter":
-        """What both have counted."""
+        """The counts of both."""
         both = PckCounter(self.threshold, self.skeleton)
         both._correct, both._annotated = self._correct + other._correct, self._annotated + other._annotated
         return both

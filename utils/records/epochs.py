@@ -130,7 +130,7 @@ def later_best(folder: Path, epoch: int) -> list[Path]:
     return [file.path for file in later if file.best]
 
 
-class KeptEpochs:
+class Retention:
     """Deletes the files of earlier epochs while a run saves new ones.
 
     Args:
