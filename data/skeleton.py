@@ -116,7 +116,7 @@ def skeleton_of_names(
         DataError: a name is there twice, a number is not that of a joint, a joint is in two pairs, or there
             are not as many sigmas as joints.
     """
-    where, count = f"skeleton {name}", len(joints)
+    where, count = f"skeleton {name!r}", len(joints)
     twice = next((joint for number, joint in enumerate(joints) if joint in joints[:number]), None)
     if twice is not None:
         raise DataError(f"{where} has two joints named {twice!r}: expected different names")

@@ -27,7 +27,7 @@ def start(seed, epoch, measure="PCKh@0.5", options=None, **more):
     return {"kind": "start", "epoch": epoch, "measure": measure, "options": options} | more
 
 
-def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, **more):
+def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, columns=COLUMNS, **more):
     """A run's log with these mean shares from epoch `first` on, and `updates` an epoch; `more` of its start.
 
     A log that is there already goes on.
@@ -35,7 +35,7 @@ def write_run(folder, seed, means, first=5, measure="PCKh@0.5", updates=None, **
     folder.mkdir(parents=True, exist_ok=True)
     events = [start(seed, first, measure, **more)]
     for epoch, mean in enumerate(means, first):
-        event = {"kind": "epoch", "epoch": epoch, "pck": dict.fromkeys(COLUMNS, mean)}
+        event = {"kind": "epoch", "epoch": epoch, "pck": dict.fromkeys(columns, mean)}
         events.append(event | ({"updates": updates * (epoch + 1)} if updates else {}))
     with (folder / "log.jsonl").open("a") as file:
         file.writelines(json.dumps(event) + "\n" for event in events)
@@ -429,3 +429,12 @@ def test_the_table_says_whose_its_numbers_are(tmp_path):
     people = {"dataset": "demo", "train": "0123", "valid": "4567"}
     run = write_run(tmp_path / "a", 1, [0.5], people=people)
     assert "demo, training people 0123, validation people 4567" in markdown(read_arms([("x", [run])]))
+
+
+def test_columns_are_those_of_the_runs_skeleton(tmp_path):
+    columns = ["Nose", "Paw", "Mean"]
+    dogs = [write_run(tmp_path / name, 1, [0.5], columns=columns) for name in "ab"]
+    assert read_arms([(folder.name, [folder]) for folder in dogs]).columns == columns
+    other = write_run(tmp_path / "c", 1, [0.5])
+    with pytest.raises(UserError, match=r"c has other joints than .*a: Head, .*, not Nose, Paw, Mean"):
+        read_arms([("a", dogs[:1]), ("c", [other])])

@@ -109,14 +109,14 @@ def test_another_skeleton_is_refused_in_one_line(run, nasty_run, tmp_path):
     run.pose_path = saved(run)
     ours = Run(run.opt, tmp_path)
     ours.dataset, ours.pose_path = nasty_run.dataset, run.pose_path
-    message = "has the 6 joints of dog, this run the 16 of mpii (joint 0: nose, not right ankle)"
+    message = "has the 6 joints of 'dog', this run the 16 of 'mpii' (joint 0: 'nose', not 'right ankle')"
     with pytest.raises(UserError) as error:
         ours.load_pose(ours.pose_network())
     assert message in str(error.value) and "\n" not in str(error.value)
     more = skeleton_of_names("dogs", [*DOG.joints, "belly"])
     run.dataset = replace(run.dataset, skeleton=more)
     del run.skeleton
-    with pytest.raises(UserError, match=r"the 7 of dogs \(joint 6: none, not belly\)"):
+    with pytest.raises(UserError, match=r"the 7 of 'dogs' \(joint 6: None, not 'belly'\)"):
         run.load_pose(run.pose_network())
 
 
@@ -131,4 +131,4 @@ def test_a_stage_refuses_another_skeletons_checkpoint(run, tmp_path):
     path.rename(tmp_path / "exp" / path.name)
     places = ("--exp_dir", tmp_path, "--exp_id", "exp", "--data_dir", demo_data(tmp_path / "data"))
     done = run_stage("stack-hg.py", *places, "--load_prefix_pose", "lr-1-0", check=False)
-    assert_user_error(done, "6 joints of dog", "16 of mpii")
+    assert_user_error(done, "6 joints of 'dog'", "16 of 'mpii'")

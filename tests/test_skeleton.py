@@ -72,12 +72,12 @@ def test_columns_have_different_titles():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"joints": ["eye", "nose", "eye"]}, "skeleton dog has two joints named 'eye'"),
-        ({"bones": [(0, 2)]}, "skeleton dog connects joints 0 and 2: expected 0 to 1"),
-        ({"pairs": [(0, -1)]}, "skeleton dog connects joints 0 and -1: expected 0 to 1"),
-        ({"pairs": [(0, 1), (1, 0)]}, "skeleton dog has a joint in two left-right pairs"),
-        ({"pairs": [(0, 0)]}, "skeleton dog has a joint in two left-right pairs"),
-        ({"sigmas": [0.1]}, "skeleton dog has 1 sigmas for 2 joints"),
+        ({"joints": ["eye", "nose", "eye"]}, "skeleton 'dog' has two joints named 'eye'"),
+        ({"bones": [(0, 2)]}, "skeleton 'dog' connects joints 0 and 2: expected 0 to 1"),
+        ({"pairs": [(0, -1)]}, "skeleton 'dog' connects joints 0 and -1: expected 0 to 1"),
+        ({"pairs": [(0, 1), (1, 0)]}, "skeleton 'dog' has a joint in two left-right pairs"),
+        ({"pairs": [(0, 0)]}, "skeleton 'dog' has a joint in two left-right pairs"),
+        ({"sigmas": [0.1]}, "skeleton 'dog' has 1 sigmas for 2 joints"),
     ],
 )
 def test_what_is_no_skeleton_is_refused_in_one_line(given, message):

@@ -143,12 +143,12 @@ def require_skeleton(checkpoint: dict, path: Path, expected: Skeleton) -> None:
         UserError: a name differs, or there are more or fewer of them.
     """
     found = checkpoint_skeleton(checkpoint)
-    for joint, (theirs, ours) in enumerate(zip_longest(found.joints, expected.joints, fillvalue="none")):
+    for joint, (theirs, ours) in enumerate(zip_longest(found.joints, expected.joints)):
         if theirs != ours:
             raise UserError(
-                f"{path} has the {len(found)} joints of {found.name}, this run the {len(expected)} of "
-                f"{expected.name} (joint {joint}: {theirs}, not {ours}): expected a checkpoint and data "
-                "of the same joints"
+                f"{path} has the {len(found)} joints of {found.name!r}, this run the {len(expected)} of "
+                f"{expected.name!r} (joint {joint}: {theirs!r}, not {ours!r}): expected a checkpoint and "
+                "data of the same joints"
             )
 
 
