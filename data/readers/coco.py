@@ -11,7 +11,7 @@ import numpy as np
 from data import DataError
 from data.coco_truth import CocoTruth
 from data.people import People
-from data.readers.checks import RowChecks, load_json, not_negative, positive, shorten
+from data.readers.checks import RowChecks, finite, load_json, not_negative, positive, shorten
 from data.readers.coco_skeleton import read_skeleton
 from data.skeleton import Skeleton
 
@@ -202,7 +202,7 @@ def _check_fields(checks: RowChecks, annotations: list[dict], joints: int) -> di
 
     def are_joints(values: np.ndarray) -> np.ndarray:
         x, y, v = np.moveaxis(values.reshape(-1, joints, 3), 2, 0)
-        return np.repeat((v == 0) | (np.isfinite(x) & np.isfinite(y) & np.isfinite(v)), 3, axis=1)
+        return np.repeat((v == 0) | (finite(x) & finite(y) & finite(v)), 3, axis=1)
 
     crowd = checks.numbers("iscrowd", column_of(annotations, "iscrowd", 0), (), "0 or 1", is_flag)
     none = array("d", bytes(8 * 3 * joints))

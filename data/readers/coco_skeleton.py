@@ -5,8 +5,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from data import DataError
 from data.readers.checks import shorten
 from data.skeleton import Pair, Skeleton, skeleton_of_names
@@ -130,7 +128,7 @@ def _is_pair(bone: object) -> bool:
 
 def _checked_sigmas(path: Path, sigmas: object, count: int) -> list[float]:
     numbers = isinstance(sigmas, list) and all(type(sigma) in (int, float) for sigma in sigmas)
-    if not numbers or len(sigmas) != count or not all(0 < sigma < np.inf for sigma in sigmas):
+    if not numbers or len(sigmas) != count or not all(0 < sigma < 1e6 for sigma in sigmas):
         found = shorten(sigmas)
         raise DataError(
             f"{path}: field sigmas: found {found}, expected {count} numbers above 0, one per joint"
