@@ -1,12 +1,14 @@
 """An experiment in one command: its steps, what it skips and resumes, and the table in the end."""
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from support.experiment import enlarge_heads, run_here
+from support.experiment import enlarge_heads, parsed, run_here
 from support.stages import QUIET, REPOSITORY, SMALL, assert_user_error, demo_data, environment
 
 from data.demo import ANNOTATIONS
@@ -384,3 +386,14 @@ def test_steps_are_counted(calls, monkeypatch):
         calls(*flags, "--arms", "uniform", "learned")
         numbers = [title.partition(":")[0] for title in titles]
         assert numbers == [f"{number} of {len(titles)}" for number in range(1, len(titles) + 1)]
+
+
+def test_flags_with_several_values_reach_the_stages(monkeypatch):
+    own = ("--annotations", "a.json", "--annotations_valid", "b.json", "--images", "my photos", "others")
+    flags = ("--dataset", "coco", *own, "--mirror_pairs", "left ear:right ear", "l:r")
+    monkeypatch.setattr(sys, "argv", ["experiment.py", "--exp_id", "x", *flags])
+    command = experiment.Experiment(experiment.parse()).stage("stack-hg.py", "x")
+    opt = parsed("stack-hg.py", *shlex.split(command)[2:])
+    assert (opt.dataset, opt.annotations, opt.annotations_valid) == ("coco", Path("a.json"), Path("b.json"))
+    assert opt.images == [Path("my photos"), Path("others")]
+    assert opt.mirror_pairs == ["left ear:right ear", "l:r"]

@@ -143,14 +143,9 @@ class Run:
         """
         if not len(people):
             lacking = "validation" if len(self.dataset.train) else "training"  # one of the two has people
-            flag = (
-                "annotations_valid"
-                if self.opt.dataset == "coco" and lacking == "validation"
-                else "annotations"
-            )
             raise UserError(
                 f"--dataset {self.opt.dataset} has no {lacking} people, which this stage needs: add them, "
-                f"or use --{flag} with a file that has them"
+                "or use --annotations (coco: also --annotations_valid) with a file that has them"
             )
         rows = self._scored_rows(people, self.skeleton) if scored else None
         if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
