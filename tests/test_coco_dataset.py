@@ -20,7 +20,7 @@ def write_split(path, photographs, ids, names=NAMES, folder=""):
         images.append({"id": id, "file_name": f"{folder}{id}.jpg", "width": 40, "height": 50})
         (photograph := photographs / images[-1]["file_name"]).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 50), "white").save(photograph)
-        keypoints = [5, 6, 2] * len(names)
+        keypoints = [number for joint in range(len(names)) for number in (5 + joint, 6, 2)]
         annotations.append(
             {"id": 100 + id, "image_id": id, "category_id": 1, "bbox": [1, 1, 20, 30], "keypoints": keypoints}
         )
