@@ -1,4 +1,4 @@
-"""The learning rate of the pose network: a function of the update alone, so that resuming keeps it."""
+"""The learning rate of the pose network: a function of epoch and batch, so resuming does not change it."""
 
 import argparse
 import logging
@@ -10,18 +10,18 @@ from utils.system.errors import UserError
 log = logging.getLogger(__name__)
 
 ONECYCLE_WARMUP = 0.3
-"""The warm-up's share of a one-cycle schedule (`pct_start` of `torch.optim.lr_scheduler.OneCycleLR`)."""
+"""Warm-up / length of a one-cycle schedule (`pct_start` of `torch.optim.lr_scheduler.OneCycleLR`)."""
 FIRST, LAST = 1 / 25, 1 / 25e4
-"""The first rate of a warm-up, and the last of a one-cycle schedule, as shares of the highest: PyTorch's."""
+"""First rate of a warm-up and last rate of a one-cycle schedule / highest rate, as in PyTorch."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning rate over time; without a schedule's arguments it is constant.
+    """A learning rate over time; constant by default.
 
-    lr: the rate before the first step, or the highest rate of a curve. kind: "step", "onecycle" or "cosine".
-    steps: (epoch, factor) of "step": from that epoch on, the rate is multiplied by the factor.
-    start, epochs: first epoch and length of a curve, in epochs. warmup: the length of its rise, in epochs.
+    lr: the initial rate of "step", or the highest rate of a curve. kind: "step", "onecycle" or "cosine".
+    steps: for "step", (epoch, factor): from that epoch on, the rate is multiplied by the factor. start,
+    epochs: first epoch of a curve, and its length in epochs. warmup: the length of its warm-up, in epochs.
     """
 
     lr: float
@@ -32,36 +32,36 @@ class Schedule:
     warmup: float = 0.0
 
     def rate(self, epoch: int, batch: int, batches: int) -> float:
-        """The rate of the update on batch `batch` (from 0) of the `batches` in an epoch (from 0)."""
+        """The rate for batch `batch` of `batches` in an epoch; batches and epochs are counted from 0."""
         if self.kind == "step":
             return self.lr * math.prod(factor for start, factor in self.steps if epoch >= start)
         time, onecycle = epoch - self.start + batch / batches, self.kind == "onecycle"
         if time < self.warmup:
-            risen = time / self.warmup
-            return self.lr * between(FIRST, 1, half_cosine(risen) if onecycle else risen)
-        fallen = (time - self.warmup) / (self.epochs - self.warmup)
-        return self.lr * between(1, LAST if onecycle else 0, half_cosine(fallen))
+            progress = time / self.warmup
+            return self.lr * interpolate(FIRST, 1, half_cosine(progress) if onecycle else progress)
+        progress = (time - self.warmup) / (self.epochs - self.warmup)
+        return self.lr * interpolate(1, LAST if onecycle else 0, half_cosine(progress))
 
 
-def between(first: float, last: float, share: float) -> float:
-    """The number at a share of the way from `first` to `last`."""
-    return first + (last - first) * share
+def interpolate(first: float, last: float, progress: float) -> float:
+    """Linear interpolation: `first` at progress 0, `last` at 1."""
+    return first + (last - first) * progress
 
 
-def half_cosine(share: float) -> float:
-    """A share of the way, with a slow start and a slow end."""
-    return (1 - math.cos(math.pi * share)) / 2
+def half_cosine(progress: float) -> float:
+    """Progress in 0..1 along half a cosine, which starts and ends slowly."""
+    return (1 - math.cos(math.pi * progress)) / 2
 
 
 def pose_schedule(opt: argparse.Namespace, epoch: int, first: int) -> Schedule:
-    """The pose network's schedule, as the flags say.
+    """The pose network's schedule from the flags.
 
     Args:
-        epoch: the epoch with which this run starts. first: the first epoch of a curve, unless
-            --schedule_start names another.
+        epoch: the first epoch of this run. first: the first epoch of a curve, unless --schedule_start is
+        given.
 
     Raises:
-        UserError: the curve would start after this run, or has no time left after its warm-up.
+        UserError: the curve would start after this run, or is not longer than its warm-up.
     """
     if opt.lr_schedule == "step":
         pairs = (step.split(":") for step in opt.lr_steps.split())

@@ -14,17 +14,18 @@ from data.people import People, annotated
 
 log = logging.getLogger(__name__)
 
-_SMALLEST = 8  # px: of a smaller box, its unit is probably wrong
-_COINCIDENT = 3  # joints: of two, both may well be on one pixel of a small person
+_SMALLEST = 8  # px: the unit of a smaller box is probably wrong
+_COINCIDENT = 3  # joints at least: two may well coincide in a small person
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the header of a photograph tells.
+    """The header of a photograph.
 
-    size: width and height in px as the photograph is used; (0, 0) if the header cannot be read. misfit: how
-    the size differs from the annotation file's; size is then (0, 0). turned: whether the photograph is turned
-    upright. undecided: it is not, and no size in the annotation file tells whether it should be.
+    size: width and height in px as the photograph is used; (0, 0) if the header cannot be read. misfit: a
+    message if the size differs from the annotation file's; size is then (0, 0). turned: whether the
+    photograph is turned upright. undecided: it is not turned, but might have to be: the annotation file gives
+    no size to decide it.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -38,12 +39,11 @@ def people_that_fit(people: People, root: Path, skip_bad: bool) -> People:
 
     One warning counts, by kind, people whose photograph has another size than the annotation file gives,
     whose box misses the photograph or is very small, and whose joints are far outside it or all on one point.
-    The log also counts photographs that are turned upright, and those of which nothing tells whether to.
+    The log also counts photographs that are turned upright, and those that might have to be.
 
     Raises:
-        DataError: somebody cannot be trained on: the photograph has another size, the box misses it, or all
-            joints are on one point. With `skip_bad` such people are skipped; it is an error if nobody is
-            left.
+        DataError: a person cannot be trained on: the photograph has another size, the box misses it, or all
+            joints are on one point. With `skip_bad` such people are skipped; it is an error if none are left.
     """
     given = list(zip(people.image.tolist(), map(tuple, people.size.tolist()), strict=True))
     photographs = {photograph: number for number, photograph in enumerate(dict.fromkeys(given))}
@@ -91,7 +91,7 @@ def people_that_fit(people: People, root: Path, skip_bad: bool) -> People:
 
 
 def _read_header(path: Path, given: tuple[int, int]) -> _Header:
-    """What is known of a photograph before it is decoded; given: its size in the annotation file."""
+    """Read the header of a photograph, without decoding it; given: its size in the annotation file."""
     try:
         with open_lazily(path) as photo:
             tag = exif_orientation(photo)
@@ -106,7 +106,7 @@ def _read_header(path: Path, given: tuple[int, int]) -> _Header:
 
 
 def _log_orientations(photographs: list[tuple[str, tuple[int, int]]], headers: list[_Header]) -> None:
-    """Log how many photographs are turned upright, and of how many nothing tells whether to turn them."""
+    """Log how many photographs are turned upright, and how many might have to be."""
     pairs = list(zip((name for name, _ in photographs), headers, strict=True))
     if turned := [name for name, header in pairs if header.turned]:
         log.info(
@@ -123,21 +123,21 @@ def _log_orientations(photographs: list[tuple[str, tuple[int, int]]], headers: l
 
 
 def _box_misses(people: People, size: np.ndarray) -> np.ndarray:
-    """Bool [N]: whose box lies outside the photograph of size [N, 2] px, (0, 0) where unknown."""
+    """Bool [N]: whether the box is outside the photograph of size [N, 2] px, (0, 0) if unknown."""
     half = PIXELS_PER_SCALE / 2 * people.scale[:, None]
     outside = (people.center + half <= 0) | (people.center - half >= size)
     return outside.any(axis=1) & size.all(axis=1)
 
 
 def _joint_is_far(people: People, size: np.ndarray) -> np.ndarray:
-    """Bool [N]: who has a joint that is more than half a box outside the photograph of size [N, 2] px."""
+    """Bool [N]: whether a joint is more than half a box outside the photograph of size [N, 2] px."""
     outside = np.maximum(-people.points, people.points - size[:, None]).max(axis=-1)
     far = outside > PIXELS_PER_SCALE / 2 * people.scale[:, None]
     return (far & annotated(people.points)).any(axis=1) & size.all(axis=1)
 
 
 def _on_one_point(people: People) -> np.ndarray:
-    """Bool [N]: whose joints, at least `_COINCIDENT`, are all on one point."""
+    """Bool [N]: whether all joints, at least `_COINCIDENT`, are on one point."""
     known = annotated(people.points)
     low = np.where(known[..., None], people.points, np.inf).min(axis=1)
     high = np.where(known[..., None], people.points, -np.inf).max(axis=1)

@@ -1,6 +1,6 @@
-"""Photographs that their camera stored turned or mirrored, as the orientation tag (EXIF) tells.
+"""Photographs that are stored turned or mirrored, according to their EXIF orientation.
 
-Patches are cut from the stored pixels and then turned: reduced decoding and resampling need not know of it.
+Patches are cut from the stored pixels and then turned, so decoding and resampling do not depend on it.
 """
 
 import numpy as np
@@ -9,17 +9,17 @@ from PIL import ExifTags, Image
 from data import DataError
 from data.loading.photographs import UNREADABLE
 
-# Of the orientations 1 to 8: which mirror the stored columns or rows, and which then exchange both.
+# Orientations (1 to 8) that mirror the stored columns, or the rows, and those that then exchange the two.
 _MIRROR_X, _MIRROR_Y, _TRANSPOSE = (2, 3, 7, 8), (3, 4, 6, 7), (5, 6, 7, 8)
 AS_STORED = 1
 
 
 def exif_orientation(photo: Image.Image) -> int:
-    """The orientation tag of a photograph that is not yet decoded, 1 to 8; 1 where it has none.
+    """The EXIF orientation of a photograph that is not decoded yet, 1 to 8; 1 without such a tag.
 
-    A TIFF's is 1: Pillow itself decodes it upright.
+    TIFF files give 1, since Pillow decodes them upright.
     """
-    if "exif" not in photo.info:  # asking a PNG for what it lacks decodes it
+    if "exif" not in photo.info:  # `getexif` would decode a PNG without the tag
         return AS_STORED
     try:
         orientation = photo.getexif().get(ExifTags.Base.Orientation)
@@ -29,9 +29,9 @@ def exif_orientation(photo: Image.Image) -> int:
 
 
 def fitting_orientation(photo: Image.Image, size: tuple[int, int]) -> int:
-    """The orientation to turn a photograph by, so that it has the annotation file's size.
+    """The orientation with which a photograph has the annotation file's size (0: the file gives none).
 
-    As stored if that fits, or where the file gives no size, 0; as its orientation tag says if only that fits.
+    `AS_STORED` if that fits or there is no size; the photograph's EXIF orientation if only that fits.
 
     Raises:
         DataError: neither fits.
@@ -52,7 +52,7 @@ def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def stored_point(point: np.ndarray, stored: tuple[int, int], orientation: int) -> list[float]:
-    """Where a point (x, y) px of the upright photograph lies in the stored one of `stored` px."""
+    """A point (x, y) px of the upright photograph in px of the stored one, whose size is `stored`."""
     x, y = point[::-1] if orientation in _TRANSPOSE else point
     width, height = stored
     return [
