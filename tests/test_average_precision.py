@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -51,7 +50,7 @@ def truth_of(*annotations):
 
 def results_of(annotations, shift=0.0):
     """The annotated joints, `shift` px to the right, as results of one confidence."""
-    found = torch.tensor([one["keypoints"] for one in annotations]).double().view(-1, JOINTS, 3)
+    found = np.array([one["keypoints"] for one in annotations]).reshape(-1, JOINTS, 3)
     found[..., 0] += shift
     found[..., 2] = 0.9
     ids = ([one[name] for one in annotations] for name in ("image_id", "category_id"))
@@ -146,8 +145,8 @@ def test_sizes_that_nobody_has_are_nan_and_print():
 
 
 def test_people_are_scored_by_their_confident_joints_and_box():
-    found = torch.zeros(3, JOINTS, 3, dtype=torch.float64)
-    found[0, :, 2] = torch.tensor([0.9, 0.5, CONFIDENT, -0.1], dtype=torch.float64)
+    found = np.zeros((3, JOINTS, 3))
+    found[0, :, 2] = 0.9, 0.5, CONFIDENT, -0.1
     found[1, :, 2] = 0.1
     found[2, :, 2] = 0.8
     scores = [one["score"] for one in keypoint_results(found, [1, 1, 2], [1, 1, 1])]
@@ -169,9 +168,9 @@ def test_ap_is_that_of_cocoeval_by_hand_on_the_written_results(tmp_path, seed):
         )
         for id in range(1, 31)
     ]
-    found = torch.tensor([one["keypoints"] for one in annotations]).double().view(-1, JOINTS, 3)
-    found[..., :2] += torch.from_numpy(rng.normal(0, 8, (30, JOINTS, 2)))
-    found[..., 2] = torch.from_numpy(rng.uniform(0, 1, (30, JOINTS)))
+    found = np.array([one["keypoints"] for one in annotations]).reshape(-1, JOINTS, 3)
+    found[..., :2] += rng.normal(0, 8, (30, JOINTS, 2))
+    found[..., 2] = rng.uniform(0, 1, (30, JOINTS))
     ids = ([one[name] for one in annotations] for name in ("image_id", "category_id"))
     truth = truth_of(*annotations)
     before = json.dumps(truth.annotations)

@@ -157,6 +157,19 @@ def test_a_column_without_joints_has_no_number(folders):
     assert cells(comparison, "agent - random")["Knee"] == "+2.00 ± 12.71"
 
 
+def test_average_precision_is_compared_where_runs_have_it(tmp_path):
+    arms = {"a": 0.5, "b": 0.75}
+    for name, ap in arms.items():
+        write_run(tmp_path / name, 1, [])
+        precision = {"valid_ap": ap, "valid_ap50": 0.9, "valid_ap75": None, "valid_ar": 0.6}
+        write_event(tmp_path / name, kind="epoch", epoch=5, pck={"Nose": 0.8, MEAN: 0.7}, **precision)
+    comparison = read_arms([(name, [tmp_path / name]) for name in arms])
+    assert comparison.columns == ["AP", "AP50", "AP75", "AR", "Nose", MEAN]
+    shown = [cells(comparison, "b")[column] for column in comparison.columns]
+    assert shown == ["75.00", "90.00", "n/a", "60.00", "80.00", "70.00"]
+    assert cells(comparison, "b - a")["AP"] == "+25.00 ± n/a"
+
+
 def test_grids_of_the_last_epoch(folders, caplog):
     for (_, runs), values in zip(folders, ((0.3, 0.4), (0.6, 0.5)), strict=True):
         for run, value in zip(runs, values, strict=True):

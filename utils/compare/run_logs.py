@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.evaluation.average_precision import COLUMNS
 from utils.evaluation.grids import TABLES
 from utils.records.events import EVENTS, current_events, read_events
 from utils.system.errors import UserError
@@ -16,9 +17,9 @@ class RunLog:
     """The content of a run's event log. Logs of earlier versions lack people, origins and updates.
 
     people: data set and fingerprints. origins: identities of the checkpoints that the run started or resumed
-    from, the latest last. columns: titles of the results table, the mean last. pck: epoch -> shares by
-    column. updates: epoch -> optimizer steps of the pose network so far. options: epoch -> the options it was
-    trained with, as text.
+    from, the latest last. columns: titles of the results table, the mean of PCK last; before the joints,
+    average precision where the run has it. pck: epoch -> shares by column. updates: epoch -> optimizer
+    steps of the pose network so far. options: epoch -> the options it was trained with, as text.
     """
 
     metric_name: str
@@ -51,7 +52,8 @@ def read_run(folder: Path) -> RunLog:
             # A start counts once it has finished an epoch. Without the epoch before, it is the run's first.
             if not starts or starts[-1] is not start:
                 starts = [*(starts if epoch - 1 in pck else []), start]
-            pck[epoch] = event["pck"]
+            precision = {name: event[column] for name, column in COLUMNS.items() if column in event}
+            pck[epoch] = precision | event["pck"]
             if "updates" in event:
                 updates[epoch] = event["updates"]
     if not pck:

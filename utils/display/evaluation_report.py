@@ -78,7 +78,7 @@ def _report_boxes(run: Run, network: nn.Module, path: Path) -> None:
     refuse_other_boxes(path, boxes.image_ids, run.opt.overwrite)
     loader = run.loader(boxes.people, "identity")
     found, _ = find_joints(run, network, boxes.people, loader, "boxes")
-    results = keypoint_results(found, boxes.image_ids, boxes.category_ids, boxes.scores)
+    results = keypoint_results(found.numpy(), boxes.image_ids, boxes.category_ids, boxes.scores)
     scores = average_precision(run.dataset.coco, results, run.skeleton)
     log.info("%d boxes scored\n%s", len(results), scores)
     write_file(path, encode_results(results))

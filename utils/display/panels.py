@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from data.kinds import KINDS
 from utils.agents import AGENTS, AgentType
+from utils.evaluation.average_precision import COLUMNS
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00")
 LIGHT = "#9cc9e3"
@@ -107,12 +108,7 @@ PANELS = (
     Panel(
         "AP",
         "Average precision (OKS), %",
-        (
-            Line("valid_ap", "AP"),
-            Line("valid_ap50", "AP50"),
-            Line("valid_ap75", "AP75"),
-            Line("valid_ar", "AR"),
-        ),
+        tuple(Line(column, name) for name, column in COLUMNS.items()),
         percent=True,
     ),
     Panel(

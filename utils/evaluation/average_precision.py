@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from data.coco_truth import CocoTruth
 from data.skeleton import UNKNOWN_SIGMA, Skeleton
 
 CONFIDENT = 0.2  # of a heatmap's maximum: joints below do not count in a person's score
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APM": 3, "APL": 4, "AR": 5}  # places in COCOeval.stats
-_IN_ROWS = ("AP", "AP50", "AP75", "AR")
+COLUMNS = {"AP": "valid_ap", "AP50": "valid_ap50", "AP75": "valid_ap75", "AR": "valid_ar"}
+"""Those that an epoch's row in the history has, with their columns there."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class KeypointScores:
 
     def row(self) -> dict[str, float]:
         """The columns of an epoch's row in the history."""
-        return {f"valid_{name.lower()}": self.shares[name] for name in _IN_ROWS}
+        return {column: self.shares[name] for name, column in COLUMNS.items()}
 
     def __str__(self) -> str:
         head = "".join(f"{name:>9}" for name in self.shares)
@@ -44,7 +44,7 @@ class KeypointScores:
 
 
 def keypoint_results(
-    found: Tensor,
+    found: np.ndarray,
     image_ids: Sequence[int],
     category_ids: Sequence[int],
     box_scores: Sequence[float] | None = None,
@@ -60,10 +60,10 @@ def keypoint_results(
     """
     confidence = found[..., 2]
     confident = confidence > CONFIDENT
-    scores = (confidence * confident).sum(dim=1) / confident.sum(dim=1).clamp(min=1)
+    scores = np.where(confident, confidence, 0).sum(axis=1) / confident.sum(axis=1).clip(min=1)
     if box_scores is not None:
-        scores = scores * scores.new_tensor(box_scores)
-    keypoints = found.flatten(1).numpy().round(3)  # shorter files; 0.001 px
+        scores *= box_scores
+    keypoints = found.reshape(len(found), -1).round(3)  # 0.001 px: shorter files
     columns = (image_ids, category_ids, keypoints.tolist(), scores.tolist())
     names = ("image_id", "category_id", "keypoints", "score")
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -80,7 +80,7 @@ def evaluate(run: Run, network: nn.Module, loader: PatchLoader, title: str = "va
     keypoints = None
     if truth is not None:
         ids = ([row[name] for row in truth.rows] for name in ("image_id", "category_id"))
-        results = keypoint_results(found, *ids)
+        results = keypoint_results(found.numpy(), *ids)
         keypoints = average_precision(truth, results, run.skeleton)
     return Evaluation(loss, table, preds, keypoints)
 
