@@ -1,15 +1,12 @@
 """Average precision: as COCOeval computes it by hand, and on predictions whose score is known."""
 
-import contextlib
-import io
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from support.cocoeval import by_hand
 
 from data.coco_truth import CocoTruth
 from data.skeleton import UNKNOWN_SIGMA, skeleton_of_names
@@ -55,20 +52,6 @@ def results_of(annotations, shift=0.0):
     found[..., 2] = 0.9
     ids = ([one[name] for one in annotations] for name in ("image_id", "category_id"))
     return keypoint_results(found, *ids)
-
-
-def by_hand(content, written, sigmas):
-    """AP, AP50, AP75, APM, APL and AR of a results file, as pycocotools' own example computes them."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotated = COCO()
-        annotated.dataset = content
-        annotated.createIndex()
-        evaluation = COCOeval(annotated, annotated.loadRes(str(written)), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats[:6]
 
 
 PEOPLE = [person(1, 1), person(2, 1, side=50), person(3, 2, joints=2), person(4, 3, category=2)]
@@ -179,5 +162,5 @@ def test_ap_is_that_of_cocoeval_by_hand_on_the_written_results(tmp_path, seed):
     written = tmp_path / "results.json"
     written.write_bytes(encode_results(scores.results))
     content = {"images": truth.images, "annotations": annotations, "categories": truth.categories}
-    assert [*scores.shares.values()] == by_hand(content, written, SKELETON.sigmas).tolist()
+    assert [*scores.shares.values()] == by_hand(content, written, SKELETON.sigmas)
     assert 0 < scores.shares["AP"] < 1
