@@ -17,7 +17,7 @@ from utils.compare.comparability import (
     check_updates,
     common_epochs,
 )
-from utils.compare.run_logs import read_run, read_tables
+from utils.compare.run_logs import RunLog, read_run, read_tables
 from utils.evaluation.grids import TABLES
 from utils.records.events import EVENTS
 from utils.system.errors import UserError
@@ -118,18 +118,7 @@ def read_arms(
     Raises:
         UserError: a folder has no log, an arm has no runs or a seed twice, or the runs cannot be compared.
     """
-    names = [name for name, _ in named]
-    if any(not folders for _, folders in named):
-        raise UserError("--arm has no folder: expected a name and at least one folder")
-    if len(set(names)) < len(names):
-        raise UserError(f"--arm: found a name twice in {', '.join(names)}: expected different names")
-    if reference is not None and reference not in names:
-        raise UserError(f"--reference {reference}: expected one of the arms, {', '.join(names)}")
-    runs = {folder: read_run(folder) for _, folders in named for folder in folders}
-    for name, folders in named:
-        seeds = [runs[folder].seed for folder in folders]
-        if len(set(seeds)) < len(seeds):
-            raise UserError(f"arm {name} has a seed twice: {', '.join(seeds)}: expected one run per seed")
+    runs = _read_runs(named, reference)
     origin = check_origins(runs, from_checkpoint)
     check_same(runs, lambda run: run.metric_name, "{0} has other scores than {1}: {2}, not {3}")
     check_same(runs, lambda run: ", ".join(run.columns), "{0} has other joints than {1}: {2}, not {3}")
@@ -153,7 +142,7 @@ def read_arms(
     columns = [*first_run.columns, *late, *next(iter(tables.values()))]
     return Comparison(
         arms,
-        reference=arms[names.index(reference) if reference else 0],
+        reference=next((arm for arm in arms if arm.name == reference), arms[0]),
         metric_name=first_run.metric_name,
         people=first_run.people,
         epochs=epochs,
@@ -162,6 +151,23 @@ def read_arms(
         updates=first_run.updates.get(epochs[-1]),
         table_people=people,
     )
+
+
+def _read_runs(named: Sequence[tuple[str, list[Path]]], reference: str | None) -> dict[Path, RunLog]:
+    """The logs of all runs by folder, after checks of names, folders and seeds; see `read_arms`."""
+    names = [name for name, _ in named]
+    if any(not folders for _, folders in named):
+        raise UserError("--arm has no folder: expected a name and at least one folder")
+    if len(set(names)) < len(names):
+        raise UserError(f"--arm: found a name twice in {', '.join(names)}: expected different names")
+    if reference is not None and reference not in names:
+        raise UserError(f"--reference {reference}: expected one of the arms, {', '.join(names)}")
+    runs = {folder: read_run(folder) for _, folders in named for folder in folders}
+    for name, folders in named:
+        seeds = [runs[folder].seed for folder in folders]
+        if len(set(seeds)) < len(seeds):
+            raise UserError(f"arm {name} has a seed twice: {', '.join(seeds)}: expected one run per seed")
+    return runs
 
 
 def common_tables(folders: list[Path], epoch: int) -> tuple[dict[str, str], dict[Path, dict[str, float]]]:
