@@ -19,13 +19,12 @@ from data.readers.coco import read_coco
 from data.readers.coco_skeleton import with_pairs
 from data.readers.hrnet import read_mpii_json
 from data.readers.lsp import read_lsp, read_lspet
-from data.readers.mpii import VALID_IMAGES, read_h5, read_json, read_official
+from data.readers.mpii import OFFICIAL, VALID_IMAGES, read_h5, read_json, read_official
 from data.skeleton import MPII, Skeleton
 
 log = logging.getLogger(__name__)
 
 _AUTHORS = "mpii-hr-lsp-normalizer.json"
-_OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
 Reader = Callable[[Path, str, bool], People]
 """(annotation file, folder of the photographs relative to the data folder, skip_bad) -> the table."""
 
@@ -62,14 +61,14 @@ DATASETS: dict[str, Source] = {
             (_AUTHORS,),
             (f"{_AUTHORS}.gz",),
             ("valid.h5", "train.h5"),
-            (_OFFICIAL, VALID_IMAGES),
+            (OFFICIAL, VALID_IMAGES),
             ("annot/train.json", "annot/valid.json", "annot/gt_valid.mat"),
             ("annotations/mpii_train.json", "annotations/mpii_val.json", "annotations/mpii_gt_val.mat"),
             ("mpii_annotations.json",),
             ("mpii_annotations.json.gz",),
             ("annot/train.json", "annot/valid.json"),
             ("annotations/mpii_train.json", "annotations/mpii_val.json"),
-            (_OFFICIAL,),
+            (OFFICIAL,),
             ("valid.h5",),
         ),
         _MPII_READERS,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
-from support.annotation_files import assert_same_people, entry, write_json
+from support.annotation_files import assert_same_people, entry, person, structs, write_json, write_official
 
 from data import DataError
 from data.datasets import load_dataset
@@ -20,14 +20,14 @@ IMAGES = "mpii/images"
 
 def row(**changes):
     """Joint k at (100 + k, 200 + 2 k), counted from 1."""
-    person = {
+    values = {
         "image": "a.jpg",
         "center": [120.0, 230.0],
         "scale": 2.0,
         "joints": [[100.0 + k, 200.0 + 2 * k] for k in range(16)],
         "joints_vis": [1.0] * 16,
     }
-    return person | changes
+    return values | changes
 
 
 def write(path, *rows):
@@ -91,6 +91,23 @@ def test_head_boxes_of_validation_people(tmp_path, caplog):
     write(tmp_path / "train.json", row())
     np.testing.assert_allclose(read_mpii_json(path, IMAGES).normalizer, [estimate, 30, 18], rtol=1e-6)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("folder", ["annot", ""])
+def test_head_boxes_of_the_official_file(tmp_path, caplog, folder):
+    """Found by photograph and position; a head box of 30 x 40 px is that of one person of two."""
+    caplog.set_level(logging.INFO)
+    path = write(
+        tmp_path / "annot" / "valid.json", row(image="0.jpg"), row(image="0.jpg", center=[50.0, 230.0])
+    )
+    write(tmp_path / "annot" / "train.json", row(image="0.jpg"))
+    write_official(
+        tmp_path / folder, [person(), person(scale=3.0, x2=100.0, objpos=structs({"x": 9.0, "y": 9.0}))]
+    )
+    estimate = 0.75 * np.hypot(1, 2)
+    np.testing.assert_allclose(read_mpii_json(path, IMAGES).normalizer, [estimate, 30, estimate], rtol=1e-6)
+    assert "head sizes of 1 of 2 validation people are those of" in caplog.text
+    assert "tenth" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -166,13 +183,13 @@ def test_published_layouts_are_found(tmp_path, train, valid, boxes):
     assert len(load_dataset("mpii", tmp_path, folder / valid).people) == 2
 
 
-def hrnet_row(person):
-    joints = np.array(person["joint_self"])
+def hrnet_row(source):
+    joints = np.array(source["joint_self"])
     known = joints[:, :2].any(axis=1)
     return row(
-        image=person["img_paths"],
-        center=person["objpos"],
-        scale=person["scale_provided"],
+        image=source["img_paths"],
+        center=source["objpos"],
+        scale=source["scale_provided"],
         joints=np.where(known[:, None], joints[:, :2], -1).tolist(),
         joints_vis=known.astype(float).tolist(),
     )
@@ -183,7 +200,7 @@ def test_real_people_are_those_of_the_other_files(real_data, tmp_path, caplog):
     packed = real_data / "mpii" / "mpii_annotations.json.gz"
     source = json.loads(gzip.decompress(packed.read_bytes()))
     for name, wanted in (("train", 0), ("valid", 1)):
-        rows = [hrnet_row(person) for person in source if person["isValidation"] == wanted]
+        rows = [hrnet_row(one) for one in source if one["isValidation"] == wanted]
         write(tmp_path / f"{name}.json", *rows)
     exact = read_h5(real_data / "mpii" / "valid.h5", IMAGES)
     write_boxes(tmp_path / "gt_valid.mat", exact.normalizer / 0.6 / 5)

@@ -9,12 +9,15 @@ from data import DataError
 from data.people import People, annotated
 from data.readers.checks import RowChecks, read_matlab
 from data.readers.mpii import (
+    HEAD_SIZE,
     JOINTS,
+    OFFICIAL,
     POINT,
     SCALE,
     head_size,
     is_scale,
     load_entries,
+    official_head_sizes,
     people_of_json,
     person_box,
 )
@@ -39,8 +42,8 @@ def read_mpii_json(path: Path, images: str, skip_bad: bool = False) -> People:
     taken where center[0] is not -1, then 1 px is subtracted from center and joints. Joints that this puts on
     or beyond the edge stay annotated; those that lay there before are not, as in all of MPII's files. Head
     boxes of validation people are those of `gt_valid.mat` beside the file (headboxes_src, 2 corners x 2 x N,
-    in the order of the file). Training people have the estimate of `head_size`, and without that file all
-    people, which is logged.
+    in the order of the file), else of the official .mat there or in the folder above. Training people have
+    the estimate of `head_size`, and without these files all people, which is logged.
 
     Raises DataError for an unreadable file, another file name, head boxes of other people or a bad row;
     `skip_bad` leaves bad rows out.
@@ -70,27 +73,45 @@ def _read_split(path: Path, entries: list[dict], images: str, skip_bad: bool, bo
         return [entry.get(field) for entry in entries]
 
     image = checks.names("image", column("image"), images)
-    center = checks.numbers("center", column("center"), (2,), POINT)
+    position = checks.numbers("center", column("center"), (2,), POINT)
     scale = checks.numbers("scale", column("scale"), (), SCALE, is_scale)
     joints = checks.numbers("joints", column("joints"), (16, 2), JOINTS)
     visible = checks.numbers("joints_vis", column("joints_vis"), (16,), "16 numbers") > 0
-    placed = center[:, 0] != -1
-    box_center, box_scale = person_box(center, scale)
-    center, scale = np.where(placed[:, None], box_center, center), np.where(placed, box_scale, scale)
+    placed = position[:, 0] != -1
+    center, side = person_box(position, scale)
+    center, scale = np.where(placed[:, None], center, position), np.where(placed, side, scale)
     known = visible & annotated(joints)
     points = np.where(known[..., None], np.maximum(joints - 1, _EDGE), 0)
-    diagonal = np.zeros(len(entries)) if boxes is None else _head_diagonals(path.with_name(boxes), visible)
     valid = np.full(len(entries), boxes is not None)
-    return checks.good_rows(People(image, center - 1, scale, points, head_size(points, diagonal), valid))
+    normalizer = head_size(points, np.zeros(len(points)))
+    if boxes is not None:
+        sizes = _head_sizes(path.with_name(boxes), images, image, position, visible)
+        normalizer = np.where(sizes > 0, sizes, normalizer)
+    return checks.good_rows(People(image, center - 1, scale, points, normalizer, valid))
+
+
+def _head_sizes(
+    path: Path, images: str, image: np.ndarray, position: np.ndarray, visible: np.ndarray
+) -> np.ndarray:
+    """Head size [N] px of each validation person, 0 if no file has it.
+
+    path: `gt_valid.mat`. image: [N] str, in the folder `images`. position: [N, 2] px. visible: bool [N, 16].
+    """
+    if path.exists():
+        return HEAD_SIZE * _head_diagonals(path, visible)
+    official = next((folder / OFFICIAL for folder in path.parents[:2] if (folder / OFFICIAL).exists()), None)
+    if official is None:
+        log.warning("%s does not exist: head sizes of all people are estimated from neck and head top", path)
+        return np.zeros(len(image))
+    sizes = official_head_sizes(official, images, image, position)
+    count = f"{np.count_nonzero(sizes)} of {len(sizes)}"
+    log.info("head sizes of %s validation people are those of %s, of others estimates", count, official)
+    return sizes
 
 
 def _head_diagonals(path: Path, visible: np.ndarray) -> np.ndarray:
-    """Diagonal [N] px of each validation person's head box, 0 if there is no file; visible: bool [N, 16]."""
-    count = len(visible)
-    if not path.exists():
-        log.warning("%s does not exist: head sizes of all people are estimated from neck and head top", path)
-        return np.zeros(count)
-    content = read_matlab(path)
+    """Diagonal [N] px of each validation person's head box in `gt_valid.mat`; visible: bool [N, 16]."""
+    count, content = len(visible), read_matlab(path)
     corners, missing = content.get("headboxes_src"), content.get("jnt_missing")
     if np.shape(corners) != (2, 2, count) or corners.dtype.kind not in "fiu":
         raise DataError(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,8 @@ from data.skeleton import HEAD_TOP, UPPER_NECK
 
 log = logging.getLogger(__name__)
 
-VALID_IMAGES = "valid_images.txt"
+OFFICIAL, VALID_IMAGES = "mpii_human_pose_v1_u12_1.mat", "valid_images.txt"
+HEAD_SIZE = 0.6  # reference length of PCKh / diagonal of the head box
 POINT = "finite x and y"
 JOINTS = "finite coordinates of 16 joints"
 _LARGEST_SCALE = 100  # a box of 20,000 px, three times the largest of MPII; as px, 100 would be a small box
@@ -35,7 +37,7 @@ def head_size(points: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
     either joint is not annotated.
     """
     estimate = 0.75 * joint_distance(points, UPPER_NECK, HEAD_TOP)
-    return np.where(diagonal > 0, 0.6 * diagonal, estimate)
+    return np.where(diagonal > 0, HEAD_SIZE * diagonal, estimate)
 
 
 def person_box(position: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +191,29 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
     Raises DataError for an unreadable file, a bad row, or a `valid_images.txt` that is empty or names a
     photograph that `annolist` does not have; `skip_bad` leaves bad rows out.
     """
+    people, photographs = _read_release(path, images, skip_bad)
+    listed = _validation_names(path, photographs)
+    return replace(people, valid=np.isin(people.image, [f"{images}/{name}" for name in listed]))
+
+
+def official_head_sizes(path: Path, images: str, image: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Head sizes [N] px that the official .mat has of people, 0 of those it does not have.
+
+    image: [N] str, photographs in the folder `images`. position: [N, 2] px, `objpos`, in MPII whole px.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    people, _ = _read_release(path, images, skip_bad=True)
+    offset, _ = person_box(np.zeros((len(people), 2)), people.scale / 1.25)
+    known = zip(people.image.tolist(), *np.rint(people.center - offset).T.tolist(), strict=True)
+    sizes = dict(zip(known, people.normalizer.tolist(), strict=True))
+    asked = zip(image.tolist(), *np.rint(position).T.tolist(), strict=True)
+    return np.array([sizes.get(person, 0.0) for person in asked])
+
+
+def _read_release(path: Path, images: str, skip_bad: bool) -> tuple[People, list[tuple[int, str, list]]]:
+    """The official file's people, as yet of no split, and its `_photographs`."""
     photographs = _photographs(path)
     people = [(row, name, person) for row, name, persons in photographs for person in persons]
     checks = RowChecks(path, [row for row, _, _ in people], skip_bad)
@@ -202,10 +227,9 @@ def read_official(path: Path, images: str, skip_bad: bool = False) -> People:
     points = checks.numbers("annopoints", column(_joints), (16, 2), "finite x, y of ids 0 to 15")
     head = checks.numbers(", ".join(_HEAD_BOX), column(_head_box), (4,), "four finite numbers")
     diagonal = np.hypot(head[:, 2] - head[:, 0], head[:, 3] - head[:, 1])
-    listed = _validation_names(path, photographs)
-    valid = np.isin(image, [f"{images}/{name}" for name in listed])
-    box = person_box(position, scale)
-    return checks.good_rows(People(image, *box, points, head_size(points, diagonal), valid))
+    box, nobody = person_box(position, scale), np.zeros(len(people))
+    table = checks.good_rows(People(image, *box, points, head_size(points, diagonal), valid=nobody))
+    return table, photographs
 
 
 def _photographs(path: Path) -> list[tuple[int, str, list]]:
