@@ -37,30 +37,18 @@ def place(parser: ArgumentParser) -> None:
         "stages and runs, or in the memory of the device (gpu), for later epochs of this run"
     )
     add("--cache", type=cache_place, metavar="DIR|gpu", help=cache)
-    add(
-        "--gpu_id",
-        type=gpu_number,
-        default=0,
-        help="index of the CUDA GPU; -1: use the CPU, as a machine without CUDA does",
-    )
-    add(
-        "--nThreads",
-        type=whole_number(0),
-        default=4,
-        help="number of loader processes, at most one per CPU; 0: load in the main process",
-    )
+    gpu = "index of the CUDA GPU; -1: use the CPU, as a machine without CUDA does"
+    add("--gpu_id", type=gpu_number, default=0, help=gpu)
+    threads = "number of loader processes, at most one per CPU; 0: load in the main process"
+    add("--nThreads", type=whole_number(0), default=4, help=threads)
 
 
 def arithmetic(parser: ArgumentParser) -> None:
     """Seed, precision and compilation."""
     add = parser.add_argument_group("random numbers and arithmetic").add_argument
     add("--seed", type=whole_number(0), default=0, help="seed of initial weights and random numbers")
-    add(
-        "--precision",
-        choices=("fp32", "tf32", "bf16"),
-        default="fp32",
-        help="precision of the networks' arithmetic; weights, losses and metrics are always fp32",
-    )
+    precision = "precision of the networks' arithmetic; weights, losses and metrics are always fp32"
+    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help=precision)
     compiled = "compile the networks on a GPU; adds minutes to the start"
     add("--compile", type=boolean, default=False, help=compiled)
 
@@ -68,12 +56,8 @@ def arithmetic(parser: ArgumentParser) -> None:
 def data(parser: ArgumentParser) -> None:
     """The data set, its annotations and the batch size."""
     add = parser.add_argument_group("data").add_argument
-    add(
-        "--dataset",
-        choices=DATASETS,
-        default="mpii",
-        help="data set; demo is generated on first use, without a download",
-    )
+    dataset = "data set; demo is generated on first use, without a download"
+    add("--dataset", choices=DATASETS, default="mpii", help=dataset)
     annotations = "annotation file; default: the usual file of the data set in --data_dir"
     add("--annotations", type=Path, help=f"{annotations}; of coco that of the training split")
     valid = "annotation file of the validation split"
@@ -121,9 +105,9 @@ def network(parser: ArgumentParser) -> None:
 
 
 def start(parser: ArgumentParser) -> None:
-    add = parser.add_argument_group(
-        "weights that the backbone starts from, instead of random ones"
-    ).add_argument
+    """The initial weights of the backbone."""
+    title = "weights that the backbone starts from, instead of random ones"
+    add = parser.add_argument_group(title).add_argument
     add("--pretrained", type=boolean, default=False, help="timm's, from ImageNet; it downloads them")
     weights = "those of this .safetensors, .pth or .pt file, with timm's names or torchvision's of a ResNet"
     add("--backbone_weights", type=Path, metavar="FILE", help=weights)
@@ -168,8 +152,8 @@ def agents(parser: ArgumentParser) -> None:
 
 
 def _agent_folder(parser: ArgumentParser, agent: AgentType) -> Callable:
-    add = parser.add_argument_group(f"the {agent.title}").add_argument
     """Add the flag of an agent's folder to a new group; returns the group's `add_argument`."""
+    add = parser.add_argument_group(f"the {agent.title}").add_argument
     start = "name of its folder, to which the prefix of the pose network's checkpoint is appended"
     add(f"--{agent.folder}", type=folder_name, default=agent.default_folder, help=start)
     return add
@@ -276,35 +260,19 @@ def image(parser: ArgumentParser) -> None:
     """The photograph to predict, and the square around the person."""
     add = parser.add_argument_group("one photograph").add_argument
     add("--image", type=Path, help="predict the pose in this photograph; needs --load_prefix_pose")
-    add(
-        "--center",
-        type=float,
-        nargs=2,
-        metavar=("X", "Y"),
-        help="center of the square around the person, in px; default: the center of the photograph",
-    )
-    add(
-        "--scale",
-        type=learning_rate,
-        help="side of that square, divided by 200 px; default: a square that holds the whole photograph",
-    )
+    center = "center of the square around the person, in px; default: the center of the photograph"
+    add("--center", type=float, nargs=2, metavar=("X", "Y"), help=center)
+    scale = "side of that square, divided by 200 px; default: a square that holds the whole photograph"
+    add("--scale", type=learning_rate, help=scale)
 
 
 def joint(parser: ArgumentParser) -> None:
     """Joint training: folder, resuming, draws of the agents, and their training."""
     add = parser.add_argument_group("joint training").add_argument
-    add(
-        "--joint_dir",
-        type=folder_name,
-        default="joint",
-        help="name of its folder, to which the prefix of the pose network's checkpoint is appended",
-    )
-    add(
-        "--load_checkpoint",
-        type=boolean,
-        default=False,
-        help="load the newest epoch of joint training, to resume from it or to evaluate it",
-    )
+    folder = "name of its folder, to which the prefix of the pose network's checkpoint is appended"
+    add("--joint_dir", type=folder_name, default="joint", help=folder)
+    newest = "load the newest epoch of joint training, to resume from it or to evaluate it"
+    add("--load_checkpoint", type=boolean, default=False, help=newest)
     draws = (
         "learned: by the agent, which keeps training; pretrained: by the agent as pretraining left it; "
         "uniform: with equal probabilities. Comparing them separates the effect of the agent's choice "
@@ -321,15 +289,12 @@ def agent_training(parser: ArgumentParser) -> None:
     """The agents' training in stage 3."""
     add = parser.add_argument_group("training of the agents").add_argument
     add("--agent_lr", type=learning_rate, default=5e-5, help="learning rate of the agents")
-    add(
-        "--agent_iters",
-        type=whole_number(1),
-        help="number of batches per epoch on which each agent trains; default: all",
-    )
+    iters = "number of batches per epoch on which each agent trains; default: all"
+    add("--agent_iters", type=whole_number(1), help=iters)
 
 
 def agent_recipe(parser: ArgumentParser) -> None:
-    """The agent's pretraining: mirroring and weight decay."""
+    """How an agent is pretrained."""
     add = parser.add_argument_group("the agent's training (the defaults are the paper's)").add_argument
     mirror = "mirror half of the crops, and the agent's targets with them"
     add("--mirror", type=boolean, default=False, help=mirror)
