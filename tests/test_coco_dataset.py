@@ -3,8 +3,10 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
+from support.lsp_as_coco import FIRST, MPII_JOINTS, write_lsp_as_coco
 
 from data import DataError
 from data.datasets import load_dataset
@@ -131,3 +133,19 @@ def test_the_size_of_photographs_and_the_ids_do_not_change_the_fingerprint(usual
     assert before.size.tolist() == [[40, 50]] * 3
     assert after.size.tolist() == [[0, 50]] * 3
     assert before.fingerprint == after.fingerprint
+
+
+def test_lsp_written_as_coco_has_the_same_people(real_data, tmp_path):
+    write_lsp_as_coco(real_data / "lsp", tmp_path, limit=40)
+    files = {"annotations": tmp_path / "train.json", "annotations_valid": tmp_path / "valid.json"}
+    coco = load_dataset("coco", tmp_path, **files, images=[real_data / "lsp" / "images"])
+    lsp = load_dataset("lsp", real_data, annotations=real_data / "lsp" / "joints.mat", limit=40)
+    names = [lsp.skeleton.joints[joint].replace(" ", "_") for joint in MPII_JOINTS]
+    assert coco.skeleton.joints[FIRST:] == tuple(names)
+    assert coco.skeleton.name == "coco"
+    for one, other in ((coco.train, lsp.train), (coco.valid, lsp.valid)):
+        assert [image.rpartition("/")[2] for image in other.image] == one.image.tolist()
+        np.testing.assert_allclose(one.center, other.center, rtol=1e-6)
+        np.testing.assert_allclose(one.scale, other.scale, rtol=1e-6)
+        np.testing.assert_array_equal(one.points[:, FIRST:], other.points[:, MPII_JOINTS])
+        assert not one.points[:, :FIRST].any()
