@@ -194,6 +194,28 @@ def test_a_bad_box_is_one_line_with_file_entry_and_field(files, tmp_path, change
     assert "\n" not in str(error.value)
 
 
+def test_without_pycocotools_nothing_is_trained(trained, monkeypatch, tmp_path):
+    _, flags, _ = trained
+    monkeypatch.setattr("utils.run.find_spec", lambda name: None)
+    message = refusal(STAGE_1, *flags, "--exp_dir", tmp_path, "--is_train", "true")
+    assert "pip install pycocotools" in message and not [*tmp_path.rglob("*.tar")]
+
+
+def test_the_log_says_what_average_precision_is_computed_on(trained, tmp_path):
+    _, flags, printed = trained
+    assert "average precision:" not in printed
+    evaluate = (*flags, "--load_prefix_pose", NAME, "--limit", 3)
+    assert "average precision: on 3 of 5 photographs" in run_here(STAGE_1, *evaluate)
+    annotations = flags[flags.index("--annotations_valid") + 1]
+    content = json.loads(annotations.read_text())
+    del content["categories"][0]["sigmas"]
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    printed = run_here(
+        STAGE_1, *evaluate, "--annotations_valid", tmp_path / "own.json", "--overwrite", "true"
+    )
+    assert "no constants (sigmas): 0.05 for each" in printed
+
+
 @pytest.mark.parametrize("content", ["{}", "[", "[3]", "[]"])
 def test_a_file_that_has_no_boxes_is_one_line(files, tmp_path, content):
     path = tmp_path / "boxes.json"

@@ -30,6 +30,8 @@ def test_all_stages_the_grid_and_one_photograph(name, real_data, tmp_path):
     agent = ("--load_prefix_sr", "lr-0.00025-0")
     run_here("joint-train-pose-s-r-agent.py", *later, *agent, "--is_train", "true", "--nEpochs", 2)
     assert (experiment / f"joint-{POSE}" / "pose-lr-0.00025-1.pth.tar").exists()
+    assert (experiment / f"joint-{POSE}" / "pose-lr-0.00025-1-preds.json").exists()
+    assert "valid_ap75" in (experiment / f"joint-{POSE}" / "pose-training-summary.txt").read_text()
 
     assert MEAN in run_here("stack-hg.py", *later, "--eval_grid", "true")
     assert (experiment / f"{POSE}-grid.txt").exists()

@@ -3,7 +3,7 @@
 import torch
 
 from data.geometry import transform_points
-from data.heatmap import decode_heatmaps, mirror_heatmaps, predict_points, render_heatmaps
+from data.heatmap import decode_heatmaps, locate_points, mirror_heatmaps, predict_points, render_heatmaps
 
 
 def dyadic_maps(arrays, name="maps"):
@@ -81,3 +81,5 @@ def test_encode_then_decode_is_the_joint_to_a_cell():
     pred = predict_points(render_heatmaps(crop), center, scale, rotation)
     error = (pred - points).norm(dim=-1)
     assert (error <= cell[:, None] * 0.5 * 2**0.5 + 1.5 * 2**0.5).all()
+    located = locate_points(render_heatmaps(crop), center, scale, rotation)  # not truncated
+    assert ((located - points).norm(dim=-1) <= cell[:, None] * 0.5 * 2**0.5 + 1e-3).all()

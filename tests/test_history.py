@@ -65,6 +65,9 @@ def test_the_best_epoch_is_that_of_the_highest_average_precision_where_there_is_
     aps = (0.2, 0.4, math.nan)
     rows = [{"epoch": k, "valid_ap": ap, "valid_pck": 1 - ap} for k, ap in enumerate(aps)]
     assert best_epoch(rows) == 1
+    assert (
+        best_epoch([{"epoch": k, "valid_ap": 0.0, "valid_pck": pck} for k, pck in enumerate((0, 1, 1))]) == 1
+    )
 
 
 def test_a_history_is_told_as_a_table():

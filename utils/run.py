@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ class Run:
 
         Raises:
             DataError: the data set is missing or invalid.
-            UserError: none of its validation people can be scored.
+            UserError: none of its validation people can be scored, or pycocotools is not installed.
         """
         opt = self.opt
         dataset = load_dataset(
@@ -100,14 +101,7 @@ class Run:
         if len(dataset.valid):
             self._scored_rows(dataset.valid, dataset.skeleton)
         if dataset.coco is not None:
-            if dataset.skeleton.sigmas is None:
-                unknown = "average precision: these joints have no constants (sigmas), each gets %g"
-                log.info(unknown, UNKNOWN_SIGMA)
-            evaluated, images = len(dataset.coco.evaluated), len(dataset.coco.images)
-            if evaluated < images:
-                log.info(
-                    "average precision: on %d of %d photographs, those of people in use", evaluated, images
-                )
+            _check_average_precision(dataset)
         return dataset
 
     @cached_property
@@ -266,3 +260,21 @@ class Run:
         with self.passes():
             outputs = network(image) if mask is None else network(image, mask)
         return [heatmaps.float() for heatmaps in outputs]
+
+
+def _check_average_precision(dataset: Dataset) -> None:
+    """Log what average precision is computed on, and that it can be, before an epoch has been trained.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    if find_spec("pycocotools") is None:
+        raise UserError(
+            f"--dataset {dataset.name}: pycocotools is not installed, which computes average precision: "
+            "install it with pip install pycocotools"
+        )
+    if dataset.skeleton.sigmas is None:
+        log.info("average precision: the joints have no constants (sigmas): %g for each", UNKNOWN_SIGMA)
+    evaluated, images = len(dataset.coco.evaluated), len(dataset.coco.images)
+    if evaluated < images:
+        log.info("average precision: on %d of %d photographs, those of people in use", evaluated, images)

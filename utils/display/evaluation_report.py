@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 
 def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path) -> None:
-    """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`, of a
-    data set with ground truth in COCO's format also average precision and `<stem>-preds.json`.
+    """Evaluate on the validation people: log the per-joint table and write `<stem>-preds.mat`.
+
+    A data set in COCO's format adds average precision and `<stem>-preds.json`. With --boxes these two are all
+    there is, of the detected boxes, and the file is `<stem>-preds-boxes.json`.
 
     --eval_grid true adds `<stem>-grid.txt` and `.png`, --eval_occlusion true `<stem>-occlusion.txt` and
     `.png`; their numbers also go to `log.jsonl`. --use_html true adds a page in `web/`. File names end in the
     data set if the checkpoint was trained on another one, and in `-first-N` if --limit N leaves out
     validation people.
-
-    With --boxes only average precision is computed, of the detected boxes; see `_report_boxes`.
 
     Raises:
         UserError: a file cannot be written, or the existing predictions are for other people.

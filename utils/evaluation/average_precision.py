@@ -17,10 +17,10 @@ import numpy as np
 from data.coco_truth import CocoTruth
 from data.skeleton import UNKNOWN_SIGMA, Skeleton
 
-CONFIDENT = 0.2  # of a heatmap's maximum: joints below do not count in a person's score
-_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APM": 3, "APL": 4, "AR": 5}  # places in COCOeval.stats
+CONFIDENT = 0.2  # maximum of a heatmap: joints that do not exceed it do not count in a person's score
 COLUMNS = {"AP": "valid_ap", "AP50": "valid_ap50", "AP75": "valid_ap75", "AR": "valid_ar"}
-"""Those that an epoch's row in the history has, with their columns there."""
+"""The shares in an epoch's row of the history, and their columns there."""
+_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APM": 3, "APL": 4, "AR": 5}  # places in COCOeval.stats
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class KeypointScores:
     """Results in COCO's format, and their average precision.
 
     results: {image_id, category_id, keypoints [3K], score} per person; see `keypoint_results`. shares: AP,
-    AP50, AP75, APM, APL and AR; NaN if there is nobody to find, for APM of 32^2 to 96^2 px, for APL of more.
+    AP50, AP75, APM (people of 32^2 to 96^2 px), APL (larger ones) and AR; NaN without such people.
     """
 
     results: list[dict]

@@ -40,15 +40,15 @@ class History:
 
 
 def best_epoch(rows: list[dict]) -> int | None:
-    """The epoch with the highest average precision, without one PCK, on validation people; for an agent the
-    lowest validation loss.
+    """The epoch with the best scores of validation people.
 
-    The first of equal ones; None if no row has such a number. NaN is ignored.
+    That is the highest average precision, with the higher PCK where it is equal; without it the highest PCK;
+    for an agent the lowest loss. The first of equal ones; None if no row has such a number. NaN is ignored.
     """
     for name, sign in (("valid_ap", 1), ("valid_pck", 1), ("valid_loss", -1)):
         known = [row for row in rows if not math.isnan(row.get(name, math.nan))]
         if known:
-            return max(known, key=lambda row: sign * row[name])["epoch"]
+            return max(known, key=lambda row: (sign * row[name], row.get("valid_pck", 0)))["epoch"]
     return None
 
 
