@@ -235,7 +235,7 @@ def _read_coco(
     for split in files:
         if not folders[split].is_dir():
             raise DataError(
-                f"{folders[split]} does not exist: expected the photographs, or --images and their folder"
+                f"{folders[split]} does not exist: expected the photographs there, or --images FOLDER"
             )
     read = {}
     for split, path in files.items():
@@ -273,9 +273,7 @@ def find_annotations(name: str, data_dir: Path) -> Path:
             return folder / files[0]
     other = " or another of its files" if len(source.files) > 1 else ""
     own = (
-        ", or --annotations, --annotations_valid and --images with files of your own"
-        if name == "coco"
-        else ""
+        ", or files of your own by --annotations, --annotations_valid and --images" if name == "coco" else ""
     )
     raise DataError(
         f"no annotations of data set {name} in {folder}: expected {source.files[0][0]}{other}{own}; "

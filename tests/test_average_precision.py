@@ -66,6 +66,11 @@ def test_annotations_as_predictions_have_ap_1(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_annotation_with_id_0_is_found_too():
+    people = [person(0, 1), person(1, 2), person(2, 3)]
+    assert average_precision(truth_of(*people), results_of(people), SKELETON).shares["AP"] == pytest.approx(1)
+
+
 def test_oks_falls_with_distance_area_and_sigma():
     """It is exp(-d^2 / (2 area (2 sigma)^2)); AP counts the thresholds 0.5, 0.55 ... below it."""
     for sigma, side, oks in ((0.05, 100, 0.72), (0.05, 60, 0.93), (0.1, 100, 0.52)):

@@ -18,9 +18,8 @@ from data.skeleton import Skeleton
 log = logging.getLogger(__name__)
 
 BOX_MARGIN = 1.25
-AREA = (
-    0.53  # of a person's box, where the file has no area: as in CrowdPose's and AI Challenger's evaluations
-)
+# Of bbox, where the file has no area: as in the evaluations of CrowdPose and AI Challenger.
+AREA = 0.53
 _EDGE = 0.01  # px
 _LISTS = ("images", "annotations", "categories")
 _OF_PHOTOGRAPHS = ("file_name", "width", "height")
@@ -94,7 +93,7 @@ def _load(path: Path) -> dict[str, list[dict]]:
     content = load_json(path, _compact)
     if isinstance(content, list):
         if content and isinstance(content[0], dict) and "image_id" in content[0]:
-            raise DataError(f"{path} is a list of detections or results: expected a file with annotations")
+            raise DataError(f"{path} is a list of detections or results: expected a file of annotations")
         raise DataError(
             f"{path} is a list, not a file in COCO's format: expected {', '.join(_LISTS)}; "
             "--dataset mpii reads lists of MPII's people"
@@ -152,8 +151,8 @@ def _with_joints(path: Path, content: dict) -> tuple[list[dict], list[dict]]:
     categories = [category for category in content["categories"] if category.get("keypoints")]
     if not categories:
         raise DataError(
-            f"{path}: no category has keypoints, the names of its joints: expected a file such as "
-            "person_keypoints_train2017.json"
+            f"{path}: found no names of joints, expected them in the field keypoints of a category, as in "
+            "person_keypoints_train2017.json: add them"
         )
     others = {one["id"] for one in content["categories"]} - {one["id"] for one in categories}
     annotations = [

@@ -82,7 +82,8 @@ def average_precision(truth: CocoTruth, results: list[dict], skeleton: Skeleton)
         annotated.dataset = {
             "images": truth.images,
             "categories": truth.categories,
-            "annotations": [dict(one) for one in truth.annotations],  # pycocotools writes into them
+            # Copies, since pycocotools writes into them; with it, 0 is the id of no annotation.
+            "annotations": [one | {"id": number} for number, one in enumerate(truth.annotations, 1)],
         }
         annotated.createIndex()
         evaluation = COCOeval(annotated, annotated.loadRes([dict(one) for one in results]), "keypoints")
