@@ -375,6 +375,7 @@ def test_a_training_run_outlives_its_server(server, tmp_path):
     write_demo(tmp_path / "data" / "demo", train=4, valid=2)
     size = ["--in_res", "64", "--chan", "16", "--num_stacks", "1", "--bs", "2", "--nEpochs", "12"]
     size += ["--nThreads", "0", "--display_freq", "1", "--gpu_id", "-1", "--use_html", "false"]
+    size += ["--lr_steps", "6:0.2"]  # a run that ends before the first step warns of it
     folders = ["--exp_dir", str(tmp_path), "--exp_id", "run", "--data_dir", str(tmp_path / "data")]
     flags = ["--dataset", "demo", "--is_train", "true", "--vis_port", str(server.port)]
     training, log = run("stack-hg.py", *folders, *flags, *size), tmp_path / "run" / "log.jsonl"
