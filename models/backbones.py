@@ -12,7 +12,7 @@ from models import NetworkError
 
 STRIDES = (4, 8, 16, 32)
 SIDE = 64  # px of the image that shows which stages a network has
-SOME = "resnet50, resnet18, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny or hrnet_w32"
+SOME = "resnet50, resnet18, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny or regnety_032"
 
 
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # else it warns of the classifier's tensors
@@ -49,6 +49,7 @@ def build_backbone(
         )
     elif pretrained:
         backbone = _downloaded(name, backbone.pretrained_cfg)
+    _freeze_unused(backbone, stages[0][-1])
     return backbone, *stages
 
 
@@ -69,6 +70,20 @@ def _find_stages(name: str, backbone: nn.Module) -> tuple[list[int], tuple[int, 
         )
     found = [places[side, side] for side in sides]
     return found, tuple(maps[place].shape[1] for place in found)
+
+
+@torch.enable_grad()
+def _freeze_unused(backbone: nn.Module, place: int) -> None:
+    """Train only what the stage in this place depends on, which is less than all of an HRNet.
+
+    With several ranks, each parameter that is trained has to get a gradient.
+    """
+    parameters = list(backbone.parameters())
+    stage = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))[place]
+    gradients = torch.autograd.grad(stage.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    backbone.train()
 
 
 def _downloaded(name: str, config: dict) -> nn.Module:

@@ -1,5 +1,6 @@
 """Backbones of timm: which fit, what they start from, and what their checkpoints hold."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,14 +8,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from support.stages import REPOSITORY, environment
+from support.experiment import POSE, assert_same_state, refusal, run_here
+from support.stages import REPOSITORY, assert_user_error, demo_data, environment, run_stage
 from torch import nn
 from torchvision.models import resnet18
 
 from models import NetworkError
 from models.agent import agent_width
 from models.simple_baseline import SimpleBaseline
-from utils.records.checkpoint import load_weights
+from utils.records.checkpoint import load_checkpoint, load_weights
 from utils.system.errors import UserError
 from utils.system.ranks import synchronize_statistics
 
@@ -70,6 +72,16 @@ def test_other_networks_are_refused_in_a_line(name, said):
     line = str(refused.value)
     assert line.startswith(f"--backbone {name}") and said in line and ": try " in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", [TINY, "hrnet_w18_small"])
+def test_each_parameter_that_is_trained_gets_a_gradient(name):
+    """Ranks wait for it."""
+    network = baseline(name).train()
+    network(photographs())[0].sum().backward()
+    frozen = [name for name, one in network.named_parameters() if not one.requires_grad]
+    assert [name for name, one in network.named_parameters() if one.grad is None] == frozen
+    assert bool(frozen) == (name != TINY)
 
 
 @torch.no_grad()
@@ -203,6 +215,70 @@ def test_an_agent_is_as_wide_as_the_middle_stage():
     assert agent_width((24, 40, 112, 320, 320)) == 112
     assert agent_width((64, 128, 256, 512, 512)) == agent_width((256, 512, 1024, 2048, 2048)) == 256
     assert [agent_width((chan,) * 5) for chan in (16, 256, 512)] == [16, 256, 512]  # an hourglass's
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of two epochs of stage 1 from a file of weights, and the flags of its later stages."""
+    root = tmp_path_factory.mktemp("backbones")
+    flags = ("--data_dir", demo_data(root / "data"), "--network", "simple_baseline", "--backbone", TINY)
+    torch.save(classifier().state_dict(), root / "weights.pth")
+    start = ("--backbone_weights", root / "weights.pth", "--is_train", "true", "--nEpochs", 2)
+    run_here("stack-hg.py", *flags, "--exp_dir", root, "--exp_id", "x", *start)
+    (root / "weights.pth").unlink()
+    return root / "x", flags
+
+
+@pytest.mark.slow
+def test_all_stages_run_and_ask_for_no_weights(trained):
+    folder, flags = trained
+    flags += ("--exp_dir", folder.parent, "--exp_id", "x", "--load_prefix_pose", POSE)
+    run_here("collect-scale-distri.py", *flags)
+    run_here("collect-rotation-distri.py", *flags)
+    run_here("pretrain-s-r-agent.py", *flags, "--nEpochs", 1)
+    training = ("--load_prefix_sr", POSE, "--is_train", "true", "--nEpochs", 2)
+    run_here("joint-train-pose-s-r-agent.py", *flags, *training)
+    run_here("joint-train-pose-s-r-agent.py", *flags, "--load_checkpoint", "true")
+    photograph = next((folder.parent / "data" / "demo").rglob("*.jpg"))
+    run_here("stack-hg.py", *flags, "--image", photograph)
+    joint = folder / f"joint-{POSE}"
+    checkpoint = load_checkpoint(joint / "pose-lr-0.00025-1.pth.tar")
+    assert checkpoint["network"] == SIZE | {"chan": 16}
+    assert {"mean", "std", "conv_stem.weight", "final_layer.bias"} <= checkpoint["state_dict"].keys()
+    agent = load_checkpoint(joint / "agent-lr-0.00005-1.pth.tar")
+    assert agent["state_dict"]["residual_neck.adapter.weight"].shape == (48, 64, 1, 1)
+
+
+@pytest.mark.slow
+def test_resuming_equals_going_on_and_needs_no_weights(trained, tmp_path):
+    folder, flags = trained
+    (tmp_path / "x").mkdir()
+    shutil.copy(folder / f"{POSE}.pth.tar", tmp_path / "x")
+    flags += ("--exp_dir", tmp_path, "--exp_id", "x", "--is_train", "true", "--nEpochs", 2)
+    run_here("stack-hg.py", *flags, "--load_prefix_pose", POSE)
+    assert_same_state(tmp_path / "x" / "lr-0.00025-1.pth.tar", folder / "lr-0.00025-1.pth.tar")
+    line = refusal("stack-hg.py", *flags, "--load_prefix_pose", POSE, "--chan", 8)
+    assert "a network with --chan 16, this run has --chan 8: use --chan 16" in line
+
+
+@pytest.mark.slow
+def test_a_stage_refuses_what_it_cannot_build(tmp_path):
+    flags = (
+        "--data_dir",
+        demo_data(tmp_path / "data"),
+        "--exp_dir",
+        tmp_path,
+        "--exp_id",
+        "x",
+        "--is_train",
+        "true",
+    )
+    flags += ("--network", "simple_baseline", "--backbone")
+    done = run_stage("stack-hg.py", *flags, "resnet5", check=False)
+    assert_user_error(done, "--backbone resnet5: timm has no such model: try resnet50")
+    assert not (tmp_path / "x").exists()
+    done = run_stage("stack-hg.py", *flags, TINY, "--backbone_weights", tmp_path / "no.pth", check=False)
+    assert_user_error(done, f"--backbone_weights {tmp_path / 'no.pth'}: the file does not exist")
 
 
 @pytest.mark.slow

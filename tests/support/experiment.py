@@ -22,6 +22,7 @@ import torch
 from data import DataError
 from data.demo import ANNOTATIONS
 from data.skeleton import MPII, UPPER_NECK
+from models import NetworkError
 from options.parser import StageParser
 from support.stages import QUIET, REPOSITORY, SMALL, command, demo_data
 from utils.records.checkpoint import load_checkpoint
@@ -180,7 +181,7 @@ def run_here(script: str, *flags) -> str:
 def refusal(script: str, *flags) -> str:
     """The one-line error that ends a stage, run in this process."""
     said = io.StringIO()
-    with redirect_stderr(said), pytest.raises((UserError, DataError, SystemExit)) as error:
+    with redirect_stderr(said), pytest.raises((UserError, DataError, NetworkError, SystemExit)) as error:
         run_here(script, *flags)
     message = said.getvalue() if error.type is SystemExit else str(error.value)
     assert len(message.splitlines()) == 1
