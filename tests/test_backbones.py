@@ -63,7 +63,7 @@ def test_stages_of_any_network_with_the_right_strides(name):
         ("test_resnet.none", "Invalid pretrained tag"),
         ("test_vit", "its stages are "),
         ("test_mambaout", "its stages are 16 x 16 x 16, "),  # channels last
-        ("test_vit_relpos", "takes no images of 64 x 64 px"),
+        ("levit_128s", "takes no images of 64 x 64 px"),
     ],
 )
 def test_other_networks_are_refused_in_a_line(name, said):
