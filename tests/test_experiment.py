@@ -260,6 +260,30 @@ def test_an_experiment_goes_on_from_a_base_and_an_agent_that_were_made_by_hand(c
         calls()
 
 
+def test_only_the_base_from_its_start_asks_for_a_backbones_weights(monkeypatch, tmp_path):
+    argv = [
+        "experiment.py",
+        "--exp_dir",
+        tmp_path,
+        "--exp_id",
+        "x",
+        "--network",
+        "simple_baseline",
+        "--chan",
+        64,
+    ]
+    argv += ["--backbone", "resnet18", "--backbone_weights", tmp_path / "resnet18.pth"]
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    made, given = experiment.Experiment(experiment.parse()), f"--backbone_weights {tmp_path / 'resnet18.pth'}"
+    assert given in made.base_step() and "--backbone resnet18 --chan 64" in made.pretraining_step()
+    made.folder.mkdir()
+    (made.folder / "lr-0.00025-3.pth.tar").touch()
+    resumed = made.base_step()
+    assert "--load_prefix_pose lr-0.00025-3" in resumed
+    others = (made.collection_step("scale"), made.pretraining_step(), made.joint_step("learned", 1))
+    assert not any(given in step for step in (resumed, *others))
+
+
 def test_what_changes_numbers_may_not_change_and_a_new_flag_is_such(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["experiment.py", "--exp_id", "x"])
     opt = experiment.parse()

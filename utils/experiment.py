@@ -141,7 +141,7 @@ class Experiment:
         if (self.folder / f"{self.base}{SUFFIX}").exists():
             return None
         start = resume_or_restart("--load_prefix_pose", self.folder)
-        if start == RESTART:
+        if start == RESTART:  # a checkpoint has all weights
             start += tuple(self.changed("pretrained", "backbone_weights"))
         flags = (*self.changed("seed", *self.pose_recipe), *TRAIN, "--nEpochs", self.opt.base_epochs, *start)
         return self.stage("stack-hg.py", self.opt.exp_id, *flags)
