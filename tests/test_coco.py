@@ -109,11 +109,18 @@ def test_several_categories_share_their_names(tmp_path):
         read(tmp_path, coco_file(people, categories=categories))
 
 
-def test_bones_of_joints_that_are_not_there_are_left_out(tmp_path, caplog):
+def test_bones_count_joints_from_1(tmp_path):
     content = coco_file([annotation()])
-    content["categories"][0]["skeleton"] = [[1, 2], [3, 4], [0, 1], [3, 1]]
+    content["categories"][0]["skeleton"] = [[1, 2], [3, 1]]
     assert read(tmp_path, content).skeleton.bones == ((0, 1), (2, 0))
-    assert "left out 2 of 4 bones, whose joints are not among 1 to 3" in caplog.text
+
+
+@pytest.mark.parametrize("other", [0, 4])
+def test_bones_that_count_other_joints_are_all_left_out(tmp_path, caplog, other):
+    content = coco_file([annotation()])
+    content["categories"][0]["skeleton"] = [[1, 2], [3, other], [3, 1]]
+    assert read(tmp_path, content).skeleton.bones == ()
+    assert f"left out all 3 bones: found joint {other}, expected 1 to 3" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["category", "file"])

@@ -111,15 +111,18 @@ def _published(joints: list[str]) -> tuple[str, list[float] | None]:
 
 
 def _bones(path: Path, bones: object, count: int) -> list[Pair]:
-    """Pairs of joints counted from 0; others are left out, with a logged line."""
+    """Pairs of joints counted from 0; none, with a logged line, if one names a joint that does not exist."""
     if not isinstance(bones, list) or not all(_is_pair(bone) for bone in bones):
         found = shorten(bones)
         raise DataError(f"{path}: categories, field skeleton: found {found}, expected pairs of joints")
-    known = [(inner - 1, outer - 1) for inner, outer in bones if {inner, outer} <= set(range(1, count + 1))]
-    if len(known) < len(bones):
-        left_out = f"{len(bones) - len(known)} of {len(bones)}"
-        log.warning("%s: left out %s bones, whose joints are not among 1 to %d", path, left_out, count)
-    return known
+    other = next((joint for bone in bones for joint in bone if not 1 <= joint <= count), None)
+    if other is not None:  # as in CrowdPose's file, whose bones are of COCO's joints
+        log.warning(
+            "%s: left out all %d bones: found joint %d, expected 1 to %d; drawings show joints alone",
+            *(path, len(bones), other, count),
+        )
+        return []
+    return [(inner - 1, outer - 1) for inner, outer in bones]
 
 
 def _is_pair(bone: object) -> bool:
