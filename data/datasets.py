@@ -12,6 +12,7 @@ import numpy as np
 from data import DataError
 from data.coco_truth import CocoTruth
 from data.demo import write_demo
+from data.demo.discs import paint_discs
 from data.loading.fit import people_that_fit
 from data.loading.presence import with_photographs
 from data.people import People
@@ -82,6 +83,10 @@ DATASETS: dict[str, Source] = {
     ),
     "coco": Source("PCK", 0.1, ((_COCO_TRAIN, _COCO_VALID), (_COCO_TRAIN,), (_COCO_VALID,)), {}),
     "demo": Source("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS, draw=write_demo),
+    "control": Source(
+        *("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS),
+        draw=partial(write_demo, train=1200, valid=300, paint=paint_discs, suffix=".png"),
+    ),
 }
 
 

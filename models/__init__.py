@@ -86,6 +86,9 @@ NETWORKS: dict[str, NetworkType] = {
         sizes=("backbone", "chan"),
         weights=("pretrained", "backbone_weights"),
     ),
+    "control": NetworkType(
+        "models.known_answer.KnownAnswer", stride=64, heatmap_stride=4, sizes=("chan",), maskable=True
+    ),
 }
 
 MASKED_CELLS = 2

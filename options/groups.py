@@ -56,7 +56,7 @@ def arithmetic(parser: ArgumentParser) -> None:
 def data(parser: ArgumentParser) -> None:
     """The data set, its annotations and the batch size."""
     add = parser.add_argument_group("data").add_argument
-    dataset = "data set; demo is generated on first use, without a download"
+    dataset = "data set; demo and control are generated on first use, without a download"
     add("--dataset", choices=DATASETS, default="mpii", help=dataset)
     annotations = "annotation file; default: the usual file of the data set in --data_dir"
     add("--annotations", type=Path, help=f"{annotations}; of coco that of the training split")
@@ -87,7 +87,8 @@ def network(parser: ArgumentParser) -> None:
         "--network",
         choices=NETWORKS,
         default="hourglass",
-        help="architecture: stacked hourglasses, or SimpleBaseline (a backbone and three deconvolutions)",
+        help="architecture: stacked hourglasses, or SimpleBaseline (a backbone and three deconvolutions); "
+        "control: fails by a known rule on data set control, to check the agents",
     )
     backbone = "backbone: a model of timm with stages of 1/4 to 1/32, such as resnet18, tf_efficientnet_lite0"
     add("--backbone", default="resnet50", help=backbone)
@@ -98,7 +99,7 @@ def network(parser: ArgumentParser) -> None:
         default=1,
         help="number of residual blocks at each position of an hourglass",
     )
-    channels = "number of channels of an hourglass, or of SimpleBaseline's deconvolutions"
+    channels = "number of channels of an hourglass, of SimpleBaseline's deconvolutions, or of control"
     add("--chan", type=whole_number(2, multiple_of=2), default=256, help=channels)
     in_res = "side of the input crops in px, a multiple of 64; that of the heatmaps is a quarter"
     add("--in_res", type=whole_number(1), default=256, help=in_res)

@@ -125,18 +125,17 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_left_of_a_set_that_failed_in_the_middle(tmp_path, monkeypatch):
-    paint, painted = demo.paint_person, []
+def test_nothing_is_left_of_a_set_that_failed_in_the_middle(tmp_path):
+    painted = []
 
     def fail_at_the_third(rng):
         painted.append(rng)
         if len(painted) == 3:
             raise OSError("disk full")
-        return paint(rng)
+        return demo.paint_person(rng)
 
-    monkeypatch.setattr(demo, "paint_person", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
-        demo.write_demo(tmp_path / "set", train=5, valid=0)
+        demo.write_demo(tmp_path / "set", train=5, valid=0, paint=fail_at_the_third)
     assert len(painted) == 3 and not list(tmp_path.iterdir())
 
 

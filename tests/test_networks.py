@@ -8,11 +8,13 @@ from torchvision.models import resnet18, resnet50
 from models import NETWORKS, PoseNetwork
 from models.agent import ScaleRotationAgent
 from models.hourglass import StackedHourglass
+from models.known_answer import KnownAnswer
 from models.simple_baseline import SimpleBaseline
 
 SMALL = {
     "hourglass": lambda: StackedHourglass(chan=8),
     "simple_baseline": lambda: SimpleBaseline("test_resnet", chan=8),
+    "control": lambda: KnownAnswer(chan=8),
 }
 
 

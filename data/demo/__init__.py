@@ -6,6 +6,7 @@ about photographs of people.
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,30 @@ SIDE = 200  # px of a photograph
 BOX_JITTER = 0.3  # log2: boxes fit only roughly, as in annotations by hand
 
 
-def write_demo(folder: Path, train: int = 300, valid: int = 60) -> None:
+def paint_person(rng: np.random.Generator) -> tuple[Image.Image, dict]:
+    """An RGB picture of a person, and the fields of its row that depend on the picture."""
+    points, unit = _place(rng, _view(rng, sample_pose(rng)))
+    light = np.array([*rng.uniform((-0.7, -0.7), (0.7, -0.1)), -0.8])
+    canvas = Canvas(SIDE, SIDE, light / np.linalg.norm(light))
+    for solid in figure_solids(points, sample_outfit(rng), unit):
+        canvas.draw(solid)
+    photo, figure = _background(rng), canvas.image()
+    photo.paste(figure, mask=figure.getchannel("A"))
+    return photo, _annotation(rng, points[:JOINTS, :2])
+
+
+def write_demo(
+    folder: Path,
+    train: int = 300,
+    valid: int = 60,
+    paint: Callable[[np.random.Generator], tuple[Image.Image, dict]] = paint_person,
+    suffix: str = ".jpg",
+) -> None:
     """Write `train` + `valid` pictures of one person each, and their annotations, to a new folder.
 
     It has `images/*.jpg` and `mpii-hr-lsp-normalizer.json`, a list of rows in the format of the method's
     authors, with joints (16, 3): x, y in px and 1. Picture `i` of a split depends only on the seed, the split
-    and `i`. The folder is created complete or not at all.
+    and `i`; `paint` draws it, and says what its row has of it. The folder is created complete or not at all.
 
     Raises:
         FileExistsError: `folder` exists.
@@ -40,25 +59,13 @@ def write_demo(folder: Path, train: int = 300, valid: int = 60) -> None:
         rows = []
         for split, count in enumerate((train, valid)):
             for index in range(count):
-                photo, row = paint_person(np.random.default_rng([SEED, split, index]))
-                name = f"{('train', 'valid')[split]}-{index:04d}.jpg"
+                photo, row = paint(np.random.default_rng([SEED, split, index]))
+                name = f"{('train', 'valid')[split]}-{index:04d}{suffix}"
                 photo.save(unfinished / "images" / name, quality=90)
                 head = {"dataset": "MPII", "isValidation": bool(split), "img_paths": name}
                 rows.append(head | row | {"annolist_index": len(rows) + 1, "people_index": 1})
         (unfinished / ANNOTATIONS).write_text(json.dumps(rows))
         unfinished.rename(folder)
-
-
-def paint_person(rng: np.random.Generator) -> tuple[Image.Image, dict]:
-    """An RGB picture of a person, and the fields of its row that depend on the picture."""
-    points, unit = _place(rng, _view(rng, sample_pose(rng)))
-    light = np.array([*rng.uniform((-0.7, -0.7), (0.7, -0.1)), -0.8])
-    canvas = Canvas(SIDE, SIDE, light / np.linalg.norm(light))
-    for solid in figure_solids(points, sample_outfit(rng), unit):
-        canvas.draw(solid)
-    photo, figure = _background(rng), canvas.image()
-    photo.paste(figure, mask=figure.getchannel("A"))
-    return photo, _annotation(rng, points[:JOINTS, :2])
 
 
 def _view(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
