@@ -96,6 +96,15 @@ def test_the_truth_is_what_the_file_has_and_what_it_lacks_is_computed(tmp_path):
     assert second == expected | {"id": 2, "area": pytest.approx(0.53 * 20 * 40)}
 
 
+def test_ids_may_start_at_0_and_be_written_with_a_point(tmp_path):
+    categories = [{"id": 0, "name": "person", "keypoints": NAMES}]
+    people = [annotation(0, image_id=0, category_id=0), annotation(1.0, image_id=0.0, category_id=0)]
+    file = read(tmp_path, coco_file(people, images=[photograph(0)], categories=categories))
+    assert file.people.id.tolist() == [0, 1]
+    assert file.people.image.tolist() == ["photos/0.jpg"] * 2
+    assert [one["category_id"] for one in file.truth.annotations] == [0, 0]
+
+
 def test_several_categories_share_their_names(tmp_path):
     categories = [{"id": one, "name": f"animal {one}", "keypoints": NAMES} for one in (3, 9)]
     people = [annotation(1, category_id=9), annotation(2, category_id=3)]
