@@ -34,14 +34,15 @@ Reader = Callable[[Path, str, bool], People]
 class Source:
     """The files and the metric of a data set.
 
-    metric, threshold: how its literature scores joints; see `Dataset`. files: sets of annotation files, of
-    which the first complete one is read. readers: file suffix -> reader. draw: generates the data set in a
-    folder, for one that needs no download. extension: a sibling folder and the reader of its joints.mat,
-    whose people join the training split.
+    metric, threshold: how its literature scores joints; see `Dataset`. reference: its reference length, in
+    words. files: sets of annotation files, of which the first complete one is read. readers: file suffix ->
+    reader. draw: generates the data set in a folder, for one that needs no download. extension: a sibling
+    folder and the reader of its joints.mat, whose people join the training split.
     """
 
     metric: str
     threshold: float
+    reference: str
     files: tuple[tuple[str, ...], ...]
     readers: dict[str, Reader]
     draw: Callable[[Path], None] | None = None
@@ -50,12 +51,14 @@ class Source:
 
 _COCO_ANNOTATIONS = "annotations/person_keypoints_{}2017.json"
 _COCO_TRAIN, _COCO_VALID = (_COCO_ANNOTATIONS.format(split) for split in ("train", "val"))
+_HEAD = "0.6 times the diagonal of the head box, or its estimate from upper neck and head top"
 _MPII_READERS = {".json": read_mpii_json, ".gz": read_mpii_json, ".mat": read_official, ".h5": read_h5}
 _LSP_JSON = partial(read_json, dataset="lsp")
 DATASETS: dict[str, Source] = {
     "mpii": Source(
         "PCKh",
         0.5,
+        _HEAD,
         # First files with exact head sizes and the published splits, then pytorch-pose's with estimated head
         # sizes, then the rest.
         (
@@ -77,14 +80,21 @@ DATASETS: dict[str, Source] = {
     "lsp": Source(
         "PCK",
         0.2,
+        "the distance from right hip to left shoulder",
         (("joints.mat",),),
         {".json": _LSP_JSON, ".gz": _LSP_JSON, ".mat": read_lsp},
         extension=("lspet", read_lspet),
     ),
-    "coco": Source("PCK", 0.1, ((_COCO_TRAIN, _COCO_VALID), (_COCO_TRAIN,), (_COCO_VALID,)), {}),
-    "demo": Source("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS, draw=write_demo),
+    "coco": Source(
+        "PCK",
+        0.1,
+        "the longer side of bbox",
+        ((_COCO_TRAIN, _COCO_VALID), (_COCO_TRAIN,), (_COCO_VALID,)),
+        {},
+    ),
+    "demo": Source("PCKh", 0.5, _HEAD, ((_AUTHORS,),), _MPII_READERS, draw=write_demo),
     "control": Source(
-        *("PCKh", 0.5, ((_AUTHORS,),), _MPII_READERS),
+        *("PCKh", 0.5, _HEAD, ((_AUTHORS,),), _MPII_READERS),
         draw=partial(write_demo, train=1200, valid=300, paint=paint_discs, suffix=".png"),
     ),
 }
@@ -97,7 +107,8 @@ class Dataset:
     Photographs are at `root / people.image[i]`. A joint is correct if its error is at most `threshold` times
     the person's normalizer: the head for `metric` "PCKh" (MPII), the torso (LSP) or the longer side of the
     box (COCO) for "PCK". `limited`: whether --limit leaves out validation people. `skeleton`: the joints of
-    `people.points`. `coco`: the truth of a validation split in COCO's format.
+    `people.points`. `coco`: the truth of a validation split in COCO's format. `notes`: what was logged while
+    the data set was read, such as who is left out.
     """
 
     name: str
@@ -108,6 +119,7 @@ class Dataset:
     limited: bool = False
     skeleton: Skeleton = MPII
     coco: CocoTruth | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def metric_name(self) -> str:

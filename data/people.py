@@ -81,8 +81,12 @@ def scorable(people: People, skeleton: Skeleton = MPII) -> np.ndarray:
 def fixed_rows(people: People, skeleton: Skeleton = MPII, count: int = 4) -> np.ndarray:
     """Rows of a few people who have PCK, evenly spread over the table."""
     known = np.flatnonzero(scorable(people, skeleton))
-    places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
-    return known[places]
+    return known[evenly_spread(len(known), count)]
+
+
+def evenly_spread(total: int, count: int) -> np.ndarray:
+    """`count` of the numbers below `total`, evenly spread; all of them if there are fewer."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def joint_distance(points: np.ndarray, first: int, second: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,7 @@ from utils.records.checkpoint import (
 from utils.system import ranks
 from utils.system.devices import Streams, choose_device, keep_freed_memory, require_compiler, set_precision
 from utils.system.errors import UserError
-from utils.system.process import start_log
+from utils.system.process import logged_lines, start_log
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,11 @@ class Run:
             DataError: the data set is missing or invalid.
             UserError: none of its validation people can be scored, or pycocotools is not installed.
         """
+        with logged_lines() as notes:
+            dataset = self._read_dataset()
+        return replace(dataset, notes=tuple(notes))
+
+    def _read_dataset(self) -> Dataset:
         opt = self.opt
         dataset = load_dataset(
             *(opt.dataset, opt.data_dir, opt.annotations, opt.limit, opt.skip_missing, opt.skip_bad),
@@ -158,15 +164,19 @@ class Run:
             raise UserError(f"--dataset {self.opt.dataset} has one person to train on: expected at least two")
         return loader
 
-    def batch(self, people: People, rows: np.ndarray, augmentation: str) -> PersonBatch:
+    def batch(
+        self, people: People, rows: np.ndarray, augmentation: str, in_res: int | None = None
+    ) -> PersonBatch:
         """The people in these rows with patches for an augmentation of `MARGINS`, on the device.
+
+        in_res: side of the crops in px, instead of --in_res.
 
         A `DataLoader` is avoided here, since it draws from PyTorch's global random numbers.
 
         Raises:
             DataError: a photograph does not decode.
         """
-        patches = Patches(people, self.dataset.root, self.opt.in_res, MARGINS[augmentation])
+        patches = Patches(people, self.dataset.root, in_res or self.opt.in_res, MARGINS[augmentation])
         batch = patches[[int(row) for row in rows]]
         if isinstance(batch, DataError):
             raise batch

@@ -72,6 +72,33 @@ def draw_skeleton(
     return np.asarray(canvas.reduce(fine) if fine > 1 else canvas)
 
 
+def number_joints(image: np.ndarray, joints: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Write the numbers of joints on a picture u8 [H, W, 3], each on the side away from the others.
+
+    joints: [K, 2] px. drawn: bool [K], joints to number.
+    """
+    canvas = Image.fromarray(image)
+    pen, size = ImageDraw.Draw(canvas), max(image.shape[:2]) / 28
+    numbers, at = np.flatnonzero(drawn), joints[drawn]
+    apart = at[:, None] - at
+    away = (apart / np.maximum(1.0, np.linalg.norm(apart, axis=-1, keepdims=True)) ** 3).sum(axis=1)
+    away /= np.maximum(1e-9, np.linalg.norm(away, axis=-1, keepdims=True))
+    for number, middle in zip(numbers, at + 0.95 * size * away, strict=True):
+        edge = {"stroke_width": 2, "stroke_fill": _BLACK}
+        pen.text(middle.tolist(), str(number), _WHITE, font_size=size, anchor="mm", **edge)
+    return np.asarray(canvas)
+
+
+def draw_frame(image: np.ndarray, side: float) -> np.ndarray:
+    """Draw a square in the middle of a square picture u8 [H, H, 3]; side: px."""
+    canvas = Image.fromarray(image)
+    pen, edge = ImageDraw.Draw(canvas), (len(image) - side) / 2
+    for grown, width, color in ((1, 4, _BLACK), (0, 2, _WHITE)):
+        box = (edge - grown, edge - grown, edge + side + grown, edge + side + grown)
+        pen.rectangle(box, outline=color, width=width)
+    return np.asarray(canvas)
+
+
 def _side(bone: Pair, skeleton: Skeleton) -> str:
     """The side of a bone: that of its joints, disregarding middle ones; "middle" if they differ."""
     sides = {skeleton.sides[joint] for joint in bone} - {"middle"}

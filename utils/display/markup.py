@@ -11,6 +11,10 @@ from utils.display.sections import Bars, Grid, Person, Section
 
 REFRESH = 30  # seconds between reloads of the index while its run is in progress
 
+PREDICTIONS = (
+    "Predicted: thick bones, discs. True: thin bones, rings. Heatmaps have these colors, and are white where "
+    "sides overlap."
+)
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -29,7 +33,9 @@ img { display: block; max-width: 100%; height: auto; }
 .cards dt { color: #4a5565; font-size: .85rem; }
 .cards dd { margin: 0; font-size: 1.25rem; font-weight: 600; }
 .curves { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.lines { margin: .4rem 0; padding-left: 1.2rem; }
 .people { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
+.single { grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 figure { margin: 0; padding: .7rem; }
 .curves figcaption, .person { color: #1c2430; font-weight: 600; font-size: .95rem; margin-bottom: .4rem; }
 .pictures { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: .5rem; }
@@ -71,12 +77,14 @@ def index_page(
     galleries: list[tuple[str, str]],
     galleries_note: str,
     options: dict[str, tuple[str, bool]],
+    data: str | None,
     links: list[str],
 ) -> str:
     """The index of an experiment; it reloads itself while the run is in progress.
 
     cards: label -> value. table: rows of cells, the first one the header. curves: (title, SVG file).
-    galleries: (file, label). options: name -> (value, whether it differs from its default). links: files.
+    galleries: (file, label). options: name -> (value, whether it differs from its default). data: the file of
+    the page of the data. links: files.
     """
     page = _page(title)
     if running:
@@ -86,6 +94,8 @@ def index_page(
         with tags.p():
             tags.span(stage, " ")
             tags.span(state, cls="badge running" if running else "badge")
+            if data:
+                tags.a("the data", href=data)
         with tags.dl(cls="cards"):
             for label, value in cards.items():
                 tags.div(tags.dt(label), tags.dd(value))
@@ -117,10 +127,12 @@ def gallery_page(
     sections: Sequence[Section],
     table: Sequence[Sequence[str]] = (),
     index: bool = True,
+    key: str = PREDICTIONS,
 ) -> str:
-    """A page of pictures: the gallery of an epoch, or an evaluation.
+    """A page of pictures: the gallery of an epoch, an evaluation, or the data.
 
     table: results by joint, rows of cells, the first one the header. index: whether to link to the index.
+    key: what the drawings mean, in addition to their colors.
     """
     page = _page(f"{heading} of {title}")
     with page.body:
@@ -130,18 +142,24 @@ def gallery_page(
             for side, color in COLORS.items():
                 tags.span(cls="key", style=f"background: rgb{color}")
                 text(f" {side} \u2003")
-            text(
-                "Left and right are the person's. Predicted: thick bones, discs. True: thin bones, rings. "
-                "Heatmaps have these colors, and are white where sides overlap."
-            )
+            text(f"Left and right are the person's. {key}")
         if table:
             _table(table)
         for section in sections:
             tags.h2(section.title)
             tags.p(section.note, cls="note")
+            if section.lines:
+                tags.ul((tags.li(line) for line in section.lines), cls="lines")
+            if section.table:
+                _table(section.table)
+            if section.bars:
+                with tags.div(cls="bars"):
+                    for bars in section.bars:
+                        _bars(bars)
             if section.grid:
                 _grid(section.grid)
-            with tags.div(cls="people"):
+            single = all(len(person.pictures) == 1 for person in section.people)
+            with tags.div(cls="people single" if single else "people"):
                 for person in section.people:
                     _person(person)
     return page.render()

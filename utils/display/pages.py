@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data import DataError
 from utils.display.curves import draw_curves
+from utils.display.data_page import DATA_PAGE
 from utils.display.markup import evaluations_page, gallery_page, index_page
 from utils.display.sections import Section
 from utils.evaluation.evaluate import Evaluation
@@ -126,6 +127,7 @@ class Pages:
             galleries_note=f"The newest {NEWEST} and the best are retained. Epochs are skipped while pages "
             f"take more than {100 * SHARE:.0f} % of the time.",
             options=self.options,
+            data=DATA_PAGE if (self.folder / DATA_PAGE).exists() else None,
             links=[EVALUATIONS, *(f"../{name}" for name in _FILES if (self.folder.parent / name).exists())],
         )
         write_file(self.index, page)
@@ -143,8 +145,7 @@ class Pages:
             write()
         except Exception as error:  # noqa: BLE001  # a bug in pages must not end days of training, either
             if not self._warned:
-                ours = not isinstance(error, (OSError, UserError, DataError))
-                log.warning("HTML pages are incomplete, training continues: %s", error, exc_info=ours)
+                warn_of(error)
             self._warned = True
 
     def _gallery(self, epoch: int) -> Path:
@@ -180,6 +181,12 @@ class Pages:
         row = next((row for row in self.rows if row.get("epoch") == epoch), {})
         best = ", the best" if epoch == best_epoch(self.rows) else ""
         return f"Epoch {epoch}{scores(row, self.metric_name)}{best}"
+
+
+def warn_of(error: Exception) -> None:
+    """Log an error in pages, with its traceback if it is a bug."""
+    ours = not isinstance(error, (OSError, UserError, DataError))
+    log.warning("HTML pages are incomplete, training continues: %s", error, exc_info=ours)
 
 
 def write_evaluation(

@@ -63,6 +63,8 @@ class Report:
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
         self._stage, self._first, self._shown = stage, learner.epoch, False
+        if opt.use_html and run.pose_path is None and not learner.epoch:  # stage 1, from the start
+            self._show_data()
         # The options and pages of an earlier run with later epochs stay until this run has saved an epoch.
         if all(file.epoch < learner.epoch for file in epoch_files(run.folder) if not file.companion):
             self._show_this_run()
@@ -147,6 +149,18 @@ class Report:
                 log.info("pages: %s", self.pages.index)
         if done:
             log.info("done: %s", self.run.folder)
+
+    def _show_data(self) -> None:
+        """Write the page of the data."""
+        try:
+            from utils.display.data_page import write_data_page
+            from utils.display.pages import warn_of
+        except ImportError:  # `_show_this_run` says so
+            return
+        try:
+            log.info("the data on a page, to check before training goes on: %s", write_data_page(self.run))
+        except Exception as error:  # noqa: BLE001  # a bug in pages must not prevent training
+            warn_of(error)
 
     def _show_this_run(self) -> None:
         """Replace the folder's options and pages by those of this run."""

@@ -14,12 +14,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bars:
-    """A distribution as a bar chart: shares in 0..1 with their labels, and the index of the bin drawn."""
+    """A distribution as a bar chart: shares in 0..1 with their labels; drawn: the index of the bin drawn."""
 
     title: str
     labels: Sequence[str]
     shares: Sequence[float]
-    drawn: int
+    drawn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,15 @@ def cell_grid(shares: list[list[float]]) -> Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a title and a note, then people or a grid."""
+    """A part of a page: a title and a note, then what there is of lines, a table, bars, a grid and people.
+
+    table: rows of cells, the first one the header.
+    """
 
     title: str
     note: str
     people: list[Person] = field(default_factory=list)
     grid: Grid | None = None
+    lines: Sequence[str] = ()
+    table: Sequence[Sequence[str]] = ()
+    bars: Sequence[Bars] = ()

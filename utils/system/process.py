@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -123,6 +123,18 @@ class Terminal(logging.Handler):
         except OSError:  # nobody reads on, as after `| head`, or a full disk: a training must not end of it
             with Path(os.devnull).open("w") as nowhere:
                 os.dup2(nowhere.fileno(), stream.fileno())
+
+
+@contextmanager
+def logged_lines() -> Iterator[list[str]]:
+    """Collect the lines that are logged meanwhile."""
+    lines, root, handler = [], logging.getLogger(), logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    root.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(handler)
 
 
 def start_log(folder: Path) -> None:
