@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data.augmentation import Augmentation, crop_to_box, deformation, reach
@@ -17,26 +16,26 @@ from data.heatmap import locate_points, predict_points, render_heatmaps
 from data.kinds import KINDS
 from data.people import annotated
 from data.skeleton import MPII, Skeleton
+from data.warp import warp
 
 ROUNDING = 1e-5  # relative: how exactly an augmentation's float32 numbers say how far a crop reaches
 Rows = TypeVar("Rows", Tensor, Augmentation)
-SUPERSAMPLING = 2  # samples per crop pixel and axis, so that shrinking crops have no aliasing
-AT_ONCE = 2  # people that one thread samples together
 
 
 @dataclass(frozen=True)
 class PersonBatch:
     """People as the loader hands them out; N people.
 
-    patch       u8 [N, 3, P, P]     RGB, the square around the centre whose side is `margin` times the box's;
-                                    black beyond the photograph
+    patch       u8 [N, 3, P, P]     RGB, the square round the box whose side is `margin` times the box's;
+                                    black beyond the photograph, and below and to the right of smaller ones
+    box         f32 [N, 3] px       middle (x, y) and side of the person's box in the patch
     center      f32 [N, 2] px       middle of the person's box
     scale       f32 [N]             side of the box / 200 px
     points      f32 [N, K, 2] px    (0, 0) where not annotated
     normalizer  f32 [N] px          reference length of PCK
     width       f32 [N] px          of the photograph
     index       int64 [N]           row in the table of people
-    margin      float               side of the patch / side of the box
+    margin      float               side of the square that the patch holds / side of the box
 
     Where several ranks share a batch, these are the people of one of them:
 
@@ -45,6 +44,7 @@ class PersonBatch:
     """
 
     patch: Tensor
+    box: Tensor
     center: Tensor
     scale: Tensor
     points: Tensor
@@ -154,8 +154,9 @@ def augment(
     center = torch.where(flip[:, None], mirrored_center, center)
     points = torch.where(flip[:, None, None], mirror_points(points, width, skeleton), points)
 
-    image = _warp(people, augmentation, in_res)
-    image.mul_(augmentation.color[:, :, None, None] / 255).clamp_(0, 1)
+    to_box = crop_to_box(augmentation)
+    to_box[:, 0] *= 1 - 2 * flip[:, None].float()
+    image = warp(people.patch, people.box, to_box, augmentation.color, in_res)
 
     box, deformed = (center, scale, augmentation.rotation), deformation(augmentation)
     cells = transform_points(points, *box, out_res, deformation=deformed)
@@ -180,37 +181,3 @@ def _check_reach(people: PersonBatch, augmentation: Augmentation) -> None:
             f"crop {crop} ({values}) reaches over {farthest:.4g} sides of its box, and the patch holds "
             f"{people.margin:.4g}: load people with the margin of this augmentation"
         )
-
-
-def _warp(people: PersonBatch, augmentation: Augmentation, res: int) -> Tensor:
-    """The crops, f32 [K * N, 3, res, res] in 0..255, sampled from the patches, some people at a time."""
-    n = len(people)
-    matrix = crop_to_box(augmentation) / people.margin
-    matrix[:, 0] *= 1 - 2 * augmentation.flip[:, None].float()
-    matrix = matrix.view(-1, n, 2, 2)
-    image = matrix.new_empty(len(matrix), n, 3, res, res)
-
-    # One CPU thread is quicker with little memory, which stays in cache; others are with few calls.
-    single_thread = image.device.type == "cpu" and torch.get_num_threads() == 1
-    at_once = AT_ONCE if single_thread else n
-    for first in range(0, n, at_once):
-        some = slice(first, first + at_once)
-        patch = people.patch[some].float()
-        for k in range(len(matrix)):
-            image[k, some] = _sample(patch, matrix[k, some], res)
-    return image.flatten(0, 1)
-
-
-def _sample(patch: Tensor, matrix: Tensor, res: int) -> Tensor:
-    """Crops f32 [N, 3, res, res] of patches f32 [N, 3, P, P]; the matrices [N, 2, 2] map crops to patches."""
-    fine = SUPERSAMPLING * res
-    middles = (2 * torch.arange(fine, device=matrix.device) + 1) / fine - 1  # from edge to edge in -1..1
-    # A row of crop pixels takes several rows of samples, each as long as itself: their mean has no strides.
-    across, down = middles.view(res, SUPERSAMPLING).T, middles.view(res, SUPERSAMPLING, 1, 1)
-    grid = matrix.new_empty(len(matrix), res, SUPERSAMPLING, SUPERSAMPLING, res, 2)
-    for axis in range(2):
-        along_x, along_y = matrix[:, axis].view(-1, 2, 1, 1, 1, 1).unbind(1)
-        torch.add(along_x * across, along_y * down, out=grid[..., axis])
-    grid = grid.view(len(matrix), -1, res, 2)
-    samples = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return samples.view(len(matrix), 3, res, -1, res).mean(dim=3)

@@ -26,11 +26,16 @@ def render_heatmaps(points: Tensor, res: int = 64) -> Tensor:
         x <= 0, y <= 0, x > res or y > res; at exactly `res` the peak is cut off and its slope stays.
     """
     inside = ((points > 0) & (points <= res)).all(dim=-1)
-    cells = torch.arange(res, device=points.device)
-    offset = cells - points.double().floor().unsqueeze(-1)  # [N, K, 2, res]
-    bump = torch.exp(-offset.square() / PEAK_WIDTH) * (offset.abs() <= PATCH_RADIUS)
-    bump = bump * inside[..., None, None]
-    return (bump[:, :, 1, :, None] * bump[:, :, 0, None, :]).float()
+    step = torch.arange(-PATCH_RADIUS, PATCH_RADIUS + 1, device=points.device)
+    slope = torch.exp(-step.double().square() / PEAK_WIDTH)
+    bump = (slope[:, None] * slope).float()
+    x, y = ((points * inside[..., None]).long()[..., None] + step).unbind(dim=-2)  # cells, [N, K, 7]
+    seen = inside[..., None] & (x >= 0) & (x < res), (y >= 0) & (y < res)
+    values = bump * (seen[1][..., :, None] & seen[0][..., None, :])
+    cells = y.clamp(0, res - 1)[..., :, None] * res + x.clamp(0, res - 1)[..., None, :]
+    maps = torch.zeros(*points.shape[:2], res * res, device=points.device)
+    maps.scatter_add_(2, cells.flatten(2), values.flatten(2))  # what is cut off adds 0 to some cell
+    return maps.view(*points.shape[:2], res, res)
 
 
 def mirror_heatmaps(heatmaps: Tensor, skeleton: Skeleton = MPII) -> Tensor:

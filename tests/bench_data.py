@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.augmentation import MARGINS, Augmentation
 from data.crops import augment
 from data.geometry import PIXELS_PER_SCALE
+from data.kinds import KINDS
 from data.loading.patches import Patches
 from data.people import People
 from data.readers.lsp import read_lsp
@@ -39,7 +40,7 @@ try:
 except ImportError:
     cv2 = None
 
-REPEATS = 7
+REPEATS = 15
 PEOPLE = 16
 SIZES = (64, 128, 256)
 DRAWN = {"LSP": ((376, 313), 216), "MPII": ((1280, 720), 620)}
@@ -53,16 +54,20 @@ def main() -> None:
         say("no row of OpenCV: pip install opencv-python-headless")
     else:
         cv2.setNumThreads(1)
-    say(f"one core, {PEOPLE} people, medians of {REPEATS}, ms of processor time a person")
+    say(f"one core, {PEOPLE} people, medians of {REPEATS}, ms of processor time per person")
     with tempfile.TemporaryDirectory() as folder:
         root, origin, get_people = FOLDER, "real", read_people
         if not root.is_dir():
             root, origin, get_people = Path(folder), "drawn", draw_people
+        last = {}
         for name in DRAWN:
             people = get_people(name, root)
             for res in SIZES:
                 say(f"\n{name}, {origin} photographs, crops of {res} px")
-                measure(people, root, res)
+                last[f"{name}, {res} px"] = measure(people, root, res)
+        say("\nfrom a file to a random crop, per person")
+        for case, line in last.items():
+            say(f"  {case:<14}{line}")
 
 
 def read_people(name: str, root: Path) -> People:
@@ -93,29 +98,42 @@ def draw_people(name: str, root: Path) -> People:
     )
 
 
-def measure(people: People, root: Path, res: int) -> None:
-    """Print the table of one kind of photographs and one size of crops."""
+def measure(people: People, root: Path, res: int) -> str:
+    """Print the table of one kind of photographs and one size of crops, and return its last line."""
     random = Augmentation.random(PEOPLE, torch.Generator().manual_seed(0))
     geometry = random.only("log2_scale", "rotation")
     patches = Patches(people, root, res, MARGINS["random"])
+    wide = Patches(people, root, res, MARGINS["drawn"])
     rows = list(range(PEOPLE))
-    batch = patches[rows]
+    batch, wide_batch = patches[rows], wide[rows]
     plain = plain_crops(people, root, geometry, res)
 
-    def quality(images: Tensor) -> str:
-        return f"{np.mean([psnr(*pair) for pair in zip(images, plain, strict=True)]):.1f} dB"
+    def quality(images: Tensor) -> float:
+        return np.mean([psnr(*pair) for pair in zip(images, plain, strict=True)])
 
-    read = row(f"read a patch of {patches.res} px", lambda: patches[rows])
-    crop = row("a random crop of it, and heatmaps", lambda: augment(batch, random, res, res // 4))
-    close = quality(augment(batch, geometry, res, res // 4).image)
-    say(f"{'both':<52}{read + crop:>8.2f}   {close}")
+    ours, theirs = "a patch, a random crop of it, and heatmaps", "OpenCV: imread and warpAffine, no heatmaps"
+    work = {
+        ours: lambda: augment(patches[rows], random, res, res // 4),
+        f"  a patch of {batch.patch.shape[-1]} px": lambda: patches[rows],
+        "  a random crop of it, and heatmaps": lambda: augment(batch, random, res, res // 4),
+    }
     if cv2 is not None:
-        warp = partial(warp_in_one_pass, people, root, geometry, res)
-        row("OpenCV: imread and warpAffine, no heatmaps", warp, quality(warp()))
-    identity, seven = Augmentation.identity(PEOPLE), Augmentation.bins("scale", PEOPLE)
-    batch = Patches(people, root, res, MARGINS["scale"])[rows]
-    row("an un-augmented crop, and heatmaps", lambda: augment(batch, identity, res, res // 4))
-    row("crops in the seven bins of scale, and heatmaps", lambda: augment(batch, seven, res, res // 4))
+        work[theirs] = partial(warp_in_one_pass, people, root, geometry, res)
+    for name in ("identity", "scale", "rotation"):
+        augmentation = Augmentation.bins(name, PEOPLE) if name in KINDS else Augmentation.identity(PEOPLE)
+        crops = f"crops in the seven bins of {name}" if name in KINDS else "an un-augmented crop"
+        work[f"{crops}, and heatmaps"] = partial(augment, wide_batch, augmentation, res, res // 4)
+    took = interleaved(work)
+    for name, ms in took.items():
+        say(f"{name:<52}{ms:>8.2f}")
+    close = quality(augment(batch, geometry, res, res // 4).image)
+    if cv2 is None:
+        return f"ours {took[ours]:.2f} ms, {close:.1f} dB"
+    cv_close = quality(warp_in_one_pass(people, root, geometry, res))
+    return (
+        f"ours {took[ours]:.2f} ms, OpenCV {took[theirs]:.2f} ms, ratio {took[ours] / took[theirs]:.2f}; "
+        f"ours {close:.1f} dB, OpenCV {cv_close:.1f} dB"
+    )
 
 
 def plain_crops(people: People, root: Path, augmentation: Augmentation, res: int) -> list[np.ndarray]:
@@ -142,16 +160,18 @@ def warp_in_one_pass(people: People, root: Path, augmentation: Augmentation, res
     return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
 
 
-def row(name: str, work: Callable[[], object], remark: str = "") -> float:
-    """Print and return a row's ms a person: the median over repeats, after one run that is not counted."""
-    seconds = []
+def interleaved(work: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Ms of processor time per person of each kind of work: medians of repeats that take turns.
+
+    Taking turns, all of them meet the same other work on the machine. The first round does not count.
+    """
+    seconds = {name: [] for name in work}
     for _ in range(REPEATS + 1):
-        began = time.process_time()
-        work()
-        seconds.append(time.process_time() - began)
-    took = 1000 * statistics.median(seconds[1:]) / PEOPLE
-    say(f"{name:<52}{took:>8.2f}   {remark}")
-    return took
+        for name, function in work.items():
+            began = time.thread_time()
+            function()
+            seconds[name].append(time.thread_time() - began)
+    return {name: 1000 * statistics.median(each[1:]) / PEOPLE for name, each in seconds.items()}
 
 
 def say(line: str) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.patch import patch_of
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from data.augmentation import MARGINS, Augmentation, reach
 from data.crops import PersonBatch, augment
 from data.geometry import mirror_points, transform_points
 from data.kinds import KINDS
-from data.loading.patches import patch_res, read_patch
 from data.people import annotated
 from data.readers.lsp import read_lsp
 
@@ -33,20 +33,23 @@ def people_of(path, center, scale, points=None, normalizer=None, res=RES, margin
     """People of one photograph (or of a list of them), centres [N, 2] and scales [N], as a loader's batch."""
     n = len(center)
     paths = path if isinstance(path, list) else n * [path]
-    read = [
-        read_patch(one, xy, side, margin, patch_res(res, margin))
-        for one, xy, side in zip(paths, center, scale, strict=True)
-    ]
+    read = [patch_of(one, xy, side, margin, res) for one, xy, side in zip(paths, center, scale, strict=True)]
+    largest = max(len(patch) for patch, _, _ in read)
     return PersonBatch(
-        patch=torch.stack([torch.tensor(patch) for patch, _ in read]).permute(0, 3, 1, 2),
+        patch=torch.stack([padded(patch, largest) for patch, _, _ in read]).permute(0, 3, 1, 2),
+        box=torch.tensor(np.stack([box for _, _, box in read])),
         center=torch.tensor(np.array(center), dtype=torch.float32),
         scale=torch.tensor(np.array(scale), dtype=torch.float32),
         points=torch.zeros(n, 16, 2) if points is None else torch.tensor(points, dtype=torch.float32),
         normalizer=torch.ones(n) if normalizer is None else torch.tensor(normalizer, dtype=torch.float32),
-        width=torch.tensor([float(width) for _, width in read]),
+        width=torch.tensor([float(width) for _, width, _ in read]),
         index=torch.arange(n),
         margin=margin,
     )
+
+
+def padded(patch, side):
+    return torch.tensor(np.pad(patch, ((0, side - len(patch)), (0, side - len(patch)), (0, 0))))
 
 
 def geometric(n, seed, flip=None):
@@ -195,7 +198,7 @@ def test_people_are_sampled_together_or_not(few, monkeypatch):
     both = Augmentation.cat([geometric(3, seed) for seed in (5, 6)])
     images = []
     for at_once in (1, 2, 3):
-        monkeypatch.setattr("data.crops.AT_ONCE", at_once)
+        monkeypatch.setattr("data.warp.CACHED", at_once * RES**2)
         images.append(augment(few, both, RES, RES // 4).image)
     assert torch.equal(images[0], images[2]) and torch.equal(images[1], images[2])
 

@@ -20,6 +20,7 @@ from data.augmentation import MARGINS
 from data.datasets import load_dataset
 from data.loading.cache import PatchFile, PatchMemory
 from data.loading.loader import PatchLoader
+from data.loading.patches import VERSION
 from utils.patch_store import Caches, build_file
 from utils.system.devices import free_memory
 from utils.system.errors import UserError
@@ -97,8 +98,13 @@ def test_a_cache_is_made_once(data, folder, monkeypatch):
                 assert Caches(place).get(NAME, loader(data)).path == first.path
     (path,) = folder.iterdir()
     assert path.name == f"{NAME}-{loader(data).patches.fingerprint}.npy"
-    patches = np.load(path, mmap_mode="r")
-    np.testing.assert_array_equal(patches, torch.cat([b.patch for b in loader(data)]).permute(0, 2, 3, 1))
+    patches, (everyone,) = np.load(path, mmap_mode="r"), [loader(data).patches[list(range(len(data.train)))]]
+    sides = loader(data).patches.windows.side
+    assert len(set(sides)) > 1
+    for patch, side in zip(everyone.patch.permute(0, 2, 3, 1).numpy(), sides, strict=True):
+        one, patches = np.split(patches, [3 * side**2])
+        np.testing.assert_array_equal(one, patch[:side, :side].ravel())
+    assert not len(patches)
 
 
 def test_size_is_announced(data, folder, caplog):
@@ -126,7 +132,7 @@ def test_the_name_follows_what_decides_the_pixels(data, monkeypatch):
     found.append(loader(data, margin=MARGINS["drawn"]).patches.fingerprint)
     found.append(loader(data, in_res=128).patches.fingerprint)
     found.append(loader(SimpleNamespace(train=data.train[:5], root=data.root)).patches.fingerprint)
-    monkeypatch.setattr("data.loading.patches.VERSION", 3)
+    monkeypatch.setattr("data.loading.patches.VERSION", VERSION + 1)
     found.append(loader(data).patches.fingerprint)
     assert len(set(found)) == len(found)
 
@@ -201,10 +207,10 @@ def test_a_damaged_file_is_refused(data, folder, damage):
 @pytest.mark.parametrize("part", ["patch", "width", "checksum"])
 def test_bytes_that_have_changed_are_found_when_they_are_read(data, folder, part):
     cache = Caches(folder).get(NAME, loader(data))
-    content, people, side = cache.path.read_bytes(), len(data.train), loader(data).patches.res
+    content, people, sides = cache.path.read_bytes(), len(data.train), loader(data).patches.windows.side
     ends = {"patch": len(content) - 8 * people - 2 * 128, "checksum": len(content)}
     ends["width"] = ends["checksum"] - 4 * people - 128  # a head of 128 bytes precedes each array
-    before = 3 * side * side * 3 // 2 if part == "patch" else 8  # in the middle of the last person but one
+    before = 3 * (sides[-1] ** 2 + sides[-2] ** 2 // 2) if part == "patch" else 8  # the last person but one
     first = ends[part] - before
     count = 4000 if part == "patch" else 4
     cache.path.write_bytes(content[:first] + bytes(count) + content[first + count :])
@@ -228,7 +234,7 @@ def test_a_file_that_goes_away_in_use_is_named(data, folder):
 
 def test_no_room_is_said_before_anything_is_decoded(data, folder, monkeypatch):
     no_decoding(monkeypatch)
-    size = PatchFile(folder, len(data.train), loader(data).patches.res).size
+    size = PatchFile(folder, loader(data).patches.windows.side).size
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=size - 1))
     with pytest.raises(UserError, match=f"needs {size / 1e9:.3g} GB.*with another folder") as error:
         Caches(folder).get(NAME, loader(data))
@@ -254,8 +260,7 @@ def test_a_file_system_that_cannot_reserve_room_will_do(data, folder, monkeypatc
 def test_of_two_builds_only_one_gets_room_for_one(data, folder, monkeypatch):
     """Another run's begins before the first has written anything."""
     decoder = loader(data)
-    sizes = len(data.train), decoder.patches.res
-    caches = [PatchFile(folder / f"{name}.npy", *sizes) for name in ("a", "b")]
+    caches = [PatchFile(folder / f"{name}.npy", decoder.patches.windows.side) for name in ("a", "b")]
     room = caches[0].size * 3 // 2
 
     def usage(path):
@@ -319,9 +324,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(data, tmp_path, monkeypatch
 def test_two_that_build_the_same_file_do_not_disturb_each_other(data, folder):
     """The other begins and ends while the first one writes."""
     decoder = loader(data)
-    cache = PatchFile(
-        folder / f"{NAME}-{decoder.patches.fingerprint}.npy", len(data.train), decoder.patches.res
-    )
+    path = folder / f"{NAME}-{decoder.patches.fingerprint}.npy"
+    cache = PatchFile(path, decoder.patches.windows.side)
 
     class Slow:
         patches, batch_size = decoder.patches, decoder.batch_size
@@ -409,4 +413,4 @@ def test_a_build_that_is_killed_leaves_no_cache(tmp_path, folder, sent):
 def test_patches_in_memory_take_what_was_announced(data):
     memory = Caches(CPU).get(NAME, loader(data))
     taken = memory.patch.nbytes + memory.width.nbytes
-    assert PatchMemory.size(len(data.train), loader(data).patches.res) == taken
+    assert PatchMemory.size(loader(data).patches.windows.side) == taken

@@ -61,7 +61,8 @@ points = torch.zeros(3, 16, 2)
 for k, (x, y) in enumerate(places.int().tolist()):
     patch[k, :, y - 2 : y + 3, x - 2 : x + 3] = 255
     points[k, 0] = places[k] + 0.5
-people = PersonBatch(patch, torch.full((3, 2), 100.0), torch.full((3,), 0.6), points, torch.ones(3),
+box = torch.tensor([[100.0, 100.0, 120.0]]).repeat(3, 1)
+people = PersonBatch(patch, box, torch.full((3, 2), 100.0), torch.full((3,), 0.6), points, torch.ones(3),
                      torch.full((3,), 200.0), torch.arange(3), 200 / 120)
 shear = torch.tensor([0.3, -0.3, 0.2])
 turned = replace(Augmentation.identity(3), shear=shear, rotation=torch.tensor([0.0, 20.0, -10.0]))

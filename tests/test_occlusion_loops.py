@@ -12,7 +12,7 @@ from support.experiment import load_script
 from support.stand_ins import Blind, Heart, Silent, Stubborn, agent_with, plain_run, some_people
 from torch import nn
 
-from data.augmentation import Augmentation
+from data.augmentation import MARGINS, Augmentation
 from models.losses import Reward, reward
 from utils.agents.base import HARDEST, Record, Trial
 from utils.agents.occlusion import agent_cells
@@ -58,7 +58,8 @@ def people_with_spots(count, seed=0):
     patch = torch.zeros(count, 3, 64, 64, dtype=torch.uint8)
     for person, (x, y) in enumerate(torch.randint(-6, 7, (count, 2), generator=draws).tolist()):
         patch[person, :, 32 + y, 32 + x] = 150
-    return replace(some_people(count), patch=patch)
+    box = torch.tensor([32, 32, 64 / MARGINS["drawn"]]).repeat(count, 1)
+    return replace(some_people(count), patch=patch, box=box)
 
 
 def pose_epoch(run, networks, batches):

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 from support.annotation_files import entry, write_json
+from support.patch import patch_of
 
 from data import DataError
 from data.datasets import load_dataset
 from data.loading.loader import PatchLoader
 from data.loading.orientation import exif_orientation
-from data.loading.patches import read_patch
 from data.loading.photographs import open_lazily
 from utils.display.photograph import open_photograph
 from utils.patch_store import Caches
@@ -57,17 +57,17 @@ def test_a_photograph_is_turned_when_only_that_fits_the_annotated_size(tmp_path,
     photo.save(tmp_path / "upright.png")
     stored = store(photo, tmp_path / "stored.png", orientation)
     stored.save(tmp_path / "plain.png")
-    seen, width = read_patch(tmp_path / "upright.png", *BOX, 1.0, 64)
-    as_stored = read_patch(tmp_path / "plain.png", *BOX, 1.0, 64)
+    seen, width, _ = patch_of(tmp_path / "upright.png", *BOX, 1.0, 64)
+    as_stored = patch_of(tmp_path / "plain.png", *BOX, 1.0, 64)
 
-    patch, found = read_patch(tmp_path / "stored.png", *BOX, 1.0, 64, upright=True)
+    patch, found, _ = patch_of(tmp_path / "stored.png", *BOX, 1.0, 64, upright=True)
     assert_alike(patch, seen)
     assert found == width == 304
-    patch, found = read_patch(tmp_path / "stored.png", *BOX, 1.0, 64, size=photo.size)
+    patch, found, _ = patch_of(tmp_path / "stored.png", *BOX, 1.0, 64, size=photo.size)
     assert_alike(patch, seen if orientation in SIDEWAYS else as_stored[0])
     assert found == 304
     for size in ((0, 0), stored.size):
-        patch, found = read_patch(tmp_path / "stored.png", *BOX, 1.0, 64, size=size)
+        patch, found, _ = patch_of(tmp_path / "stored.png", *BOX, 1.0, 64, size=size)
         np.testing.assert_array_equal(patch, as_stored[0])
         assert found == as_stored[1] == stored.width
 
@@ -80,8 +80,8 @@ def test_a_jpeg_that_is_decoded_small_is_turned(tmp_path, orientation, shrink):
     store(photo, tmp_path / "stored.jpg", orientation, quality=95)
     photo.save(tmp_path / "upright.png")
     box = (np.array([1400.0, 300.0]), shrink * 64 / 200, 1.0, 64)
-    patch, width = read_patch(tmp_path / "stored.jpg", *box, upright=True)
-    assert_alike(patch, read_patch(tmp_path / "upright.png", *box)[0], mean=1, worst=32)
+    patch, width, _ = patch_of(tmp_path / "stored.jpg", *box, upright=True)
+    assert_alike(patch, patch_of(tmp_path / "upright.png", *box)[0], mean=1, worst=32)
     assert width == 1501
 
 
@@ -90,7 +90,7 @@ def test_a_photograph_of_neither_size_is_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"a\.png has 208 x 304 px, but the annotation file gives 300 x 208 px"
     ):
-        read_patch(tmp_path / "a.png", *BOX, 1.0, 64, size=(300, 208))
+        patch_of(tmp_path / "a.png", *BOX, 1.0, 64, size=(300, 208))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.patch import patch_of
 
 from data import DataError
 from data.loading.loader import PatchLoader
-from data.loading.patches import patch_res, read_patch
+from data.loading.windows import DENSEST, DENSITY, RIM, Windows
 from data.people import People
 
 
@@ -60,10 +61,9 @@ def test_a_jpeg_that_is_decoded_small_gives_the_same_patch(tmp_path, shrink):
     texture(1501, 1203, cell=80).save(tmp_path / "a.jpg", quality=95)
     with Image.open(tmp_path / "a.jpg") as photo:
         photo.save(tmp_path / "a.png")
-    res = 48
-    box = (np.array([700.3, 655.8]), shrink * res / 200, 1.0, res)
-    small, width = read_patch(tmp_path / "a.jpg", *box)
-    full, _ = read_patch(tmp_path / "a.png", *box)
+    box = ((700.3, 655.8), shrink * 48 / 200, 1.0, 48)
+    small, width, _ = patch_of(tmp_path / "a.jpg", *box)
+    full, _, _ = patch_of(tmp_path / "a.png", *box)
     assert width == 1501
     assert_alike(small, full)
     assert full.std() > 20
@@ -74,18 +74,20 @@ def test_a_jpeg_is_never_decoded_coarser_than_the_patch(tmp_path):
     stripes = np.zeros((800, 800, 3), dtype=np.uint8)
     stripes[:, np.arange(800) % 8 < 4] = 255
     Image.fromarray(stripes).save(tmp_path / "a.jpg", quality=95)
-    patch, _ = read_patch(tmp_path / "a.jpg", np.array([400, 400]), 3.0, 1.0, 300)  # 4 px a stripe pair
+    patch, _, _ = patch_of(tmp_path / "a.jpg", (400, 400), 3.0, 1.0, 240)  # 4 px a stripe pair
     assert patch.astype(float).std() > 100
 
 
 def test_a_patch_is_the_middle_of_a_larger_one(tmp_path):
-    """The filter sees the photograph beyond the patch's border."""
+    """Of its own pixels, and resampled: the filter sees the photograph beyond what crops see."""
     texture(300, 300, cell=2).save(tmp_path / "a.png")
-    center = np.array([150.4, 148.7])
-    for scale in (0.2, 0.39):  # 1 and 1.95 px of the photograph a px
-        inner, _ = read_patch(tmp_path / "a.png", center, scale, 1.0, 40)
-        outer, _ = read_patch(tmp_path / "a.png", center, scale, 2.0, 80)
-        assert_alike(inner, outer[20:60, 20:60], mean=0.1, worst=1)
+    for scale in (0.2, 0.36):  # 1 and 1.8 px of the photograph a px of the crop
+        inner, _, box = patch_of(tmp_path / "a.png", (150.4, 148.7), scale, 1.0, 40)
+        outer, _, outer_box = patch_of(tmp_path / "a.png", (150.4, 148.7), scale, 2.0, 40)
+        x, y = np.rint(outer_box[:2] - box[:2]).astype(int)
+        if scale == 0.2:
+            np.testing.assert_array_equal(inner, outer[y:, x:][: len(inner), : len(inner)])
+        assert outer_box[2] == pytest.approx(box[2], rel=0.02)
 
 
 def test_grey_and_cmyk_photographs_load_as_rgb(tmp_path):
@@ -100,12 +102,11 @@ def test_grey_and_cmyk_photographs_load_as_rgb(tmp_path):
 
 def test_a_patch_is_black_beyond_the_photograph(tmp_path):
     Image.new("RGB", (100, 80), "white").save(tmp_path / "a.png")
-    res = 64
-    patch, _ = read_patch(tmp_path / "a.png", np.array([100.0, 40.0]), 0.32, 1.0, res)  # a px a px
-    assert (patch[2:-2, : res // 2 - 2] == 255).all()
-    assert (patch[:, res // 2 + 2 :] == 0).all()
+    patch, _, box = patch_of(tmp_path / "a.png", (100, 40), 0.32, 1.0, 64)  # a px a px
+    middle = int(box[0])
+    assert (patch[:, :middle] == 255).all() and (patch[:, middle:] == 0).all()
     for center in ((300.0, 40.0), (50.0, -900.0), (-1e5, 1e5)):
-        patch, _ = read_patch(tmp_path / "a.png", np.array(center), 0.32, 1.0, res)
+        patch, _, _ = patch_of(tmp_path / "a.png", center, 0.32, 1.0, 64)
         assert not patch.any()
 
 
@@ -118,7 +119,7 @@ def test_black_round_the_photograph_changes_nothing(tmp_path, res):
     Image.fromarray(np.pad(bare, ((400, 400), (400, 400), (0, 0)))).save(tmp_path / "framed.png")
     for center in [*rng.uniform((-30, -30), (150, 120), (8, 2)), (200.4, 45), (60, -80.2), (5000, 45)]:
         patches = [
-            read_patch(tmp_path / name, np.add(center, border), 0.5, 1.6, res)[0].astype(int)
+            patch_of(tmp_path / name, np.add(center, border), 0.5, 1.6, res)[0].astype(int)
             for name, border in (("bare.png", 0), ("framed.png", 400))
         ]
         assert np.abs(patches[0] - patches[1]).max() <= 1
@@ -151,11 +152,26 @@ def test_in_order_everyone_comes_once(seven, workers):
         batches = list(ordered)
         assert rows(batches) == [[0, 1, 2], [3, 4, 5], [6]] and len(ordered) == 3
     last = batches[2]
-    side = patch_res(64, 1.0)
+    side = 81 + 2 * RIM + 1  # the box of 80 px, rounded up, in the photograph's own pixels, and a rim
     assert last.patch.shape == (1, 3, side, side) and last.patch.dtype == torch.uint8
     assert (last.patch == 60).all() and last.normalizer.tolist() == [6] and last.width.tolist() == [100]
     assert last.points.tolist() == people.points[6:].tolist()
-    assert last.margin == pytest.approx(side / (side - 2))  # the crop, and a pixel all round
+    assert last.margin == 1 and last.box[0].tolist() == pytest.approx([44, 44, 80])
+
+
+@pytest.mark.parametrize("margin", [1.0, 2.2])
+@pytest.mark.parametrize("in_res", [64, 256])
+def test_a_patch_is_never_larger_than_the_photograph_there(margin, in_res):
+    """And never coarser than `DENSITY` where the photograph is not; whole boxes with their rim are in it."""
+    side = np.geomspace(1, 3e4, 400)
+    windows = Windows.of(np.full((400, 2), 3.7), side / 200, margin, in_res)
+    density = windows.box[:, 2] / in_res
+    np.testing.assert_array_less(windows.box[:, 2], side * (1 + 1e-6))
+    np.testing.assert_array_less(np.minimum(DENSITY, side / in_res) * 0.99, density)
+    assert density.max() <= DENSEST
+    reach = margin * windows.box[:, 2] / 2
+    for edge in (windows.box[:, :2].T - reach, windows.side - windows.box[:, :2].T - reach):
+        assert edge.min() >= RIM
 
 
 def test_the_order_depends_on_the_generator_alone(seven):

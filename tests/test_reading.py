@@ -1,6 +1,5 @@
 """What the network sees against a plain and slow reading of the whole photograph in float64."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from support.plain import plain_crop, psnr
 
 from data.augmentation import MARGINS, Augmentation
 from data.crops import PersonBatch, augment
-from data.loading.patches import Patches, read_patch
+from data.loading.patches import Patches
 from data.people import People
 
 RES = 64
@@ -72,21 +71,19 @@ def test_crops_are_those_of_a_plain_reading(tmp_path, case, kind):
 @pytest.mark.parametrize("in_res", [64, 100])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_crop_inside_the_photograph_has_no_black_in_it(tmp_path, way, in_res):
-    Image.new("RGB", (400, 400), "white").save(tmp_path / "white.png")
-    people = batch_of(tmp_path / "white.png", (200, 200), 0.9, way, in_res)
+    Image.new("RGB", (410, 410), "white").save(tmp_path / "white.png")
+    people = batch_of(tmp_path / "white.png", (205, 205), 0.9, way, in_res)
     log2_scale, rotation = {"random": (0.5, 45.0), "drawn": (0.65, 45.0)}.get(way, WAYS[way])
     crop = augment(people, Augmentation.fixed(1, log2_scale, rotation), in_res, 16).image
     torch.testing.assert_close(crop, torch.ones_like(crop), atol=1e-6, rtol=0)
 
 
 def test_a_crops_edge_is_as_if_its_patch_were_larger(tmp_path):
-    """The same pixels with 20 more on every side."""
+    """The same pixels of the photograph, with more on every side."""
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(256, size=(200, 200, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
     people = batch_of(tmp_path / "noise.png", (100.3, 99.2), 0.5)
-    res = people.patch.shape[-1]
-    margin = people.margin * (res + 40) / res
-    patch, _ = read_patch(tmp_path / "noise.png", people.center[0].numpy(), 0.5, margin, res + 40)
-    larger = replace(people, patch=torch.tensor(patch).permute(2, 0, 1)[None], margin=margin)
+    larger = batch_of(tmp_path / "noise.png", (100.3, 99.2), 0.5, "drawn")
+    assert larger.patch.shape[-1] > people.patch.shape[-1] + 20
     crop, same = (augment(batch, Augmentation.identity(1), RES, 16).image for batch in (people, larger))
     torch.testing.assert_close(crop, same, atol=1 / 255 + 1e-6, rtol=0)  # patches are rounded

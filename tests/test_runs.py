@@ -60,10 +60,10 @@ def test_missing_data_is_said_before_all_else(quiet_run, tmp_path, caplog):
 def test_loaders(nasty_run, monkeypatch):
     people = nasty_run.dataset.train
     (batch,) = nasty_run.loader(people, "drawn")
-    assert batch.index.tolist() == list(range(len(people))) and batch.margin > MARGINS["drawn"]
+    assert batch.index.tolist() == list(range(len(people))) and batch.margin == MARGINS["drawn"]
     people.normalizer[1] = 0
     (batch,) = nasty_run.loader(people, "identity", scored=True)
-    assert batch.index.tolist() == [0, 2, 3] and batch.margin < MARGINS["drawn"]
+    assert batch.index.tolist() == [0, 2, 3] and batch.margin == MARGINS["identity"]
     with pytest.raises(UserError, match="at least two"):
         nasty_run.loader(people[:1], "identity", nasty_run.streams["order"])
     people.normalizer[:] = 0

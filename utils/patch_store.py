@@ -47,7 +47,7 @@ class Caches:
         patches = decoder.patches
         key = f"{name}-{patches.fingerprint}"
         if isinstance(self.place, Path):
-            cache = PatchFile(self.place / f"{key}.npy", len(patches), patches.res)
+            cache = PatchFile(self.place / f"{key}.npy", patches.windows.side)
             if ranks.local_rank() == 0:
                 remove_abandoned(self.place, "*.npy.*")
             if cache.path.exists():
@@ -101,15 +101,15 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 def build_memory(device: torch.device, name: str, decoder: PatchLoader) -> PatchMemory:
     """Decode all people into the memory of a device; see `Caches.get`."""
-    people, res = len(decoder.patches), decoder.patches.res
-    size, free = PatchMemory.size(people, res), free_memory(device)
+    sides = decoder.patches.windows.side
+    size, free = PatchMemory.size(sides), free_memory(device)
     if size > free:
         raise UserError(
             f"--cache gpu: {name} needs {size / GB:.3g} GB of memory, {device} has {free / GB:.3g} GB free: "
             "use --cache with a folder instead"
         )
     log.info("cache: %s (%.3g GB) in the memory of %s", name, size / GB, device)
-    return PatchMemory(_decoded(name, decoder), people, res, device)
+    return PatchMemory(_decoded(name, decoder), sides, device)
 
 
 def _decoded(name: str, decoder: PatchLoader) -> Iterator[PersonBatch]:

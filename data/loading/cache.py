@@ -1,7 +1,7 @@
 """Caches of decoded patches: in a file, or on the training device.
 
-Both return patches u8 [N, P, P, 3] and the widths of the photographs f32 [N] px for rows of the table of
-people, bit for bit as decoded.
+Both return patches u8 [N, P, P, 3], P the largest side of them, and the widths of the photographs f32 [N] px
+for rows of the table of people, bit for bit as decoded.
 """
 
 import io
@@ -23,19 +23,20 @@ from data.crops import PersonBatch
 class PatchFile:
     """The patches of all people of a table, in a file of three consecutive .npy arrays.
 
-    They are the patches u8 [N, P, P, 3], the widths <f4 [N] and the checksums <u4 [N], CRC-32 of each patch
-    and its width; `np.load(path, mmap_mode="r")` returns the first. Batches are read, not memory-mapped,
-    since a mapped file that is truncated would crash the process.
+    They are the pixels of all patches, one after another, u8; the widths <f4 [N]; and the checksums <u4 [N],
+    CRC-32 of each patch and its width. Batches are read, not memory-mapped, since a mapped file that is
+    truncated would crash the process.
 
-    path: the file, whose name must identify its content. people, res: N and P. size: of the file in bytes.
+    path: the file, whose name must identify its content. sides: int64 [N] px, of the patches. size: of the
+    file in bytes.
     """
 
-    def __init__(self, path: Path, people: int, res: int) -> None:
-        self.path, self.shape = path, (people, res, res, 3)
-        self._patches_head = _head("|u1", self.shape)
-        self._widths_head, self._sums_head = _head("<f4", (people,)), _head("<u4", (people,))
-        self._patch_size = 3 * res * res
-        self._widths_start = len(self._patches_head) + people * self._patch_size
+    def __init__(self, path: Path, sides: np.ndarray) -> None:
+        self.path, self.sides, people = path, sides, len(sides)
+        self._ends = np.cumsum(3 * sides**2)
+        self._patches_head = _head("|u1", int(self._ends[-1]))
+        self._widths_head, self._sums_head = _head("<f4", people), _head("<u4", people)
+        self._widths_start = len(self._patches_head) + int(self._ends[-1])
         self._sums_start = self._widths_start + len(self._widths_head) + 4 * people
         self.size = self._sums_start + len(self._sums_head) + 4 * people
         self._widths = self._sums = np.empty(0)
@@ -45,10 +46,12 @@ class PatchFile:
         file.write(self._patches_head)
         widths, sums = [], []
         for people in batches:
-            patch = people.patch.permute(0, 2, 3, 1).contiguous().numpy()
-            file.write(patch)
-            widths.extend(people.width.tolist())
-            sums.extend(map(_checksum, patch, people.width.tolist()))
+            for row, padded, width in zip(*_columns(people), strict=True):
+                side = self.sides[row]
+                patch = np.ascontiguousarray(padded[:side, :side])
+                file.write(patch)
+                widths.append(width)
+                sums.append(_checksum(patch, width))
         for head, values, dtype in ((self._widths_head, widths, "<f4"), (self._sums_head, sums, "<u4")):
             file.write(head)
             file.write(np.array(values, dtype))
@@ -67,10 +70,10 @@ class PatchFile:
         sums = self._sums_start - self._widths_start
         fits &= columns.startswith(self._widths_head) and columns.startswith(self._sums_head, sums)
         if not fits:
-            expected = f"expected {self.size} bytes with {self.shape[0]} patches of {self.shape[1]} px"
+            expected = f"expected {self.size} bytes with {len(self.sides)} patches"
             raise DataError(f"{self.path} is not a complete cache ({size} bytes, {expected}): delete it")
-        self._widths = np.frombuffer(columns, "<f4", self.shape[0], len(self._widths_head))
-        self._sums = np.frombuffer(columns, "<u4", self.shape[0], sums + len(self._sums_head))
+        self._widths = np.frombuffer(columns, "<f4", len(self.sides), len(self._widths_head))
+        self._sums = np.frombuffer(columns, "<u4", len(self.sides), sums + len(self._sums_head))
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Patches and widths of the people in `rows`, on the CPU.
@@ -78,14 +81,17 @@ class PatchFile:
         Raises:
             DataError: the file was deleted or truncated since it was opened, or a checksum is wrong.
         """
-        patch = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
+        sides = self.sides[rows]
+        patch = np.zeros((len(rows), *2 * [sides.max()], 3), dtype=np.uint8)
         with self._opened() as file:
-            for one, row in zip(patch, rows, strict=True):
-                file.seek(len(self._patches_head) + row * self._patch_size)
-                if file.readinto(one) < self._patch_size:
+            for padded, row, side in zip(patch, rows, sides, strict=True):
+                one = np.empty((side, side, 3), dtype=np.uint8)
+                file.seek(len(self._patches_head) + int(self._ends[row]) - one.size)
+                if file.readinto(one) < one.size:
                     raise DataError(f"{self.path} was truncated while it was in use: delete it")
                 if _checksum(one, self._widths[row]) != self._sums[row]:
                     raise DataError(f"{self.path} is damaged (wrong checksum of person {row}): delete it")
+                padded[:side, :side] = one
         return torch.from_numpy(patch), torch.from_numpy(self._widths[rows].astype(np.float32))
 
     @contextmanager
@@ -100,34 +106,51 @@ class PatchFile:
 class PatchMemory:
     """The patches of all people of a table, on a device.
 
-    batches: all people, once each. people, res: N and P.
+    batches: all people, once each. sides: int64 [N] px, of the patches.
     """
 
-    def __init__(self, batches: Iterable[PersonBatch], people: int, res: int, device: torch.device) -> None:
-        self.patch = torch.empty(people, res, res, 3, dtype=torch.uint8, device=device)
-        self.width = torch.empty(people, device=device)
-        for batch in batches:
-            rows = batch.index.to(device)
-            self.patch[rows] = batch.patch.to(device).permute(0, 2, 3, 1)
-            self.width[rows] = batch.width.to(device)
+    def __init__(self, batches: Iterable[PersonBatch], sides: np.ndarray, device: torch.device) -> None:
+        self.sides, self._ends = sides, np.cumsum(3 * sides**2)
+        self.patch = torch.empty(int(self._ends[-1]), dtype=torch.uint8, device=device)
+        self.width = torch.empty(len(sides), device=device)
+        for people in batches:
+            for row, padded, width in zip(*_columns(people), strict=True):
+                side = self.sides[row]
+                self._patch(row).copy_(torch.from_numpy(padded[:side, :side]))
+                self.width[row] = width
 
     @staticmethod
-    def size(people: int, res: int) -> int:
-        """The size of N patches of P x P px, in bytes."""
-        return people * (3 * res * res + 4)
+    def size(sides: np.ndarray) -> int:
+        """The size of patches with these sides, in bytes."""
+        return int((3 * sides**2 + 4).sum())
 
     def read(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Patches and widths of the people in `rows`, on the device."""
+        largest = int(self.sides[rows].max())
+        patch = self.patch.new_zeros(len(rows), largest, largest, 3)
+        for padded, row in zip(patch, rows, strict=True):
+            side = int(self.sides[row])
+            padded[:side, :side] = self._patch(row)
         index = torch.tensor(rows, device=self.patch.device)
-        return self.patch.index_select(0, index), self.width.index_select(0, index)
+        return patch, self.width.index_select(0, index)
+
+    def _patch(self, row: int) -> Tensor:
+        """A person's patch [side, side, 3], a view."""
+        side, end = int(self.sides[row]), int(self._ends[row])
+        return self.patch[end - 3 * side * side : end].view(side, side, 3)
+
+
+def _columns(people: PersonBatch) -> tuple[list[int], np.ndarray, list[float]]:
+    """The rows of people on the CPU, their patches [N, P, P, 3] and the widths of their photographs."""
+    return people.index.tolist(), people.patch.permute(0, 2, 3, 1).numpy(), people.width.tolist()
 
 
 def _checksum(patch: np.ndarray, width: float) -> int:
     return zlib.crc32(np.array(width, "<f4"), zlib.crc32(patch))
 
 
-def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The header of a .npy file of an array of this type and shape."""
+def _head(dtype: str, length: int) -> bytes:
+    """The header of a .npy file of an array of this type and length."""
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": dtype, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(head, {"descr": dtype, "fortran_order": False, "shape": (length,)})
     return head.getvalue()

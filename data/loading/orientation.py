@@ -1,6 +1,6 @@
 """Photographs that are stored turned or mirrored, according to their EXIF orientation.
 
-Patches are cut from the stored pixels and then turned, so decoding and resampling do not depend on it.
+Pixels are turned after they are decoded and before anything else sees them.
 """
 
 import numpy as np
@@ -49,16 +49,6 @@ def fitting_orientation(photo: Image.Image, size: tuple[int, int]) -> int:
 def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Width and height of a photograph after it is turned."""
     return stored[::-1] if orientation in _TRANSPOSE else stored
-
-
-def stored_point(point: np.ndarray, stored: tuple[int, int], orientation: int) -> list[float]:
-    """A point (x, y) px of the upright photograph in px of the stored one, whose size is `stored`."""
-    x, y = point[::-1] if orientation in _TRANSPOSE else point
-    width, height = stored
-    return [
-        width - float(x) if orientation in _MIRROR_X else float(x),
-        height - float(y) if orientation in _MIRROR_Y else float(y),
-    ]
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

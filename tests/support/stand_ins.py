@@ -90,6 +90,7 @@ def some_people(count):
     draws = torch.Generator().manual_seed(1)
     return PersonBatch(
         patch=torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=draws),
+        box=torch.tensor([4.0, 4.0, 8 / MARGINS["drawn"]]).repeat(count, 1),
         center=torch.full((count, 2), 100.0),
         scale=torch.ones(count),
         points=100 + 50 * torch.rand(count, 16, 2, generator=draws),
