@@ -1,7 +1,6 @@
 """Processes that load: however they fail, a line says so, and nothing hangs."""
 
 import errno
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -38,10 +37,24 @@ class Unsendable:
         raise self.error
 
 
-def loader(fail):
-    return DataLoader(
-        Failing(fail), batch_size=None, num_workers=2, persistent_workers=True, worker_init_fn=prepare
-    )
+@pytest.fixture
+def loader():
+    """`loader(fail)` -> a loader with two processes, which have ended after the test."""
+    made = []
+
+    def make(fail):
+        made.append(
+            DataLoader(
+                Failing(fail), batch_size=None, num_workers=2, persistent_workers=True, worker_init_fn=prepare
+            )
+        )
+        return made[-1]
+
+    yield make
+    for one in made:
+        for process in getattr(one._iterator, "_workers", ()):
+            process.kill()
+            process.join()
 
 
 @pytest.fixture
@@ -74,7 +87,7 @@ def raises(error):
         ),
     ],
 )
-def test_a_process_that_fails_is_one_line(fail, cause, remedy, hurried, capfd):
+def test_a_process_that_fails_is_one_line(fail, cause, remedy, loader, hurried, capfd):
     with pytest.raises(DataError) as error:
         for item in loaded(loader(fail)):
             if isinstance(item, DataError):  # `PatchLoader` raises it
@@ -86,7 +99,7 @@ def test_a_process_that_fails_is_one_line(fail, cause, remedy, hurried, capfd):
 
 
 @pytest.mark.parametrize("error", [OSError(5, "a disk"), RuntimeError("a bug"), ValueError("a bug")])
-def test_an_exception_of_a_dataset_keeps_its_traceback(error):
+def test_an_exception_of_a_dataset_keeps_its_traceback(error, loader):
     with pytest.raises(type(error), match=r"Caught [\s\S]* line \d+, in raises"):
         list(loaded(loader(lambda: raises(error))))
 
@@ -99,7 +112,7 @@ def test_an_exception_of_a_dataset_keeps_its_traceback(error):
         ("os.fork", errno.EAGAIN),
     ],
 )
-def test_processes_that_cannot_start_are_one_line(broken, number, monkeypatch, capfd):
+def test_processes_that_cannot_start_are_one_line(broken, number, loader, monkeypatch, capfd):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -111,15 +124,15 @@ def test_processes_that_cannot_start_are_one_line(broken, number, monkeypatch, c
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_second_epoch_sees_that_a_process_has_ended(hurried):
+def test_a_second_epoch_sees_that_a_process_has_ended(loader, hurried):
     epochs = loader(lambda: torch.tensor(4))
     assert [int(item) for item in loaded(epochs)] == [*range(8)]
-    multiprocessing.active_children()[0].kill()
+    epochs._iterator._workers[0].kill()
     with pytest.raises(DataError, match="SIGKILL"):
         list(loaded(epochs))
 
 
-def test_handlers_of_signals_stay_what_they_were():
+def test_handlers_of_signals_stay_what_they_were(loader):
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
     before = [signal.getsignal(number) for number in numbers]
     list(loaded(loader(lambda: torch.tensor(4))))
