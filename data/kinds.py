@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
             random_std=0.25,
             random_limit=0.5,
             unit="",
-            label="scale (log2)",
+            label="scale (log2, above 0 zooms out)",
         ),
         Kind(
             "rotation",

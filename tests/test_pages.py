@@ -26,7 +26,7 @@ from utils.display.pages import (
     scores,
     write_evaluation,
 )
-from utils.display.sections import Section
+from utils.display.sections import Curve, Section
 from utils.evaluation.evaluate import evaluate
 from utils.evaluation.metrics import PckTable
 from utils.run import Run
@@ -153,7 +153,7 @@ def test_the_number_of_galleries_is_bounded(tmp_path, monkeypatch):
 
 def test_pages_that_take_too_long_leave_epochs_out(tmp_path, monkeypatch):
     monkeypatch.setattr(pages_module, "SHARE", 0)
-    pages, asked = Pages(tmp_path, "x", "stack-hg", "PCKh@0.5", {}, 0, 5, []), []
+    pages, asked = Pages(tmp_path, tmp_path, "x", "stack-hg", "PCKh@0.5", {}, 0, 5, []), []
     for epoch in range(5):
         pages.epoch([row(k) for k in range(epoch + 1)], None, lambda k=epoch: asked.append(k) or [section()])
     assert asked == [0, 4]
@@ -186,7 +186,7 @@ def test_a_new_start_drops_galleries_of_the_epochs_to_come(tmp_path):
 
 
 def test_a_reader_never_sees_half_a_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages_module, "draw_curves", lambda *_: [("x", b"x" * 200_000)])
+    monkeypatch.setattr(pages_module, "draw_curves", lambda *_: [Curve("x", "", b"x" * 200_000)])
     pages, done, seen = some_pages(tmp_path), threading.Event(), []
 
     def reader() -> None:
@@ -239,21 +239,21 @@ def test_curves_are_drawn_where_their_fields_are():
     rows = [
         {"epoch": k, "lr": 1e-4, "valid_loss": math.nan, "scale_distribution": [1 / 7] * 7} for k in (0, 1)
     ]
-    titles = [
-        title for title, svg in draw_curves(rows, "PCKh@0.5") if svg.startswith(b"<?xml") and b"</svg>" in svg
-    ]
-    assert titles == ["Loss", "Learning rate", "Mean distribution of scale, %"]
+    curves = draw_curves(rows, "PCKh@0.5")
+    assert all(curve.svg.startswith(b"<?xml") and b"</svg>" in curve.svg for curve in curves)
+    # nothing for a loss that has no number
+    assert [curve.title for curve in curves] == ["Learning rate", "Mean distribution of scale, %"]
 
 
 def test_standard_errors_are_a_band_round_their_line():
     """Also where an epoch lacks it."""
     rows = [{"epoch": k, "uniform_gap": 0.01 * k} for k in range(3)]
-    (title, plain), *_ = draw_curves(rows, "PCK")
-    assert title == "PCK: uniform minus agent, points, with standard error"
+    (plain,) = draw_curves(rows, "PCK")
+    assert plain.title == "PCK: uniform minus agent, points, with standard error"
     for known in rows[1:]:
         known["uniform_gap_error"] = 0.004
-    ((_, banded),) = draw_curves(rows, "PCK")
-    assert b"FillBetween" in banded and len(banded) > len(plain)
+    (banded,) = draw_curves(rows, "PCK")
+    assert b"FillBetween" in banded.svg and len(banded.svg) > len(plain.svg)
 
 
 def test_curves_show_the_rows(figures):

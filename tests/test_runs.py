@@ -175,7 +175,7 @@ def quiet_run(nasty_run, tmp_path):
     """`quiet_run(**options)`: a run in an empty folder, without displays, where nothing else is said."""
 
     def run(**options):
-        quiet = {"use_visdom": False, "use_html": False, "nEpochs": 5, "nThreads": 0}
+        quiet = {"use_visdom": False, "use_html": False, "nEpochs": 5, "nThreads": 0, "exp_folder": tmp_path}
         return Run(argparse.Namespace(**vars(nasty_run.opt) | quiet | options), tmp_path)
 
     return run
@@ -262,7 +262,7 @@ def test_a_report_draws_where_the_flags_say(quiet_run, tmp_path, monkeypatch, en
 def test_pages_and_options_of_later_epochs_stay_until_one_is_saved(quiet_run, tmp_path):
     write_file(tmp_path / "lr-1-1.pth.tar", "of another way")
     learner = SimpleNamespace(history=History([{"epoch": 0}]), epoch=1, updates=0)
-    report = Report(quiet_run(use_html=True, seed=1), "a", learner, Retention(None))
+    report = Report(quiet_run(use_html=True, seed=1), "stack-hg", learner, Retention(None))
     assert not (tmp_path / "opt.txt").exists() and not (tmp_path / "web").exists()
     row, saved = {"epoch": 1, "valid_pck": 0.25}, []
     report.end_epoch(

@@ -158,6 +158,6 @@ def test_the_occlusion_agent_has_windows_of_its_own():
     assert (gap["y"], gap["error_y"]["array"]) == ([4.0], [1.0])
     looks = {(c["line"]["color"], c["line"]["dash"]) for c in windows["occlusion distribution"]["data"]}
     assert len(looks) == 16
-    titles = [title for title, svg in draw_curves([row], "PCKh@0.5") if b"</svg>" in svg]
+    titles = [curve.title for curve in draw_curves([row], "PCKh@0.5") if b"</svg>" in curve.svg]
     assert "Mean distribution of occlusion, %" in titles
     assert len(titles) == 6

@@ -138,7 +138,8 @@ def draw_picture(agent: Agent) -> bytes:
         shares = 100 * logits[kind.name].softmax(dim=1).cpu()
         for panel, share, chosen in zip(line, shares, bins[kind.name], strict=True):
             draw_bars(panel, kind, share, int(chosen))
-        line[0].set_ylabel(f"{kind.label}, %", fontsize="small")
+        line[0].set_ylabel(f"{kind.name}, %", fontsize="small")
+        line[0].set_xlabel(kind.label, fontsize="small")
     jpeg = io.BytesIO()
     figure.savefig(jpeg, format="jpeg", dpi=100, pil_kwargs={"quality": 80})
     return jpeg.getvalue()

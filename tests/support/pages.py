@@ -63,7 +63,7 @@ def row(epoch: int, **fields: object) -> dict:
 
 def some_pages(folder: Path, epoch: int = 0, rows: list[dict] | None = None) -> Pages:
     options = {"lr": (NASTY, True), "bs": ("24", False)}
-    return Pages(folder, NASTY, "stack-hg", "PCKh@0.5", options, epoch, 60, rows or [])
+    return Pages(folder, folder, NASTY, "stack-hg", "PCKh@0.5", options, epoch, 60, rows or [])
 
 
 def section(text: str = NASTY) -> Section:

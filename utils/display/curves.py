@@ -2,56 +2,83 @@
 
 import io
 import math
+from itertools import cycle
 
-from utils.display.panels import DISTRIBUTIONS, PALETTE, PANELS, Panel, bin_names
+from utils.display.panels import DISTRIBUTIONS, PALETTE, PANELS, Line, Panel, bin_names
+from utils.display.sections import Curve
+from utils.display.stages import joint_start
 
 _TEXT = 8.5  # points
+DISTRIBUTION = (
+    "The agent's predictions, averaged over training people; bright: likely. Equal rows: no preference."
+)
 _MARKED = 40  # epochs; longer curves are drawn without markers
 
 
-def draw_curves(rows: list[dict], metric_name: str) -> list[tuple[str, bytes]]:
-    """(title, SVG file) of each panel of which the rows of a history have a field.
+def draw_curves(rows: list[dict], metric_name: str) -> list[Curve]:
+    """The curve of each panel for which the rows of a history have a number.
 
-    metric_name: for titles, such as PCKh@0.5.
+    metric_name: for titles and notes, such as PCKh@0.5.
     """
-    fields = {name for row in rows for name in row}
+    drawn = [(panel, [line for line in panel.lines if _known(line, rows)]) for panel in PANELS]
     curves = [
-        (panel.title.format(metric_name=metric_name), _lines(panel, rows))
-        for panel in PANELS
-        if any(line.field in fields for line in panel.lines if not line.running)
+        Curve(*(text.format(metric_name=metric_name) for text in (panel.title, panel.note)), svg)
+        for panel, lines in drawn
+        if lines
+        for svg in [_lines(panel, lines, rows)]
     ]
+    fields = {name for row in rows for name in row}
     return curves + [
-        (f"Mean distribution of {name}, %", _distribution(name, label, rows))
+        Curve(f"Mean distribution of {name}, %", DISTRIBUTION, _distribution(name, label, rows))
         for name, label in DISTRIBUTIONS.items()
         if f"{name}_distribution" in fields
     ]
 
 
-def _lines(panel: Panel, rows: list[dict]) -> bytes:
+def _known(line: Line, rows: list[dict]) -> bool:
+    """Whether a line has a point to draw; running means of batches are not drawn."""
+    return not line.running and any(math.isfinite(row.get(line.field, math.nan)) for row in rows)
+
+
+def _lines(panel: Panel, lines: list[Line], rows: list[dict]) -> bytes:
     figure, axes = _axes()
     epochs, factor = _epochs(rows), 100 if panel.percent else 1
     marker = "o" if len(rows) <= _MARKED else None
-    colors = iter(PALETTE)
-    for line in panel.lines:
-        if not line.running and any(line.field in row for row in rows):
-            values = [factor * row.get(line.field, math.nan) for row in rows]
-            style = "--" if line.baseline else "-"
-            color = next(colors)
-            axes.plot(epochs, values, style, marker=marker, color=color, label=line.label)
-            if line.error:
-                errors = [factor * row.get(line.error, math.nan) for row in rows]
-                low, high = zip(*((v - e, v + e) for v, e in zip(values, errors, strict=True)), strict=True)
-                axes.fill_between(epochs, low, high, color=color, alpha=0.25, linewidth=0)
+    for line, color in zip(lines, cycle(PALETTE), strict=False):
+        values = [factor * row.get(line.field, math.nan) for row in rows]
+        axes.plot(
+            epochs, values, "--" if line.baseline else "-", marker=marker, color=color, label=line.label
+        )
+        if line.error:
+            errors = [factor * row.get(line.error, math.nan) for row in rows]
+            low, high = zip(*((v - e, v + e) for v, e in zip(values, errors, strict=True)), strict=True)
+            axes.fill_between(epochs, low, high, color=color, alpha=0.25, linewidth=0)
+    _mark_joint_start(axes, lines, rows)
     if panel.log:
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     axes.grid(color="#dddddd", linewidth=0.6)
-    entries = len(axes.lines)
+    entries = len(lines)
     if entries > 1:
         figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=_TEXT)
     lines_of_text = 1 + (-(-entries // 2) if entries > 1 else 0)
     return _svg(figure, 0.09 + 0.065 * lines_of_text)
+
+
+def _mark_joint_start(axes, lines: list[Line], rows: list[dict]) -> None:
+    """A vertical line between stage 1 and joint training, if both have points of these lines."""
+    start = joint_start(rows)
+    before = [row for row in rows if start is not None and row["epoch"] < start]
+    if any(_known(line, before) for line in lines):
+        axes.axvline(start - 0.5, color="#666666", linestyle=":", linewidth=1)
+        axes.text(
+            *(start - 0.5, 1.01, "joint training \u2192"),
+            transform=axes.get_xaxis_transform(),
+            fontsize=_TEXT,
+            color="#444444",
+            horizontalalignment="center",
+        )
 
 
 def _distribution(name: str, label: str, rows: list[dict]) -> bytes:

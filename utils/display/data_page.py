@@ -50,7 +50,8 @@ def write_data_page(run: Run) -> Path:
     ]
     path = run.folder / "web" / DATA_PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, gallery_page(run.opt.exp_id, f"Data set {run.dataset.name}", sections, key=_KEY))
+    heading, back = f"Data set {run.dataset.name}", ("index.html", run.opt.exp_id)
+    write_file(path, gallery_page(run.opt.exp_id, heading, sections, back=back, key=_KEY))
     return path
 
 

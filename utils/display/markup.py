@@ -7,8 +7,9 @@ from dominate import document, tags
 from dominate.util import text
 
 from utils.display.drawing import COLORS
-from utils.display.sections import Bars, Grid, Person, Section
+from utils.display.sections import Bars, Curve, Grid, Person, Section
 
+Link = tuple[str, str]  # URL and text
 REFRESH = 30  # seconds between reloads of the index while its run is in progress
 
 PREDICTIONS = (
@@ -38,6 +39,8 @@ img { display: block; max-width: 100%; height: auto; }
 .single { grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 figure { margin: 0; padding: .7rem; }
 .curves figcaption, .person { color: #1c2430; font-weight: 600; font-size: .95rem; margin-bottom: .4rem; }
+.curves figcaption .note { font-weight: 400; font-size: .85rem; margin: .1rem 0 0; }
+.curves figure { display: flex; flex-direction: column; justify-content: space-between; }
 .pictures { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: .5rem; }
 .pictures figure { border: 0; padding: 0; }
 .pictures img { width: 100%; border-radius: .25rem; }
@@ -68,45 +71,49 @@ details summary { cursor: pointer; padding: .5rem 0; }
 
 def index_page(
     title: str,
-    stage: str,
+    script: str,
     state: str,
     running: bool,
-    cards: dict[str, str],
+    cards: dict[str, Link],
     table: list[list[str]],
-    curves: list[tuple[str, bytes]],
-    galleries: list[tuple[str, str]],
+    curves: list[Curve],
+    galleries: list[Link],
     galleries_note: str,
     options: dict[str, tuple[str, bool]],
     data: str | None,
-    links: list[str],
+    files: list[str],
+    entry: Link | None,
+    stages: list[Link],
 ) -> str:
-    """The index of an experiment; it reloads itself while the run is in progress.
+    """The index of a run; it reloads itself while the run is in progress.
 
-    cards: label -> value. table: rows of cells, the first one the header. curves: (title, SVG file).
-    galleries: (file, label). options: name -> (value, whether it differs from its default). data: the file of
-    the page of the data. links: files.
+    cards: label -> (URL or "", value). table: rows of cells, the first one the header. options: name ->
+    (value, whether it differs from its default). data: URL of the page of the data. files: URLs. entry: of
+    the experiment; None: this page is the entry, and lists `stages`.
     """
     page = _page(title)
     if running:
         page.head.add(tags.meta(http_equiv="refresh", content=str(REFRESH)))
     with page.body:
+        _back(entry) if entry else stage_list(stages)
         tags.h1(title)
         with tags.p():
-            tags.span(stage, " ")
+            tags.span(script, " ")
             tags.span(state, cls="badge running" if running else "badge")
             if data:
                 tags.a("the data", href=data)
         with tags.dl(cls="cards"):
-            for label, value in cards.items():
-                tags.div(tags.dt(label), tags.dd(value))
+            for label, (url, value) in cards.items():
+                tags.div(tags.dt(label), tags.dd(tags.a(value, href=url) if url else value))
         if table:
             tags.h2("Joint by joint, last epoch (%)")
             _table(table)
         if curves:
             tags.h2("Curves")
             with tags.div(cls="curves"):
-                for name, svg in curves:
-                    tags.figure(tags.figcaption(name), _image(svg, "image/svg+xml", f"Curves: {name}"))
+                for curve in curves:
+                    caption = tags.figcaption(curve.title, tags.p(curve.note, cls="note"))
+                    tags.figure(caption, _image(curve.svg, "image/svg+xml", f"Curves: {curve.title}"))
         if galleries:
             tags.h2("Galleries")
             tags.p(galleries_note, cls="note")
@@ -115,9 +122,28 @@ def index_page(
         _options("Set for this run", options, differs=True)
         _options("Left at their defaults", options, differs=False)
         with tags.p("More: ", cls="note"):
-            for file in links:
+            for file in files:
                 tags.a(file.rpartition("/")[2].removesuffix(".html"), href=file)
                 text(" ")
+    return page.render()
+
+
+def stage_list(stages: Sequence[Link]) -> tags.nav:
+    """The list of an experiment's other stages on its entry."""
+    with tags.nav() as nav:
+        if stages:
+            tags.p("Other stages of this experiment:", cls="note")
+            _links(stages)
+    return nav
+
+
+def entry_page(title: str, stages: Sequence[Link]) -> str:
+    """The entry of an experiment whose stage 1 has no pages."""
+    page = _page(title)
+    with page.body:
+        stage_list(stages)
+        tags.h1(title)
+        tags.p("Stage 1 has written no pages here.")
     return page.render()
 
 
@@ -126,23 +152,25 @@ def gallery_page(
     heading: str,
     sections: Sequence[Section],
     table: Sequence[Sequence[str]] = (),
-    index: bool = True,
+    back: Link | None = None,
     key: str = PREDICTIONS,
 ) -> str:
-    """A page of pictures: the gallery of an epoch, an evaluation, or the data.
+    """A page of pictures and tables: an epoch's gallery, an evaluation, a collection, a comparison, the data.
 
-    table: results by joint, rows of cells, the first one the header. index: whether to link to the index.
-    key: what the drawings mean, in addition to their colors.
+    title: of the page that it belongs to. table: results, rows of cells, the first one the header. back: the
+    page to return to. key: what the drawings mean, in addition to their colors.
     """
-    page = _page(f"{heading} of {title}")
+    page = _page(f"{title} – {heading}" if heading else title)
     with page.body:
-        tags.p(tags.a("← " + title, href="index.html") if index else title)
-        tags.h1(heading)
-        with tags.p(cls="note"):
-            for side, color in COLORS.items():
-                tags.span(cls="key", style=f"background: rgb{color}")
-                text(f" {side} \u2003")
-            text(f"Left and right are the person's. {key}")
+        if back:
+            _back(back)
+        tags.h1(heading or title)
+        if any(section.people for section in sections):
+            with tags.p(cls="note"):
+                for side, color in COLORS.items():
+                    tags.span(cls="key", style=f"background: rgb{color}")
+                    text(f" {side} \u2003")
+                text(f"Left and right are the person's. {key}")
         if table:
             _table(table)
         for section in sections:
@@ -156,6 +184,8 @@ def gallery_page(
                 with tags.div(cls="bars"):
                     for bars in section.bars:
                         _bars(bars)
+            if section.plot:
+                tags.figure(_image(section.plot, "image/png", section.title))
             if section.grid:
                 _grid(section.grid)
             single = all(len(person.pictures) == 1 for person in section.people)
@@ -167,9 +197,9 @@ def gallery_page(
 
 def evaluations_page(title: str, files: Sequence[str]) -> str:
     """Links to the pages of evaluations, `evaluation-<checkpoint>.html`."""
-    page = _page(f"Evaluations of {title}")
+    page = _page(f"{title} – Evaluations")
     with page.body:
-        tags.p(tags.a("← " + title, href="index.html"))
+        _back(("index.html", title))
         tags.h1("Evaluations")
         if files:
             _links([(file, file.removeprefix("evaluation-").removesuffix(".html")) for file in files])
@@ -178,10 +208,15 @@ def evaluations_page(title: str, files: Sequence[str]) -> str:
     return page.render()
 
 
-def _links(links: Sequence[tuple[str, str]]) -> None:
+def _links(links: Sequence[Link]) -> None:
     with tags.ul(cls="epochs"):
-        for file, label in links:
-            tags.li(tags.a(label, href=file))
+        for url, label in links:
+            tags.li(tags.a(label, href=url))
+
+
+def _back(link: Link) -> None:
+    url, label = link
+    tags.p(tags.a(f"← {label}", href=url))
 
 
 def _page(title: str) -> document:

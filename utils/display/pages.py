@@ -18,7 +18,8 @@ from data import DataError
 from utils.display.curves import draw_curves
 from utils.display.data_page import DATA_PAGE
 from utils.display.markup import evaluations_page, gallery_page, index_page
-from utils.display.sections import Section
+from utils.display.sections import Curve, Section
+from utils.display.stages import INDEX, joint_start, link, other_stages, page_title, update_list
 from utils.evaluation.evaluate import Evaluation
 from utils.evaluation.metrics import PckTable
 from utils.records.history import best_epoch
@@ -38,7 +39,8 @@ class Pages:
     """The pages of one training run. Any error in them is logged as one warning, and training continues.
 
     Args:
-        folder: folder of the experiment. title: its id. stage: name of the stage.
+        folder: of the run. experiment: the folder with the entry, which may be the same. title: of the stage
+        and the run. script: the name of the stage's script.
         metric_name: how joints are scored, such as "PCKh@0.5".
         options: name -> (value as text, whether it differs from its default).
         epoch: the first epoch to train; galleries of an earlier run from there on are deleted.
@@ -48,19 +50,21 @@ class Pages:
     def __init__(
         self,
         folder: Path,
+        experiment: Path,
         title: str,
-        stage: str,
+        script: str,
         metric_name: str,
         options: dict[str, tuple[str, bool]],
         epoch: int,
         epochs: int,
         rows: list[dict],
     ) -> None:
-        self.folder, self.title, self.stage, self.metric_name = folder / "web", title, stage, metric_name
+        self.folder, self.experiment, self.metric_name = folder / "web", experiment, metric_name
+        self.title, self.script = title, script
         self.options, self.epochs, self.rows = options, epochs, rows
         self.table: PckTable | None = None
         # The curves as last drawn, and from how many rows: drawing them takes most of an index's time.
-        self._curves: tuple[int, list[tuple[str, bytes]]] = -1, []
+        self._curves: tuple[int, list[Curve]] = -1, []
         self._began, self._first, self._warned = time.monotonic(), epoch, False
         self._spent = 0.0  # seconds taken by the pages of epochs
         self._earlier = sum(_seconds(row) for row in rows)
@@ -88,7 +92,7 @@ class Pages:
 
     def close(self) -> None:
         """Write the index of a run that has ended, which no longer reloads itself."""
-        self._guarded(lambda: self.write_index(running=False))
+        self._guarded(self._end)
 
     def write_epoch(self, sections: list[Section]) -> None:
         """Write the last epoch's gallery, if it has sections, and the index; delete superseded galleries.
@@ -99,7 +103,8 @@ class Pages:
         epoch = self.rows[-1]["epoch"]
         if sections:
             heading = f"Epoch {epoch}{scores(self.rows[-1], self.metric_name)}"
-            page = gallery_page(self.title, heading, sections, joint_rows(self.metric_name, self.table))
+            table, back = joint_rows(self.metric_name, self.table), (self.index.name, self.title)
+            page = gallery_page(self.title, heading, sections, table, back)
             write_file(self._gallery(epoch), page)
         retained = retained_galleries(self._galleries(), best_epoch(self.rows))
         self.write_index(running=True, galleries=retained)
@@ -117,7 +122,7 @@ class Pages:
             self._curves = len(self.rows), draw_curves(self.rows, self.metric_name)
         page = index_page(
             title=self.title,
-            stage=self.stage,
+            script=self.script,
             state=self._state(running),
             running=running,
             cards=self._cards(running),
@@ -128,7 +133,9 @@ class Pages:
             f"take more than {100 * SHARE:.0f} % of the time.",
             options=self.options,
             data=DATA_PAGE if (self.folder / DATA_PAGE).exists() else None,
-            links=[EVALUATIONS, *(f"../{name}" for name in _FILES if (self.folder.parent / name).exists())],
+            files=[EVALUATIONS, *(f"../{name}" for name in _FILES if (self.folder.parent / name).exists())],
+            entry=self._entry,
+            stages=[] if self._entry else other_stages(self.experiment),
         )
         write_file(self.index, page)
 
@@ -139,6 +146,22 @@ class Pages:
                 self._gallery(epoch).unlink()
         list_evaluations(self.folder, self.title)
         self.write_index(running=True)
+        self._list_stages()
+
+    def _end(self) -> None:
+        self.write_index(running=False)
+        self._list_stages()
+
+    @property
+    def _entry(self) -> tuple[str, str] | None:
+        """URL and name of the experiment's entry; None if this index is the entry."""
+        if self.experiment == self.folder.parent:
+            return None
+        return link(self.experiment / INDEX, self.folder), f"All stages of {self.experiment.name}"
+
+    def _list_stages(self) -> None:
+        if self._entry:
+            update_list(self.experiment)
 
     def _guarded(self, write: Callable[[], None]) -> None:
         try:
@@ -162,20 +185,32 @@ class Pages:
         done = bool(self.rows) and self.rows[-1].get("epoch", -1) + 1 >= self.epochs
         return "finished" if done else "ended before its last epoch"
 
-    def _cards(self, running: bool) -> dict[str, str]:
-        done = self.rows[-1]["epoch"] + 1 if self.rows else 0
+    def _cards(self, running: bool) -> dict[str, tuple[str, str]]:
+        """Label -> (URL or "", value)."""
+        done, start = self.rows[-1]["epoch"] + 1 if self.rows else 0, joint_start(self.rows)
         used = time.monotonic() - self._began
-        cards = {"Epochs done": f"{done} of {self.epochs}"}
+        of_stage_1 = f", {start} of stage 1" if start else ""
+        cards = {"Epochs done": ("", f"{done} of {self.epochs}{of_stage_1}")}
         best = best_epoch(self.rows)
         if best is not None:
             row = next(row for row in self.rows if row.get("epoch") == best)
-            cards["Best epoch"] = f"{best}{scores(row, self.metric_name)}"
-        cards["Time used"] = _duration(self._earlier + used)
+            cards["Best epoch"] = self._best(best, start, scores(row, self.metric_name))
+        cards["Time used"] = "", _duration(self._earlier + used)
         if running:
             new = done - self._first
-            cards["Time left"] = _duration(used / new * (self.epochs - done)) if new > 0 else "not known yet"
-        cards["Written"] = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            left = _duration(used / new * (self.epochs - done)) if new > 0 else "not known yet"
+            cards["Time left"] = "", left
+        cards["Written"] = "", f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         return cards
+
+    def _best(self, epoch: int, start: int | None, text: str) -> tuple[str, str]:
+        """(URL of its gallery or "", the best epoch with its stage and scores); start: of joint training."""
+        stage, gallery = "", self._gallery(epoch)
+        if start is not None:
+            stage = " of joint training" if epoch >= start else " of stage 1"
+            if epoch < start:  # joint training has a folder in that of stage 1
+                gallery = self.folder.parent.parent / "web" / gallery.name
+        return link(gallery, self.folder) if gallery.exists() else "", f"{epoch}{stage}{text}"
 
     def _label(self, epoch: int) -> str:
         row = next((row for row in self.rows if row.get("epoch") == epoch), {})
@@ -192,7 +227,9 @@ def warn_of(error: Exception) -> None:
 def write_evaluation(
     folder: Path, title: str, name: str, metric_name: str, evaluation: Evaluation, sections: list[Section]
 ) -> Path:
-    """Write the page of one checkpoint's evaluation, `web/evaluation-<name>.html` in the experiment's folder.
+    """Write the page of one checkpoint's evaluation, `web/evaluation-<name>.html` in the run's folder.
+
+    title: of the run, if the folder has no index.
 
     Raises:
         OSError, UserError: the folder cannot be written to.
@@ -200,10 +237,13 @@ def write_evaluation(
     web = folder / "web"
     web.mkdir(parents=True, exist_ok=True)
     path = web / f"evaluation-{name}.html"
-    index = (web / "index.html").exists()
     heading = f"Evaluation of {name}{scores(evaluation.row(), metric_name)}"
-    write_file(path, gallery_page(title, heading, sections, joint_rows(metric_name, evaluation.table), index))
-    if index:
+    index, back = folder / INDEX, None
+    if index.exists():
+        title = page_title(index)
+        back = index.name, title
+    write_file(path, gallery_page(title, heading, sections, joint_rows(metric_name, evaluation.table), back))
+    if back:
         list_evaluations(web, title)
     return path
 

@@ -30,11 +30,13 @@ class Line:
 class Panel:
     """A plot of lines over epochs. percent: the values are shares, shown in %. log: logarithmic scale.
 
-    `{metric_name}` in the title is replaced by that of the run, such as PCKh@0.5.
+    note: what it shows and which way is good. `{metric_name}` in title and note is replaced by that of the
+    run, such as PCKh@0.5.
     """
 
     name: str
     title: str
+    note: str
     lines: tuple[Line, ...]
     percent: bool = False
     log: bool = False
@@ -51,12 +53,15 @@ def agent_panels(agent: AgentType) -> list[Panel]:
         Panel(
             f"PCK by draws of the {title}",
             f"{{metric_name}} under draws of the {title}, %",
+            "Mean over training people, pose network fixed; agent below uniform: its draws are harder.",
             (Line(f"{name}_pck_uniform", "uniform"), Line(f"{name}_pck_agent", "agent")),
             percent=True,
         ),
         Panel(
             f"gap of the {title}",
             f"{{metric_name}}: uniform minus {title}, points, with standard error",
+            "{metric_name} under uniform draws minus {metric_name} under the agent's: above 0 the agent's "
+            "draws are harder.",
             (
                 Line(f"{name}_gap", "training (running)", running=True),
                 Line(f"{name}_gap", "mean", error=f"{name}_gap_error"),
@@ -66,6 +71,8 @@ def agent_panels(agent: AgentType) -> list[Panel]:
         Panel(
             f"reward of the {title}",
             f"Draws of the {title}, %",
+            "Rewarded: {metric_name} was lower than under the reference draw. Ties are penalized. At its "
+            "limit, a target cannot grow.",
             (
                 Line(f"{name}_reward_share", "rewarded"),
                 Line(f"{name}_tie_share", "ties"),
@@ -76,6 +83,7 @@ def agent_panels(agent: AgentType) -> list[Panel]:
         Panel(
             f"loss of the {title}",
             f"Loss of the {title}",
+            "Divergence of its prediction from the rewarded one; its targets move, so it need not fall.",
             (Line(f"{name}_loss", "training (running)", running=True), Line(f"{name}_loss", "training")),
         ),
     ]
@@ -85,6 +93,7 @@ PANELS = (
     Panel(
         "loss",
         "Loss",
+        "Lower is better; training people are augmented, validation people are not.",
         (
             Line("loss", "training (running)", running=True),
             Line("train_loss", "training"),
@@ -98,6 +107,7 @@ PANELS = (
     Panel(
         "PCK",
         "{metric_name}, %",
+        "Share of joints found; higher is better. Training crops are augmented, validation people are not.",
         (
             Line("train_pck", "training crops"),
             Line("valid_pck", "validation"),
@@ -108,46 +118,63 @@ PANELS = (
     Panel(
         "AP",
         "Average precision (OKS), %",
+        "Of validation people, by object keypoint similarity; higher is better.",
         tuple(Line(column, name) for name, column in COLUMNS.items()),
         percent=True,
     ),
     Panel(
         "PCK by augmentation",
         "{metric_name} by augmentation, %",
+        "Mean over training people, one kind of augmentation at a time; lower: these draws are harder.",
         (Line("pck_random", "random"), Line("pck_agent", "agent"), Line("pck_uniform", "uniform")),
         percent=True,
     ),
     Panel(
         "gap",
         "{metric_name}: random minus agent, points",
+        "{metric_name} under random draws minus {metric_name} under the agent's: above 0 the agent finds "
+        "harder crops.",
         (Line("pck_gap", "mean"), *(Line(f"{kind}_gap", kind) for kind in KINDS)),
         percent=True,
     ),
     Panel(
         "uniform gap",
         "{metric_name}: uniform minus agent, points, with standard error",
+        "{metric_name} under uniform draws of the agent's bins minus {metric_name} under the agent's: above "
+        "0 its choice of bins is harder than chance.",
         (
             Line("uniform_gap", "mean", error="uniform_gap_error"),
             *(Line(f"{kind}_uniform_gap", kind, error=f"{kind}_uniform_gap_error") for kind in KINDS),
         ),
         percent=True,
     ),
-    Panel("reward", "Rewarded draws, %", (Line("reward_share", "rewarded"),), percent=True),
+    Panel(
+        "reward",
+        "Rewarded draws, %",
+        "Share of the agent's draws under which {metric_name} was lower than under a random draw; higher: it "
+        "finds harder crops.",
+        (Line("reward_share", "rewarded"),),
+        percent=True,
+    ),
     *(panel for agent in SINGLE for panel in agent_panels(agent)),
     Panel(
         "agent loss",
         "Loss of the agent",
+        "Divergence of its prediction from the rewarded one; its targets move, so it need not fall.",
         (Line("agent_loss", "training (running)", running=True), Line("agent_loss", "training")),
     ),
     Panel(
         "entropy",
-        "Entropy of the agent's answers, nats",
+        "Entropy of the agent's predictions, nats",
+        "Mean over training people; low: it prefers few bins, highest: all bins are equally likely.",
         tuple(Line(f"{kind}_entropy", kind) for kind in (*KINDS, *(agent.name for agent in SINGLE))),
     ),
     *(
         Panel(
             f"{kind} hits",
             f"Hardest {kind} bin found, % of people",
+            "People for whom the agent's likeliest bin is their hardest one; higher is better. Above best "
+            "bin (the same one for everyone), it knows the person.",
             (
                 Line(f"train_{kind}_hit", "training"),
                 Line(f"valid_{kind}_hit", "validation"),
@@ -163,6 +190,7 @@ PANELS = (
     Panel(
         "learning rates",
         "Learning rate",
+        "At the start of each epoch.",
         (Line("lr", "of the network"), Line("agent_lr", "of the agent")),
         log=True,
     ),

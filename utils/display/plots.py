@@ -51,7 +51,7 @@ def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
     ticks = range(len(grid))
     axes.set_xticks(ticks, [f"{mean:g}" for mean in KINDS["rotation"].means])
     axes.set_yticks(ticks, [f"{mean:g}" for mean in KINDS["scale"].means])
-    axes.set(xlabel=KINDS["rotation"].label, ylabel=f"{KINDS['scale'].label}, above 0: zoomed out")
+    axes.set(xlabel=KINDS["rotation"].label, ylabel=KINDS["scale"].label)
     axes.set_title(f"{metric_name}, %")
     save_figure(figure, path)
 

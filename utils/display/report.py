@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from utils.display.sections import Section
+from utils.display.stages import experiment_folder, run_title
 from utils.display.visdom import VisdomDisplay, default_environment
 from utils.evaluation.evaluate import Evaluation
 from utils.records.epochs import Retention, epoch_files
@@ -176,8 +177,11 @@ class Report:
             return
         values = {name: getattr(opt, name) for name in opt.defaults}
         options = {name: (str(value), value != opt.defaults[name]) for name, value in values.items()}
-        epochs = (self._first, opt.nEpochs, self.history.rows)
-        self.pages = Pages(run.folder, opt.exp_id, self._stage, run.dataset.metric_name, options, *epochs)
+        title = run_title(self._stage, opt, run.folder)
+        self.pages = Pages(
+            *(run.folder, experiment_folder(opt), title, self._stage, run.dataset.metric_name, options),
+            *(self._first, opt.nEpochs, self.history.rows),
+        )
 
     def _event(self, **event: object) -> None:
         if not self._reports:

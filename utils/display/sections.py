@@ -47,10 +47,19 @@ def cell_grid(shares: list[list[float]]) -> Grid:
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of a page: a title and a note, then what there is of lines, a table, bars, a grid and people.
+class Curve:
+    """A plot of the history as an SVG file. note: what it shows and which way is good."""
 
-    table: rows of cells, the first one the header.
+    title: str
+    note: str
+    svg: bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a title and a note, then what there is of lines, tables, plots and people.
+
+    table: rows of cells, the first one the header. plot: a PNG file.
     """
 
     title: str
@@ -60,3 +69,4 @@ class Section:
     lines: Sequence[str] = ()
     table: Sequence[Sequence[str]] = ()
     bars: Sequence[Bars] = ()
+    plot: bytes = b""
