@@ -195,7 +195,7 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
         for batch in range(6):
             report.batch(bar, 1, batch, lambda batch=batch: {"loss": batch / 2})
         report.end_epoch(
-            {"epoch": 1, "loss": 0.5},
+            {"epoch": 1, "train_loss": 0.5},
             lambda best: [],
             lambda: pytest.fail("there are no pages"),
             scored(0.25),
@@ -210,13 +210,13 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
         (6, 6, 2.5),
     ]
     columns = {"Head": 1.0, "Mean": 0.25}
-    told = {"kind": "epoch", "epoch": 1, "loss": 0.5, "updates": 0, "pck": columns, "auc": columns}
+    told = {"kind": "epoch", "epoch": 1, "train_loss": 0.5, "updates": 0, "pck": columns, "auc": columns}
     assert epoch == told
     assert last["kind"] == "end" and last["time"] >= first["time"] > 1.7e9
     told = (tmp_path / "log.txt").read_text()
     for batch in range(1, 7):
         assert (f"epoch 1, batch {batch} of 6: loss {(batch - 1) / 2:g}\n" in told) == (batch % 2 == 0)
-    assert "epoch 1  loss 0.5\n" in told and "25.00" in told
+    assert "epoch 1: loss 0.5\n" in told and "25.00" in told
     assert told.endswith(f"done: {tmp_path}\n") and not (tmp_path / "web").exists()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from utils.display.epoch_text import epoch_text
 from utils.display.sections import Section
 from utils.display.stages import experiment_folder, run_title
 from utils.display.visdom import VisdomDisplay, default_environment
@@ -128,7 +129,7 @@ class Report:
     def _report_epoch(self, row: dict, evaluation: Evaluation | None) -> None:
         if not self._reports:
             return
-        log.info("%s", format_row(row))
+        log.info("%s", epoch_text(row, self.run.dataset.metric_name))
         table = {}
         if evaluation is not None:
             log.info("%s", evaluation)
