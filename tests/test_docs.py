@@ -1,9 +1,11 @@
 """README and docs: links lead somewhere; files, commands, flags and lines of code that they name exist."""
 
+import json
 import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from support.stages import REPOSITORY
@@ -78,6 +80,23 @@ def test_changes_that_are_shown_fit_the_code(name):
         for hunk in hunks.split("@@\n")[1:]:
             old = "".join(f"{line[1:]}\n" for line in hunk.splitlines() if not line.startswith("+"))
             assert code.count(old) == 1, f"{file}:\n{hunk}"
+
+
+def test_the_code_that_splits_a_file_puts_everyone_into_one_split(tmp_path, monkeypatch):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGES["docs/data.md"], re.MULTILINE | re.DOTALL)
+    path = tmp_path / "dataset/own/annotations/person_keypoints_default.json"
+    path.parent.mkdir(parents=True)
+    people = [{"id": id, "image_id": id // 2} for id in range(20)]
+    categories = [{"id": 1, "name": "person", "keypoints": ["nose"]}]
+    everyone = {"images": [{"id": id} for id in range(10)], "annotations": people, "categories": categories}
+    path.write_text(json.dumps(everyone))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    train, valid = (json.loads(Path(f"dataset/own/{name}.json").read_text()) for name in ("train", "valid"))
+    assert train["categories"] == valid["categories"] == categories
+    assert [image["id"] for image in valid["images"]] == [4, 9] and len(train["images"]) == 8
+    assert [person["id"] for person in valid["annotations"]] == [8, 9, 18, 19]
+    assert sorted(person["id"] for person in train["annotations"] + valid["annotations"]) == list(range(20))
 
 
 @cache

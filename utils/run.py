@@ -145,7 +145,8 @@ class Run:
             lacking = "validation" if len(self.dataset.train) else "training"  # one of the two has people
             raise UserError(
                 f"--dataset {self.opt.dataset} has no {lacking} people, which this stage needs: add them, "
-                "or use --annotations (coco: also --annotations_valid) with a file that has them"
+                "or use --annotations (coco: also --annotations_valid) with a file that has them; "
+                "docs/data.md says how to split one"
             )
         rows = self._scored_rows(people, self.skeleton) if scored else None
         if generator is not None and 1 < ranks.world() > self.opt.bs // 2:
