@@ -26,7 +26,7 @@ def test_joint_training_has_a_line_for_each_agent_that_learned():
     occlusion = {"occlusion_gap": -0.01, "occlusion_gap_error": math.nan, "occlusion_loss": 0.1}
     assert epoch_text(row, "PCK") == "epoch 9: PCK 50.0 %, valid 62.5 %"
     assert epoch_text(row | scale_rotation | occlusion, "PCK").splitlines()[1:] == [
-        "  scale-rotation agent: uniform minus agent +1.2 ± 0.4 points of PCK; 40.0 % rewarded",
+        "  scale-rotation agent: uniform minus agent +1.2 ± 0.4 points of PCK; 40.0 % rewarded; loss 0.02",
         "  occlusion agent: uniform minus agent -1.0 points of PCK; loss 0.1",
     ]
 
