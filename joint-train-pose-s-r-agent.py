@@ -12,7 +12,6 @@ if __name__ == "__main__":
         parser.error(f"no agent: expected a pretrained one, such as lr-0.00025-1.pth.tar, with {loads}")
 
 import argparse
-import logging
 import math
 import time
 from functools import partial
@@ -23,7 +22,7 @@ from data.augmentation import MARGINS, Augmentation
 from data.loading.loader import PatchLoader
 from models.losses import pose_loss
 from utils.agents.base import Agent, Record
-from utils.agents.joint import POSE, load_agents, save_networks
+from utils.agents.joint import POSE, load_agents, save_networks, warn_of_missed_turns
 from utils.agents.pretraining import agent_loss
 from utils.display.evaluation_report import report_evaluation
 from utils.display.exhibits import draw_exhibits
@@ -39,8 +38,6 @@ from utils.schedule import pose_schedule
 from utils.system.files import locked
 from utils.system.process import progress, run_stage
 from utils.training import Learner, fresh_or_resumed, used_resources, warn_of_other_people
-
-log = logging.getLogger(__name__)
 
 
 def main(opt: argparse.Namespace) -> None:
@@ -81,6 +78,7 @@ def train(run: Run, resumed: Path | None) -> None:
         if agent.draws == "learned"
     }
     valid_loader = run.loader(run.dataset.valid, "identity")
+    warn_of_missed_turns(agents, len(train_loader))
 
     with Report(run, "joint-train-pose-s-r-agent", pose, retention, "pose-training-summary.txt") as report:
         while pose.epoch < opt.nEpochs:
@@ -167,9 +165,6 @@ def train_pose(
         counter.add(outputs[-1].detach(), sample, people.counted)
         report.batch(bar, pose.epoch, index, lambda: {**means.read(), "pck": seen()})
     pose.require_finite()
-    if missed := [turn for turn, _ in turns if turn not in pck]:
-        without = "epoch %d had no batch for the turn of %s: turns go on in the next epoch"
-        log.info(without, pose.epoch, " and ".join(missed))
     return {
         "train_loss": means.read()["loss"],
         "train_pck": seen(),

@@ -23,7 +23,7 @@ from data.loading.loader import PatchLoader
 from data.people import scorable
 from utils.agents.base import Agent
 from utils.agents.joint import load_agent
-from utils.agents.pretraining import Hits, agent_loss, baselines
+from utils.agents.pretraining import Hits, agent_loss, baselines, warn_of_uniform_rows
 from utils.display.exhibits import draw_exhibits
 from utils.display.report import Report
 from utils.display.sections import Section
@@ -58,6 +58,8 @@ def train(run: Run) -> None:
     train_loader = run.loader(train_people, "identity", run.streams["order"], scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
     train_rows, valid_rows = agent.targets("train", train_people), agent.targets("val", valid_people)
+    scored = torch.from_numpy(scorable(train_people, run.skeleton))
+    warn_of_uniform_rows({name: rows[scored] for name, rows in train_rows.items()})
 
     with Report(run, "pretrain-s-r-agent", learner, retention) as report:
         while learner.epoch < opt.nEpochs:

@@ -12,10 +12,14 @@ from models import NetworkError
 
 STRIDES = (4, 8, 16, 32)
 SIDE = 64  # px of the image that shows which stages a network has
+COUNTER = "num_batches_tracked"  # of batch normalisations, which do not use it here
 SOME = "resnet50, resnet18, tf_efficientnet_lite0, mobilenetv3_large_100, convnext_tiny or regnety_032"
 
 
 logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # else it warns of the classifier's tensors
+logging.getLogger("timm.models._helpers").setLevel(logging.WARNING)  # `build_backbone` says what was loaded
+
+log = logging.getLogger(__name__)
 
 
 def build_backbone(
@@ -49,6 +53,9 @@ def build_backbone(
         )
     elif pretrained:
         backbone = _downloaded(name, backbone.pretrained_cfg)
+    if weights is not None or pretrained:
+        loaded = [key for key in backbone.state_dict() if not key.endswith(COUNTER)]
+        log.info("backbone: %d tensors from %s", len(loaded), weights or f"timm's weights of {name}")
     _freeze_unused(backbone, stages[0][-1])
     return backbone, *stages
 
@@ -124,7 +131,7 @@ def read_weights(name: str, path: Path) -> dict[str, Tensor]:
         for key in dict.fromkeys([*own, *found])
         if own.get(key) != found.get(key)
         and not key.startswith(heads)
-        and not (key.endswith("num_batches_tracked") and key not in found)  # which old files lack
+        and not (key.endswith(COUNTER) and key not in found)  # which old files lack
     ]
     if wrong:
         raise NetworkError(

@@ -99,11 +99,14 @@ def test_images_are_normalised_inside_by_the_models_own_values():
 @torch.no_grad()
 @pytest.mark.parametrize("name", [TINY, "test_convnext"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_file_gives_the_backbone_its_weights(tmp_path, name, suffix):
+def test_a_file_gives_the_backbone_its_weights(tmp_path, caplog, name, suffix):
     trained, path = classifier(name, num_classes=5), tmp_path / f"weights{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
     save(trained.state_dict(), path)
-    network = baseline(name, backbone_weights=path)
+    with caplog.at_level("INFO"):
+        network = baseline(name, backbone_weights=path)
+    loaded = sum("num_batches" not in key for key in network.backbone.state_dict())
+    assert caplog.messages == [f"backbone: {loaded} tensors from {path}"]
     image = photographs()
     expected = trained.forward_intermediates((image - network.mean) / network.std, intermediates_only=True)[
         -4:

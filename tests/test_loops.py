@@ -20,7 +20,7 @@ from data.skeleton import MPII
 from models.losses import distribution_loss, pose_loss
 from utils.agents.base import Trial
 from utils.agents.collect import bin_pck, summary
-from utils.agents.pretraining import constant_loss
+from utils.agents.pretraining import constant_loss, warn_of_uniform_rows
 from utils.agents.scale_rotation import ScaleRotationRecord
 from utils.evaluation.evaluate import crop_pck, evaluate, evaluation_grid, flip_tested_heatmaps
 from utils.evaluation.metrics import person_pckh
@@ -302,6 +302,19 @@ def test_a_collections_summary_by_hand():
     assert ", 0.0 % with a uniform row" in summary(nearly, "val", KINDS["rotation"])
     single = summary(torch.eye(7)[2:3], "val", KINDS["rotation"]).splitlines()[3]
     assert [float(number) for number in single.split()[2:]] == [0, 0, 1, 0, 0, 0, 0]
+
+
+def test_rows_that_are_nearly_all_uniform_are_one_warning(caplog):
+    uniform, rows = torch.full((10, 7), 1 / 7), torch.full((10, 7), 1 / 7)
+    rows[:2] = torch.eye(7)[:2]
+    warn_of_uniform_rows({"scale": rows, "rotation": rows})
+    assert not caplog.messages
+    rows[0] = 1 / 7
+    warn_of_uniform_rows({"scale": rows, "rotation": uniform})
+    (line,) = caplog.messages
+    assert line.startswith(
+        "nearly all people have a uniform row (90.0 % for scale, 100.0 % for rotation): no bin changes "
+    )
 
 
 def test_an_agents_epoch_by_hand():

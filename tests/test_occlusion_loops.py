@@ -15,6 +15,7 @@ from torch import nn
 from data.augmentation import MARGINS, Augmentation
 from models.losses import Reward, reward
 from utils.agents.base import HARDEST, Record, Trial
+from utils.agents.joint import warn_of_missed_turns
 from utils.agents.occlusion import agent_cells
 from utils.records.history import History
 from utils.system.errors import UserError
@@ -118,9 +119,8 @@ def test_batches_take_turns():
         assert far == ([k for k in range(7) if k % turns == 1] if "agent" in names else [])
 
 
-def test_turns_go_on_from_epoch_to_epoch(caplog):
-    """With one batch an epoch the agent has every other one; the epochs between say that it had none."""
-    caplog.set_level("INFO")
+def test_turns_go_on_from_epoch_to_epoch():
+    """With one batch an epoch the agent has every other one."""
     run, pose, rows = small_run(), Learner(Watched(), 1e-3), []
     agents = [agent_with(Heart(SIDE), "occlusion", run, pose.network)]
     for epoch, batches in enumerate((1, 1, 3, 1)):
@@ -129,15 +129,20 @@ def test_turns_go_on_from_epoch_to_epoch(caplog):
     assert [mask is not None for _, mask in pose.network.seen] == [False, True] * 3
     turns = [{name.removeprefix("train_pck_") for name in row if "pck_" in name} for row in rows]
     assert turns == [{"random"}, {"occlusion"}, {"random", "occlusion"}, {"occlusion"}]
-    assert [message.partition(": ")[0] for message in caplog.messages] == [
-        "epoch 0 had no batch for the turn of occlusion",
-        "epoch 1 had no batch for the turn of random",
-        "epoch 3 had no batch for the turn of random",
-    ]
     again = Learner(Watched(), 1e-3)
     again.restore({"optimizer": pose.optimizer.state_dict(), "epoch": 3}, Path("resumed"))
     SCRIPT.train_pose(run, again, agents, [some_people(6)], Silent())
     assert again.network.seen[0][1] is None
+
+
+def test_fewer_batches_than_turns_are_a_warning(caplog):
+    run = small_run()
+    agents = [agent_with(Heart(SIDE), "occlusion", run, Watched())]
+    warn_of_missed_turns(agents, 2)
+    assert not caplog.messages
+    warn_of_missed_turns(agents, 1)
+    (line,) = caplog.messages
+    assert line.startswith("an epoch has 1 batch for 2 turns (random augmentation, the occlusion agent): ")
 
 
 def test_an_agent_that_has_diverged_masks_nobody():

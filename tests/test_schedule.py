@@ -42,6 +42,7 @@ def test_a_rate_that_never_drops_is_said_to_be_one(caplog):
     pose_schedule(options(lr=2.5e-4, nEpochs=100), 0, 0)
     (line,) = caplog.messages
     assert line.startswith("the learning rate stays at 0.00025: --nEpochs 100 ends before the first of")
+    assert line.endswith(": use a larger --nEpochs or earlier --lr_steps")
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,17 @@ def test_file_that_is_there_is_kept(changeable):
     assert train.read_bytes() == collected
 
 
+def test_rows_that_teach_nothing_are_a_warning(changeable):
+    warning = "nearly all people have a uniform row (100.0 % for scale): "
+    for split in ("train", "val"):
+        path = distribution_path(changeable.agent_folder, split, "scale")
+        source, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([source, *len(rows) * [" ".join(7 * ["0.142857"])], ""]))
+    assert run_here(SCRIPTS["scale"], *changeable.flags).count(warning) == 1
+    assert run_here(PRETRAIN, *changeable.flags, "--nEpochs", 1, "--overwrite", "true").count(warning) == 1
+    assert "uniform row (" not in changeable.printed[PRETRAIN] + changeable.printed[SCRIPTS["scale"]]
+
+
 def test_file_of_another_checkpoint_is_refused(changeable):
     change_weights(changeable.folder / f"{POSE}.pth.tar")
     path = distribution_path(changeable.agent_folder, "train", "rotation")

@@ -231,6 +231,12 @@ def test_agent_iters_limits_the_agents_batches(experiment, changeable):
     assert steps(changeable.joint_folder / "pose-lr-0.00025-1.pth.tar") == {pose_before + 3}
 
 
+def test_a_single_batch_for_two_turns_is_a_warning(changeable):
+    printed = run_here(JOINT, *changeable.flags, *TRAINING, "--nEpochs", 3, "--bs", 12)
+    turns = "2 turns (random augmentation, the scale-rotation agent)"
+    assert printed.count(f"an epoch has 1 batch for {turns}: not every epoch trains") == 1
+
+
 def test_people_without_pck_teach_the_pose_network_alone(changeable, tmp_path, monkeypatch):
     annotations = unscored(changeable.data, tmp_path / "people.json", 2, 7)
     pose_saw, agent_saw = [], []

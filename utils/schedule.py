@@ -67,8 +67,11 @@ def pose_schedule(opt: argparse.Namespace, epoch: int, first: int) -> Schedule:
         pairs = (step.split(":") for step in opt.lr_steps.split())
         steps = tuple((int(start), float(factor)) for start, factor in pairs)
         if opt.nEpochs <= steps[0][0]:
-            steady = "the learning rate stays at %g: --nEpochs %d ends before the first of --lr_steps %s"
-            log.warning(steady, opt.lr, opt.nEpochs, opt.lr_steps)
+            log.warning(
+                "the learning rate stays at %g: --nEpochs %d ends before the first of --lr_steps %s, and "
+                "published results come after drops: use a larger --nEpochs or earlier --lr_steps",
+                *(opt.lr, opt.nEpochs, opt.lr_steps),
+            )
         return Schedule(opt.lr, steps=steps)
     start = first if opt.schedule_start is None else opt.schedule_start
     if start > epoch:

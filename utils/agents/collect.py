@@ -10,7 +10,7 @@ from data.crops import PersonBatch
 from data.kinds import Kind
 from data.people import People, scorable
 from models.losses import hardness_distribution
-from utils.agents.pretraining import hardest_bins
+from utils.agents.pretraining import hardest_bins, uniform_share, warn_of_uniform_rows
 from utils.evaluation.evaluate import crop_pck
 from utils.records.distributions import distribution_path, read_distributions, write_distributions
 from utils.run import Run
@@ -51,6 +51,7 @@ def collect(run: Run, kind: Kind) -> dict[str, Tensor]:
             log.info("%s: %d people", path, len(people))
         collected[split] = rows[torch.from_numpy(scorable(people, run.skeleton))]
         log.info("%s", summary(collected[split], split, kind))
+    warn_of_uniform_rows({kind.name: torch.cat([*collected.values()])})
     return collected
 
 
@@ -74,10 +75,9 @@ def bin_pck(run: Run, network: nn.Module, people: PersonBatch, kind: Kind) -> Te
 def summary(rows: Tensor, split: str, kind: Kind) -> str:
     """As text: the mean row, the share of uniform rows, and how often each bin is the hardest."""
     hardest = hardest_bins(rows)
-    uniform = hardest.sum(dim=1) == 0
-    hardest = hardest.sum(dim=0) / max(1, int((~uniform).sum()))
+    hardest = hardest.sum(dim=0) / hardest.sum().clamp(min=1)
     lines = [
-        f"{split}: {len(rows)} people, {100 * uniform.float().mean():.1f} % with a uniform row",
+        f"{split}: {len(rows)} people, {100 * uniform_share(rows):.1f} % with a uniform row",
         f"{kind.name + ' bin':<16}" + "".join(f"{mean:>8g}" for mean in kind.means),
         f"{'mean row':<16}" + "".join(f"{value:>8.3f}" for value in rows.mean(dim=0)),
         f"{'hardest, share':<16}" + "".join(f"{value:>8.3f}" for value in hardest),

@@ -76,6 +76,17 @@ def load_agent(agent: Agent, path: Path) -> dict:
     return checkpoint
 
 
+def warn_of_missed_turns(agents: list[Agent], batches: int) -> None:
+    """Log a warning if an epoch has too few batches for random augmentation and every agent to have one."""
+    turns = ["random augmentation", *(f"the {agent.type.title}" for agent in agents)]
+    if batches < len(turns):
+        log.warning(
+            "an epoch has %d batch%s for %d turns (%s): not every epoch trains on the draws of each, and its "
+            "PCK in training depends on whose turn it was: use a smaller --bs or more people",
+            *(batches, "es" * (batches > 1), len(turns), ", ".join(turns)),
+        )
+
+
 def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
     """Raise a `UserError` for flags of agents that the resumed epoch lacks; the parser cannot know them."""
     idle = [which.draws for which in AGENTS.values() if all(agent.type is not which for agent in agents)]

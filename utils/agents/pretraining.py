@@ -4,6 +4,8 @@ The hardest bin is the one with the largest share of a person's row. If h bins a
 / h, so guessing hits 1 / bins of the people. A uniform row has no hardest bin, and its person does not count.
 """
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,10 @@ from torch import Tensor
 from models.losses import distribution_loss
 from utils.evaluation.meters import Meters
 
+log = logging.getLogger(__name__)
+
 UNIFORM = 1e-6  # a row is uniform if no share differs from their mean by more than this
+NEARLY_ALL = 0.9  # a share of uniform rows from which on the others are too few to learn from
 
 
 def agent_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
@@ -52,6 +57,24 @@ def hardest_bins(rows: Tensor) -> Tensor:
     uniform = (rows - rows.mean(dim=1, keepdim=True)).abs().amax(dim=1, keepdim=True) < UNIFORM
     hardest = (rows == rows.amax(dim=1, keepdim=True)).float()
     return torch.where(uniform, 0, hardest / hardest.sum(dim=1, keepdim=True))
+
+
+def uniform_share(rows: Tensor) -> float:
+    """The share of people with a uniform row, of rows [N, bins]."""
+    return (hardest_bins(rows).sum(dim=1) == 0).double().mean().item()
+
+
+def warn_of_uniform_rows(rows: dict[str, Tensor]) -> None:
+    """Log a warning if nearly all rows of a choice are uniform; rows: choice -> [N, bins]."""
+    shares = {name: uniform_share(row) for name, row in rows.items()}
+    found = [f"{100 * share:.1f} % for {name}" for name, share in shares.items() if share >= NEARLY_ALL]
+    if found:
+        log.warning(
+            "nearly all people have a uniform row (%s): no bin changes their PCK, so the agent has nothing "
+            "to learn: check that the kind changes crops by itself, and train the pose network until it "
+            "finds joints",
+            ", ".join(found),
+        )
 
 
 def constant_hits(row: Tensor, rows: Tensor) -> float:
