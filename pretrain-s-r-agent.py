@@ -83,7 +83,7 @@ def train(run: Run) -> None:
                 "valid_seconds": time.monotonic() - began - train_seconds,
                 **resources,
             }
-            report.end_epoch(row, partial(save, run, agent), partial(gallery, run, agent))
+            report.end_epoch(row, partial(save, run, agent), partial(gallery, run, agent, valid_rows))
 
 
 def save(run: Run, agent: Agent, best: bool) -> list[Path]:
@@ -92,9 +92,9 @@ def save(run: Run, agent: Agent, best: bool) -> list[Path]:
     return save_epoch(run.folder, checkpoint_name(run.opt.lr, agent.learner.epoch), checkpoint, best)
 
 
-def gallery(run: Run, agent: Agent) -> list[Section]:
-    """The pictures of an epoch's page."""
-    return draw_exhibits(run, agent.pose, agent.exhibits(agent.learner.history.rows[-1], ()))
+def gallery(run: Run, agent: Agent, rows: dict[str, Tensor]) -> list[Section]:
+    """The pictures of an epoch's page; rows: the targets of the validation people."""
+    return draw_exhibits(run, agent.pose, agent.exhibits(agent.learner.history.rows[-1], (), rows))
 
 
 def train_epoch(

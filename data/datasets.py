@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from data.demo import write_demo
 from data.demo.discs import paint_discs
 from data.loading.fit import people_that_fit
 from data.loading.presence import with_photographs
-from data.people import People
+from data.people import People, annotated
 from data.readers.coco import read_coco
 from data.readers.coco_skeleton import with_pairs
 from data.readers.hrnet import read_mpii_json
@@ -120,6 +120,11 @@ class Dataset:
     skeleton: Skeleton = MPII
     coco: CocoTruth | None = None
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def trained_joints(self) -> np.ndarray:
+        """Bool [K]: joints that are annotated for any training person; all, if there are no such people."""
+        return annotated(self.train.points).any(axis=0) | (not len(self.train))
 
     @property
     def metric_name(self) -> str:

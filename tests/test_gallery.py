@@ -15,6 +15,7 @@ from utils.agents import AGENTS
 from utils.display.drawing import draw_skeleton, encode_jpeg
 from utils.display.exhibits import draw_exhibits
 from utils.display.gallery import pose_gallery, predict_crops
+from utils.display.markup import gallery_page
 from utils.evaluation.evaluate import evaluate
 
 
@@ -62,6 +63,36 @@ def test_best_people_are_not_worse_than_the_worst(nasty_run):
     names = [[person.title.split(":")[0] for person in part.people] for part in (best, worst)]
     assert [len(part) for part in names] == [3, 3]  # nobody is among both
     assert len({*names[0], *names[1]}) == len(nasty_run.dataset.valid) == 6
+
+
+def test_pretraining_shows_the_target_beside_the_prediction(nasty_run):
+    agent, people = scale_rotation(nasty_run, nasty_run.pose_network()), nasty_run.dataset.valid
+    targets = {kind: torch.eye(7)[torch.arange(len(people)) % 7] for kind in KINDS}
+    exhibits = agent.exhibits({"epoch": 0}, (), targets)
+    (part,) = draw_exhibits(nasty_run, agent.pose, exhibits)
+    for row, person in zip(fixed_rows(people), part.people, strict=True):
+        assert [bars.targets for bars in person.bars] == [torch.eye(7)[row].tolist()] * len(KINDS)
+    page = gallery_page("", "", [part])
+    count = sum(len(KINDS[kind].means) for kind in KINDS) * len(part.people)
+    assert page.count('class="predicted"') == page.count('<div class="target"') == count
+    assert "Target: the collected row" in page
+    (part,) = agent_gallery(agent, 0)  # joint training has no targets
+    assert "arget" not in gallery_page("", "", [part]).split("</style>")[1]
+
+
+def test_joints_that_nobody_in_training_has_are_not_predicted(nasty_run, monkeypatch):
+    dataset, network = nasty_run.dataset, nasty_run.pose_network()
+    assert dataset.trained_joints.all()
+    batch = nasty_run.batch(dataset.valid, np.array([0, 3]), "identity")
+    sample = nasty_run.augment(batch, Augmentation.identity(2))
+    before, points = predict_crops(nasty_run, network, sample), dataset.people.points.copy()
+    points[~dataset.people.valid, 3] = 0
+    lacking = replace(dataset, people=replace(dataset.people, points=points))
+    monkeypatch.setitem(vars(nasty_run), "dataset", lacking)
+    after = predict_crops(nasty_run, network, sample)
+    assert before.heatmaps[:, 3].any() and not after.heatmaps[:, 3].any() and not after.found[:, 3].any()
+    others = np.arange(16) != 3
+    assert (after.heatmaps[:, others] == before.heatmaps[:, others]).all() and (after.pck == before.pck).all()
 
 
 def test_pictures_are_the_crops(nasty_run):

@@ -79,7 +79,7 @@ class Gain(Agent):
         pck = crop_pck(self.run, self.pose, people, Augmentation.cat([identity, *both]))
         return Trial(logits, {"gain": drawn}, GAINS[drawn][:, None], pck[:, None])
 
-    def exhibits(self, row, hardest):
+    def exhibits(self, row, hardest, targets=None):
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
         rows = fixed_rows(people, self.run.skeleton)
         batch, identity = self.run.batch(people, rows, "identity"), Augmentation.identity(len(rows))

@@ -108,8 +108,13 @@ class Agent(ABC):
         """A new record for an epoch of its training."""
         return Record(self.type.name)
 
-    def exhibits(self, row: dict, hardest: Sequence[dict]) -> list[Exhibit | MeanDistribution]:
-        """Its part of an epoch's page; row: the epoch's row of the history. hardest: see `Record.hardest`."""
+    def exhibits(
+        self, row: dict, hardest: Sequence[dict], targets: dict[str, Tensor] | None = None
+    ) -> list[Exhibit | MeanDistribution]:
+        """Its part of an epoch's page; row: the epoch's row of the history. hardest: see `Record.hardest`.
+
+        targets: in pretraining, those of the validation people: choice -> [N, bins].
+        """
         return []
 
     def predict_eval(self, sample: Sample) -> dict[str, Tensor]:

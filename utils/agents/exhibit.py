@@ -1,7 +1,7 @@
 """The content of an agent's part of a page, which `utils.display` draws."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -21,12 +21,16 @@ class View:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Predicted distributions of N people: labels of bins, shares [N, bins], and bins drawn, int64 [N]."""
+    """Predicted distributions of N people: labels of bins, shares [N, bins], and bins drawn, int64 [N].
+
+    targets: those of pretraining, [N, bins], shown beside the shares.
+    """
 
     title: str
     labels: Sequence[str]
     shares: Tensor
     drawn: Tensor
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Exhibit:
     """N people in several views.
 
     people, rows: the table of people, and the rows to show. margin: of their patches. remarks: text after
-    each person's name. distributions: shown below the views. cells: shares [N, side, side] over the cells of
-    each crop, if any. heatmaps: whether to show those of the last view, too.
+    each person's name. distributions: shown below the views. cells: title -> shares [N, side, side] over the
+    cells of each crop. heatmaps: whether to show those of the last view, too.
     """
 
     title: str
@@ -46,7 +50,7 @@ class Exhibit:
     views: Sequence[View]
     remarks: Sequence[str] = ()
     distributions: Sequence[Distribution] = ()
-    cells: Tensor | None = None
+    cells: Mapping[str, Tensor] = field(default_factory=dict)
     heatmaps: bool = False
 
 

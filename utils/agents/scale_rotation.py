@@ -75,7 +75,9 @@ class ScaleRotation(Agent):
     def record(self) -> "ScaleRotationRecord":
         return ScaleRotationRecord(self.type.name, "pck_gap")
 
-    def exhibits(self, row: dict, hardest: Sequence[dict]) -> list[Exhibit]:
+    def exhibits(
+        self, row: dict, hardest: Sequence[dict], targets: dict[str, Tensor] | None = None
+    ) -> list[Exhibit]:
         """Validation people under the agent's draws and under random ones; the hardest draws."""
         people, generator = self.run.dataset.valid, Generator().manual_seed(row["epoch"])
         rows = fixed_rows(people, self.run.skeleton)
@@ -85,8 +87,11 @@ class ScaleRotation(Agent):
         random = Augmentation.random(len(rows), generator).only(*(kind.field for kind in KINDS.values()))
         note = (
             f"Predictions without the flip test; {self.run.dataset.metric_name} over the joints in the crop. "
-            "Bars: the agent's distributions, predicted from the un-augmented crop; red: the bin it drew."
+            "A good agent's draws cost more than random ones. Bars: its distributions, predicted from the "
+            "un-augmented crop; red: the bin it drew."
         )
+        if targets:
+            note += " Target: the collected row; the larger a bin, the more PCK it costs this person."
         views = [View("not augmented", identity), View("agent", drawn), View("random", random)]
         distributions = [
             Distribution(
@@ -94,6 +99,7 @@ class ScaleRotation(Agent):
                 [f"{mean:g}" for mean in kind.means],
                 logits[kind.name].softmax(dim=1),
                 bins[kind.name],
+                targets and targets[kind.name][torch.from_numpy(rows)],
             )
             for kind in KINDS.values()
         ]

@@ -40,7 +40,10 @@ def _people(run: Run, network: nn.Module, exhibit: Exhibit) -> list[Person]:
             person_name(exhibit.people, row) + remark,
             _pictures(run, exhibit, plain, views, k),
             [
-                Bars(one.title, one.labels, one.shares[k].tolist(), int(one.drawn[k]))
+                Bars(
+                    *(one.title, one.labels, one.shares[k].tolist(), int(one.drawn[k])),
+                    None if one.targets is None else one.targets[k].tolist(),
+                )
                 for one in exhibit.distributions
             ],
         )
@@ -70,10 +73,9 @@ def _pictures(
         if lost is not None:
             words.append(f"{lost.sum()} {'joint' if lost.sum() == 1 else 'joints'} lost")
         pictures.append(Picture(crops.skeletons(k, lost=lost), f"{view.title}: {', '.join(words)}"))
-    if exhibit.cells is not None:
-        shares = exhibit.cells[k].double().cpu().numpy()
-        cells = encode_jpeg(label_cells(plain.image[k], shares))
-        pictures.insert(1, Picture(cells, "the agent's distribution, %"))
+    for place, (title, shares) in enumerate(exhibit.cells.items(), 1):
+        cells = label_cells(plain.image[k], shares[k].double().cpu().numpy())
+        pictures.insert(place, Picture(encode_jpeg(cells), title))
     if exhibit.heatmaps:
         crops = views[-1][1]
         pictures.append(Picture(crops.heat(k), f"heatmaps, highest {crops.heatmaps[k].max():.2f}"))

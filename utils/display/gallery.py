@@ -103,12 +103,18 @@ class Crops:
 
 
 def predict_crops(run: Run, network: nn.Module, sample: Sample, mask: Tensor | None = None) -> Crops:
-    """Predict the joints in M crops, without the flip test; mask: f32 [M, 1, cells, cells]."""
+    """Predict the joints in M crops, without the flip test; mask: f32 [M, 1, cells, cells].
+
+    Joints that no training person has are not found, and their heatmaps are 0.
+    """
     images = sample.image.split(run.opt.bs)
     masks = [None] * len(images) if mask is None else mask.split(run.opt.bs)
     with undisturbed(network):
         parts = zip(images, masks, strict=True)
         heatmaps = torch.cat([run.forward(network, image, part)[-1] for image, part in parts])
+    pck, trained = sample_pck(run, sample, heatmaps), torch.from_numpy(run.dataset.trained_joints)
+    trained = trained.to(run.device)
+    heatmaps = heatmaps * trained[:, None, None]
     pred = sample.predict(heatmaps)
     found = normalized_distances(pred, sample.points, sample.normalizer) <= run.dataset.threshold
     side = run.opt.display_winsize
@@ -121,8 +127,8 @@ def predict_crops(run: Run, network: nn.Module, sample: Sample, mask: Tensor | N
         sample.in_crop(pred, side).cpu().numpy(),
         sample.in_crop(sample.points, side).cpu().numpy(),
         annotated(sample.points).cpu().numpy(),
-        found.cpu().numpy(),
-        sample_pck(run, sample, heatmaps).cpu().numpy(),
+        (found & trained).cpu().numpy(),
+        pck.cpu().numpy(),
     )
 
 

@@ -55,9 +55,13 @@ th:first-child, td:first-child { text-align: left; }
 .bars ol { display: flex; align-items: flex-end; gap: 2px; height: 5.5rem; margin: 0; padding: 0;
   list-style: none; }
 .bars li { flex: 1; min-width: 0; height: 100%; display: flex; flex-direction: column;
-  justify-content: flex-end; text-align: center; font-size: .62rem; overflow-wrap: normal; }
+  text-align: center; font-size: .62rem; overflow-wrap: normal; }
+.pair { display: flex; flex: 1; min-height: 0; }
+.pair div { flex: 1; min-width: 0; display: flex; flex-direction: column; justify-content: flex-end; }
 .bars b { display: block; background: #8fa3bd; flex: none; }
-.bars .drawn b { background: #b3261e; }
+.bars .drawn .predicted b { background: #b3261e; }
+.bars .target b { background: #e0a458; }
+.bars .target { color: #8a5a12; }
 .bars .drawn { font-weight: 700; }
 .epochs { display: flex; flex-wrap: wrap; gap: .5rem; padding: 0; list-style: none; }
 .epochs a { display: block; padding: .45rem .8rem; background: #fff; border: 1px solid #d5dae1;
@@ -247,14 +251,21 @@ def _person(person: Person) -> None:
 
 
 def _bars(bars: Bars) -> None:
-    tallest = max(*bars.shares, 1e-9)
+    series = {"predicted": bars.shares} | ({"target": bars.targets} if bars.targets else {})
+    tallest = max(1e-9, *map(max, series.values()))
     with tags.div():
-        tags.p(bars.title, cls="note")
+        with tags.p(bars.title, cls="note"):
+            if bars.targets:
+                text(": predicted, ")
+                tags.span("target", cls="target")
         with tags.ol():
-            for number, (label, share) in enumerate(zip(bars.labels, bars.shares, strict=True)):
+            for number, label in enumerate(bars.labels):
                 with tags.li(cls="drawn" if number == bars.drawn else "other"):
-                    tags.span(f"{100 * share:.0f}")
-                    tags.b(style=f"height: {55 * share / tallest:.1f}%")
+                    with tags.div(cls="pair"):
+                        for name, shares in series.items():
+                            with tags.div(cls=name):
+                                tags.span(f"{100 * shares[number]:.0f}")
+                                tags.b(style=f"height: {55 * shares[number] / tallest:.1f}%")
                     tags.span(label)
 
 

@@ -14,12 +14,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bars:
-    """A distribution as a bar chart: shares in 0..1 with their labels; drawn: the index of the bin drawn."""
+    """A distribution as a bar chart: shares in 0..1 with their labels.
+
+    drawn: the index of the bin drawn. targets: shares that should have been predicted, shown beside these.
+    """
 
     title: str
     labels: Sequence[str]
     shares: Sequence[float]
     drawn: int | None = None
+    targets: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
