@@ -99,7 +99,7 @@ def measure_data(run: Run) -> None:
     batch = patches[rows].to(run.device)
     random = Augmentation.random(len(rows), run.streams["random"])
     for name, work in (
-        (f"load a patch of {patches.res} px, one process", lambda: patches[rows]),
+        (f"load a patch of {batch.patch.shape[-1]} px, one process", lambda: patches[rows]),
         ("augment a person", lambda: run.augment(batch, random)),
     ):
         say(f"{name:<45}{1000 * median_seconds(work, run.device) / len(rows):>9.2f} ms")
