@@ -17,7 +17,6 @@ from data.people import annotated
 from data.readers.lsp import read_lsp
 
 RES = 64
-BINS = 7
 
 
 def seeded(seed=0):
@@ -56,7 +55,8 @@ def geometric(n, seed, flip=None):
     """Random scales and rotations within the range of "drawn", half of them mirrored unless said."""
     unit = torch.rand(3, n, generator=seeded(seed))
     flips = unit[2] < 0.5 if flip is None else torch.full((n,), flip)
-    return Augmentation(1.3 * unit[0] - 0.65, 130 * unit[1] - 65, flips, torch.ones(n, 3))
+    identity = Augmentation.identity(n)
+    return replace(identity, log2_scale=1.3 * unit[0] - 0.65, rotation=130 * unit[1] - 65, flip=flips)
 
 
 def texture(width, height, seed=0):
@@ -88,7 +88,13 @@ def test_published_samples(golden, tmp_path):
     )
     rotation = (30 * draws[:, 1]).clamp(-60, 60) * (draws[:, 2] > 0.6)
     log2_scale = (0.25 * draws[:, 0]).clamp(-0.5, 0.5)
-    sample = augment(people, Augmentation(log2_scale, rotation, draws[:, 3] <= 0.5, draws[:, 4:]))
+    drawn = {
+        "log2_scale": log2_scale,
+        "rotation": rotation,
+        "flip": draws[:, 3] <= 0.5,
+        "color": draws[:, 4:],
+    }
+    sample = augment(people, replace(Augmentation.identity(len(draws)), **drawn))
 
     def assert_close(name, tolerance=1e-3):
         found = getattr(sample, name)
@@ -205,38 +211,59 @@ def test_people_are_sampled_together_or_not(few, monkeypatch):
 
 def test_bins_are_the_papers():
     scale, rotation = KINDS["scale"], KINDS["rotation"]
-    assert list(KINDS) == ["scale", "rotation"] and (scale.std, rotation.std) == (0.05, 5)
+    assert (scale.field, scale.std, rotation.field, rotation.std) == ("log2_scale", 0.05, "rotation", 5)
     assert scale.means == pytest.approx([0.2 * k for k in range(-3, 4)])
     assert rotation.means == pytest.approx([20 * k for k in range(-3, 4)])
     assert rotation.extremes == [mean + side for mean in rotation.means for side in (-5, 0, 5)]
 
 
-@pytest.mark.parametrize(("kind", "field"), [("scale", "log2_scale"), ("rotation", "rotation")])
-def test_bins_come_bin_by_bin(kind, field):
-    augmentation = Augmentation.bins(kind, 3)
-    assert len(augmentation) == 3 * BINS
-    expected = torch.tensor([[mean] * 3 for mean in KINDS[kind].means]).flatten()
-    assert torch.equal(getattr(augmentation, field), expected)
-    for name, value in vars(Augmentation.identity(3 * BINS)).items():
-        assert name == field or torch.equal(getattr(augmentation, name), value)
+def test_random_draws_are_the_papers():
+    scale, rotation = KINDS["scale"], KINDS["rotation"]
+    assert (scale.random_std, scale.random_limit, scale.random_probability) == (0.25, 0.5, 1)
+    assert (rotation.random_std, rotation.random_limit, rotation.random_probability) == (30, 60, 0.4)
 
 
-def test_random_draws_have_the_papers_statistics():
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_bins_come_bin_by_bin(kind):
+    augmentation, count = Augmentation.bins(kind.name, 3), 3 * len(kind.means)
+    assert len(augmentation) == count
+    expected = torch.tensor([[mean] * 3 for mean in kind.means]).flatten()
+    assert torch.equal(getattr(augmentation, kind.field), expected)
+    for name, value in vars(Augmentation.identity(count)).items():
+        assert name == kind.field or torch.equal(getattr(augmentation, name), value)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_random_draws_of_a_kind(kind):
+    values = getattr(Augmentation.random(40_000, seeded()), kind.field)
+    drawn = values[values != 0]
+    assert abs(len(drawn) / len(values) - kind.random_probability) < 0.01
+    normal = torch.distributions.Normal(0, 1).icdf((torch.arange(10_000) + 0.5) / 10_000)
+    clamped = (kind.random_std * normal).clamp(-kind.random_limit, kind.random_limit)
+    assert values.abs().max() <= kind.random_limit
+    assert abs(drawn.mean()) < 0.03 * kind.random_std
+    assert drawn.std() == pytest.approx(clamped.std().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_kind_acts_alone(kind, few):
+    """The agent's draws are tried one kind at a time: each bin that is not 0 changes the crop."""
+    plain = augment(few, Augmentation.identity(3), RES, RES // 4)
+    bins = augment(few, Augmentation.bins(kind.name, 3), RES, RES // 4)
+    for mean, image in zip(kind.means, bins.image.split(3), strict=True):
+        assert ((image - plain.image).abs().amax(dim=(1, 2, 3)) > 0.1).all() == (mean != 0)
+
+
+def test_random_draws_are_independent():
     n = 40_000
     drawn = Augmentation.random(n, seeded())
-    turned = drawn.rotation != 0
-    assert abs(turned.float().mean() - 0.4) < 0.01
     assert abs(drawn.flip.float().mean() - 0.5) < 0.01
-    # A normal value that is clipped at two standard deviations has 0.9594 of its spread.
-    for values, std in ((drawn.log2_scale, 0.25), (drawn.rotation[turned], 30.0)):
-        assert values.abs().max() == 2 * std
-        assert abs(values.mean()) < 0.03 * std
-        assert values.std() == pytest.approx(0.9594 * std, rel=0.02)
     assert drawn.color.shape == (n, 3) and drawn.color.min() >= 0.6 and drawn.color.max() <= 1.4
     torch.testing.assert_close(drawn.color.mean(0), torch.ones(3), atol=0.01, rtol=0)
     torch.testing.assert_close(drawn.color.std(0), torch.full((3,), 0.8 / 12**0.5), atol=0.01, rtol=0)
-    columns = torch.stack((drawn.log2_scale, drawn.rotation, turned, drawn.flip, *drawn.color.T))
-    assert (torch.corrcoef(columns) - torch.eye(7)).abs().max() < 0.03
+    kinds = (getattr(drawn, kind.field) for kind in KINDS.values())
+    columns = torch.stack((*kinds, drawn.rotation != 0, drawn.flip, *drawn.color.T))
+    assert (torch.corrcoef(columns) - torch.eye(len(columns))).abs().max() < 0.03
 
 
 def test_draws_follow_the_generator():
@@ -246,21 +273,19 @@ def test_draws_follow_the_generator():
 
 
 def test_drawn_values_stay_near_their_bins():
-    scale_bin = torch.arange(BINS).repeat(3000)
-    rotation_bin = scale_bin.flip(0)
-    drawn = Augmentation.drawn({"scale": scale_bin, "rotation": rotation_bin}, seeded())
+    bins = {
+        kind.name: torch.randint(len(kind.means), (20_000,), generator=seeded(1)) for kind in KINDS.values()
+    }
+    drawn = Augmentation.drawn(bins, seeded())
     offsets = []
-    for kind, bins, values in (
-        ("scale", scale_bin, drawn.log2_scale),
-        ("rotation", rotation_bin, drawn.rotation),
-    ):
-        offset = (values - torch.tensor(KINDS[kind].means)[bins]) / KINDS[kind].std
+    for kind in KINDS.values():
+        offset = (getattr(drawn, kind.field) - torch.tensor(kind.means)[bins[kind.name]]) / kind.std
         assert offset.abs().max() <= 1 + 1e-4
         assert abs(offset.mean()) < 0.02
         at_limit = (offset.abs() > 1 - 1e-4).float().mean()
         assert at_limit == pytest.approx(0.3173, abs=0.02)  # of a normal value: beyond one deviation
         offsets.append(offset)
-    assert abs(torch.corrcoef(torch.stack(offsets))[0, 1]) < 0.03
+    assert (torch.corrcoef(torch.stack(offsets)) - torch.eye(len(offsets))).abs().max() < 0.03
     assert not drawn.flip.any() and (drawn.color == 1).all()
 
 

@@ -129,7 +129,7 @@ def test_the_name_follows_what_decides_the_pixels(data, monkeypatch):
     path.write_bytes(content + b"\1")
     os.utime(path, ns=(0, 1))  # another file of the same size and modification time
     found.append(loader(data).patches.fingerprint)
-    found.append(loader(data, margin=MARGINS["drawn"]).patches.fingerprint)
+    found.append(loader(data, margin=MARGINS["identity"]).patches.fingerprint)
     found.append(loader(data, in_res=128).patches.fingerprint)
     found.append(loader(SimpleNamespace(train=data.train[:5], root=data.root)).patches.fingerprint)
     monkeypatch.setattr("data.loading.patches.VERSION", VERSION + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.stages import REPOSITORY
 
+from data.kinds import KINDS
 from utils import experiment, visdom_display
 from utils.compare import __main__ as compare
 
@@ -123,7 +124,7 @@ def module_flags(monkeypatch, capsys) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_flags_exist(name, module_flags):
-    assert len(script_flags()) == 5
+    assert len(script_flags()) == 3 + len(KINDS)
     text = LAUNCHERS.sub("", PAGES[name].replace("\\\n", " "))
     for script, flags in (script_flags() | module_flags).items():
         for command in re.findall(rf"python (?:-m )?{re.escape(script)} (.*)$", text, re.MULTILINE):

@@ -12,10 +12,12 @@ from support.experiment import enlarge_heads, parsed, run_here
 from support.stages import QUIET, REPOSITORY, SMALL, assert_user_error, demo_data, environment
 
 from data.demo import ANNOTATIONS
+from data.kinds import KINDS
 from utils import experiment
 from utils.compare import steps
 from utils.compare.run_logs import read_run
 from utils.records.checkpoint import load_checkpoint
+from utils.records.distributions import distribution_path
 from utils.system.errors import UserError
 from utils.system.provenance import commit
 
@@ -23,8 +25,7 @@ BASE, AGENT = "lr-0.00025-0", "lr-0.001-0"
 FLAGS = ("--base_epochs", 1, "--agent_epochs", 1, "--arm_epochs", 1, "--pretrain_lr", "0.001")
 EVERY_STEP = [
     "stack-hg.py x",
-    "collect-scale-distri.py x",
-    "collect-rotation-distri.py x",
+    *(f"collect-{kind}-distri.py x" for kind in KINDS),
     "pretrain-s-r-agent.py x",
     "stack-hg.py x/random-1",
     "stack-hg.py x/random-1 grid",
@@ -35,6 +36,12 @@ EVERY_STEP = [
     "joint-train-pose-s-r-agent.py x learned-2",
     f"stack-hg.py x/learned-2-{BASE} grid",
 ]
+ARMS = EVERY_STEP.index("stack-hg.py x/random-1")  # the first step of an arm
+
+
+def collections(folder):
+    """The files of an agent's collected distributions, in the order in which they are written."""
+    return [distribution_path(folder, split, kind) for kind in KINDS for split in ("train", "val")]
 
 
 class Calls:
@@ -89,12 +96,12 @@ def calls(monkeypatch, tmp_path):
 def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog):
     caplog.set_level("INFO")
     with pytest.raises(SystemExit) as end:
-        calls(fail=7)
-    assert end.value.code == 7 and calls.ran == EVERY_STEP[:7]
+        calls(fail=ARMS + 3)
+    assert end.value.code == 7 and calls.ran == EVERY_STEP[: ARMS + 3]
     assert not (calls.folder / "comparison" / "compare.md").exists()
 
     calls()
-    assert calls.ran == EVERY_STEP[6:]
+    assert calls.ran == EVERY_STEP[ARMS + 2 :]
     table = (calls.folder / "comparison" / "compare.md").read_text()
     assert re.search(r"^\| learned - random \| 2 pairs( \| [+-]\d+\.\d\d ± \d+\.\d\d *){11} \|$", table, re.M)
     for part in (
@@ -112,11 +119,15 @@ def test_an_experiment_is_interrupted_goes_on_ends_and_is_extended(calls, caplog
 
     caplog.clear()
     calls()
-    assert calls.ran == [] and "12 of 12, finished: arm learned, seed 2: the evaluation" in caplog.text
+    assert (
+        calls.ran == []
+        and f"{len(EVERY_STEP)} of {len(EVERY_STEP)}, finished: arm learned, seed 2: the evaluation"
+        in caplog.text
+    )
     assert (calls.folder / "comparison" / "compare.md").read_text() == table
 
     calls("--seeds", 1, "--arm_epochs", 2)
-    assert calls.ran == EVERY_STEP[4:8]
+    assert calls.ran == EVERY_STEP[ARMS : ARMS + 4]
     assert {"--load_checkpoint", "--keep"} <= set(calls.words[2]) and "--load_prefix_sr" not in calls.words[2]
     assert "lr-0.00025-1" in calls.words[0] and BASE not in calls.words[0]
     for name in ("random-1/lr-0.00025-2.pth.tar", f"learned-1-{BASE}/pose-lr-0.00025-2.pth.tar"):
@@ -184,9 +195,10 @@ def test_interrupted_stages_are_resumed(calls, monkeypatch):
         folder / "lr-0.001-0.pth.tar", folder / "lr-0.001-1.pth.tar", folder / "lr-0.001-0-model-best.pth.tar"
     )
     assert command().endswith("--load_prefix_pose lr-0.001-1")
-    leave(folder / "lr-0.001-2.pth.tar", agent / "train_scales.txt")
+    first, *others = collections(agent)
+    leave(folder / "lr-0.001-2.pth.tar", first)
     assert "collect-scale-distri.py" in command()
-    leave(agent / "val_scales.txt", agent / "train_rotations.txt", agent / "val_rotations.txt")
+    leave(*others)
     assert "pretrain-s-r-agent.py" in command() and command().endswith("--nEpochs 3 --overwrite true")
     leave(agent / "lr-0.001-1.pth.tar")
     assert command().endswith("--lr 0.001 --nEpochs 3 --load_prefix_sr lr-0.001-1")
@@ -233,7 +245,7 @@ def test_an_experiment_goes_on_from_a_base_and_an_agent_that_were_made_by_hand(c
     pose, log = ("--load_prefix_pose", BASE), calls.folder / "log.jsonl"
     place += ("--num_stacks", 1)
     run_here("stack-hg.py", *place, "--is_train", "true", "--nEpochs", 2)
-    for kind in ("scale", "rotation"):
+    for kind in KINDS:
         run_here(f"collect-{kind}-distri.py", *place, *pose)
     run_here("pretrain-s-r-agent.py", *place, *pose, "--nEpochs", 1, "--lr", "0.001")
     agent_log = calls.folder / f"sr-dir-{BASE}" / "log.jsonl"
@@ -251,7 +263,7 @@ def test_an_experiment_goes_on_from_a_base_and_an_agent_that_were_made_by_hand(c
     agent_log.write_text(told)
     with pytest.raises(SystemExit):
         calls("--use_visdom", "true", fail=1)
-    assert calls.ran == EVERY_STEP[4:5]
+    assert calls.ran == EVERY_STEP[ARMS : ARMS + 1]
     calls.folder.joinpath("experiment.json").unlink()
     log.unlink()
     with pytest.raises(
@@ -354,9 +366,8 @@ def test_steps_get_the_options_as_they_were_given(calls, monkeypatch):
     assert "--annotations /Data/MPII.json" in base and "--use_html false" in base
     for path in (calls.folder / BASE, agent / AGENT):
         path.with_name(f"{path.name}.pth.tar").touch()
-    for split in ("train", "val"):
-        for kind in ("scales", "rotations"):
-            (agent / f"{split}_{kind}.txt").touch()
+    for path in collections(agent):
+        path.touch()
     for arm in ("learned", "pretrained", "uniform"):
         assert f"--agent_draws {arm}" in command(arm)
         assert ("--agent_iters 3" in command(arm)) == (arm == "learned")
@@ -377,9 +388,8 @@ def test_base_and_arms_are_trained_with_the_recipe(calls, monkeypatch):
     (calls.folder / f"{BASE}.pth.tar").touch()
     agent = calls.folder / f"sr-dir-{BASE}"
     agent.mkdir()
-    for split in ("train", "val"):
-        for kind in ("scales", "rotations"):
-            (agent / f"{split}_{kind}.txt").touch()
+    for path in collections(agent):
+        path.touch()
     assert "pretrain-s-r-agent.py" in command() and "--weight_decay" not in command()
     (agent / f"{AGENT}.pth.tar").touch()
     assert given in command() and "--schedule_start 1 --load_prefix_pose" in command()

@@ -5,9 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy import stats
 from support.experiment import kept_logging, load_script
 from support.stages import QUIET, SMALL, TRAIN, demo_data
-from support.stand_ins import Blind, Filter, Silent, Stubborn, agent_with, plain_run, some_people
+from support.stand_ins import (
+    Blind,
+    Filter,
+    Silent,
+    Stubborn,
+    agent_with,
+    level_logits,
+    plain_run,
+    random_rows,
+    some_people,
+)
 from torch.testing import assert_close
 
 from data.augmentation import Augmentation
@@ -27,13 +38,11 @@ from utils.system.errors import UserError
 from utils.training import Learner
 
 SCRIPT = load_script("joint-train-pose-s-r-agent.py")
-CHI_SQUARE_999 = 22.46  # 6 degrees of freedom
 CROP_PCK = "utils.agents.scale_rotation.crop_pck"
-LEVEL = torch.zeros(1, 7)
 
 
-def drawn_by(scale, rotation, people, run):
-    agent = agent_with(Stubborn(scale, rotation), "agent", run, Blind())
+def drawn_by(logits, people, run):
+    agent = agent_with(Stubborn(**logits), "agent", run, Blind())
     logits = agent.predict(run.augment(people, Augmentation.identity(len(people))))
     return *draw(logits, people, agent.streams.batches), logits
 
@@ -53,42 +62,48 @@ def run(tmp_path_factory):
         return Run(opt, root / "loops")
 
 
+def chi_square(chosen, expected):
+    """How far the bins that people drew are from the expected counts, in 99.9 % quantiles."""
+    counts = chosen.bincount(minlength=len(expected)).double()
+    limit = stats.chi2.ppf(0.999, len(expected) - 1)
+    return ((counts - expected) ** 2 / expected).sum().item() / limit
+
+
 def test_draws_follow_the_predicted_distributions():
-    shares = torch.tensor([0.3, 0.05, 0.1, 0.05, 0.2, 0.1, 0.2])
-    count = 3000
-    scale = torch.stack([shares, shares.flip(0)]).repeat(count, 1)  # each of them, person by person
+    count, draws = 3000, torch.Generator().manual_seed(0)
+    predicted = random_rows(2, draws)
+    rows = {kind: row.repeat(count, 1) for kind, row in predicted.items()}  # of two people by turns
     people, run = some_people(2 * count), plain_run()
-    augmentation, bins, logits = drawn_by(scale.log(), scale.flip(1).log(), people, run)
-    assert_close(logits["scale"].softmax(dim=1), scale)
-    for name, expected in (("scale", shares), ("rotation", shares.flip(0))):
-        kind, drawn = KINDS[name], bins[name]
+    augmentation, bins, logits = drawn_by({kind: row.log() for kind, row in rows.items()}, people, run)
+    for kind in KINDS.values():
+        drawn = bins[kind.name]
+        assert_close(logits[kind.name].softmax(dim=1), rows[kind.name])
         for person in (0, 1):
-            counts = drawn[person::2].bincount(minlength=7).double()
-            wanted = count * (expected if person == 0 else expected.flip(0))
-            assert ((counts - wanted) ** 2 / wanted).sum() < CHI_SQUARE_999
+            assert chi_square(drawn[person::2], count * predicted[kind.name][person].double()) < 1
         value = getattr(augmentation, kind.field)
         beside = (value - torch.tensor(kind.means)[drawn]).abs() / kind.std
         assert beside.max() <= 1.001
         assert beside.std() > 0.2  # spread round the bin's mean
     assert not augmentation.flip.any()
     assert (augmentation.color == 1).all()
-    together = torch.corrcoef(torch.stack([*bins.values()])[:, ::2].double())[0, 1]
-    assert abs(together) < 0.06  # scale and rotation are drawn apart
+    together = torch.corrcoef(torch.stack([*bins.values()])[:, ::2].double())
+    assert (together - torch.eye(len(KINDS))).abs().max() < 0.06  # kinds are drawn apart
 
 
 def test_each_person_gets_bins_of_its_own():
-    sure = 50 * torch.eye(7)
-    people = some_people(7)
+    people, draws = some_people(7), torch.Generator().manual_seed(0)
     for seed in range(3):
-        augmentation, bins, _ = drawn_by(sure, sure.flip(0), people, plain_run(seed))
-        assert bins["scale"].tolist() == [0, 1, 2, 3, 4, 5, 6]
-        assert bins["rotation"].tolist() == [6, 5, 4, 3, 2, 1, 0]
-        assert (augmentation.log2_scale.diff() > 0).all()
-        assert (augmentation.rotation.diff() < 0).all()
+        chosen = {kind.name: torch.randint(len(kind.means), (7,), generator=draws) for kind in KINDS.values()}
+        sure = {kind: 50 * torch.eye(len(KINDS[kind].means))[bins] for kind, bins in chosen.items()}
+        augmentation, bins, _ = drawn_by(sure, people, plain_run(seed))
+        assert_close(bins, chosen)
+        for kind in KINDS.values():
+            value = getattr(augmentation, kind.field)
+            assert ((value - torch.tensor(kind.means)[chosen[kind.name]]).abs() <= 1.001 * kind.std).all()
 
 
 def test_a_part_of_a_batch_is_drawn_as_in_the_whole():
-    logits = {kind: torch.randn(7, 7, generator=torch.Generator().manual_seed(0)) for kind in KINDS}
+    logits = {kind: row.log() for kind, row in random_rows(7, torch.Generator().manual_seed(0)).items()}
     whole, bins = draw(logits, some_people(7), torch.Generator().manual_seed(5))
     expected = torch.Generator().manual_seed(5)
     for kind, answer in logits.items():
@@ -112,21 +127,22 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
 
     monkeypatch.setattr(CROP_PCK, crop_pck)
     run = plain_run(seed)
-    agent = agent_with(Stubborn(LEVEL.clone(), LEVEL.clone()), "agent", run, Blind(), 0.02)
+    agent = agent_with(Stubborn(), "agent", run, Blind(), 0.02)
     record = train_agent(run, agent, [some_people(24)] * batches)
     row = record.row(History())
     assert (row[f"{kind}_gap"] > 0) == hard
-    assert row["rotation_gap" if kind == "scale" else "scale_gap"] == 0
+    assert all(row[f"{other}_gap"] == 0 for other in KINDS if other != kind)
     assert row["pck_gap"] == pytest.approx(record.means.read()["pck_gap"], abs=1e-6)
-    return getattr(agent.learner.network, kind).softmax(dim=1)[0, chosen].item()
+    return agent.learner.network.logits[kind].softmax(dim=1)[0, chosen].item()
 
 
-@pytest.mark.parametrize(("kind", "chosen"), [("scale", 5), ("rotation", 1), ("rotation", 6)])
-def test_agent_learns_which_bin_is_hard(monkeypatch, kind, chosen):
+@pytest.mark.parametrize("kind", KINDS)
+def test_agent_learns_which_bin_is_hard(monkeypatch, kind):
+    bins, chosen = len(KINDS[kind].means), 1
     hard = [share_of_the_bin(monkeypatch, kind, chosen, True, seed) for seed in range(3)]
     level = [share_of_the_bin(monkeypatch, kind, chosen, False, seed) for seed in range(3)]
-    assert sum(hard) / 3 > 0.22
-    assert sum(level) / 3 < 0.18
+    assert sum(hard) / 3 > 1.54 / bins
+    assert sum(level) / 3 < 1.26 / bins
 
 
 def test_choosing_is_compared_with_the_agents_own_range(monkeypatch):
@@ -138,15 +154,15 @@ def test_choosing_is_compared_with_the_agents_own_range(monkeypatch):
 
     monkeypatch.setattr(CROP_PCK, crop_pck)
     sure, gaps = torch.tensor([[9.0, 0, 0, 0, 0, 0, 0]]), []
-    for answer in (sure, LEVEL):
+    for answer in (sure, torch.zeros(1, 7)):
         seen, run = [], plain_run()
-        agent = agent_with(Stubborn(LEVEL.clone(), answer.clone()), "agent", run, Blind(), 1e-9)
+        agent = agent_with(Stubborn(rotation=answer), "agent", run, Blind(), 1e-9)
         row = train_agent(run, agent, [some_people(50)] * 40).row(History())
-        uniform = torch.cat([augmentation.rotation[50:] for augmentation in seen[1::2]])
-        counts = (uniform / 20).round().long().add(3).bincount(minlength=7).double()
-        assert ((counts - 2000 / 7) ** 2 / (2000 / 7)).sum() < CHI_SQUARE_999
+        alone = [*KINDS].index("rotation")
+        uniform = torch.cat([augmentation.rotation.view(-1, 50)[alone] for augmentation in seen[1::2]])
+        assert chi_square((uniform / 20).round().long() + 3, torch.full((7,), 2000 / 7)) < 1
         assert row["scale_uniform_gap"] == row["scale_uniform_gap_error"] == 0
-        assert row["uniform_gap"] == pytest.approx(row["rotation_uniform_gap"] / 2)
+        assert row["uniform_gap"] == pytest.approx(row["rotation_uniform_gap"] / len(KINDS))
         gaps.append((row["rotation_uniform_gap"], row["rotation_uniform_gap_error"], row["rotation_gap"]))
     (knows, error, _), (guesses, guess_error, beside_random) = gaps
     assert knows == pytest.approx(0.7 * 6 / 7, abs=0.03) and knows > 20 * error
@@ -158,9 +174,9 @@ def test_uniform_draws_change_no_other(monkeypatch):
     """The generator of the agent's draws ends where the agent's and random's alone take it."""
     monkeypatch.setattr(CROP_PCK, lambda run, network, people, drawn: torch.ones(len(drawn) // 9, 9))
     run, people = plain_run(3), some_people(9)
-    train_agent(run, agent_with(Stubborn(LEVEL, LEVEL), "agent", run, Blind(), 1e-9), [people])
+    train_agent(run, agent_with(Stubborn(), "agent", run, Blind(), 1e-9), [people])
     alone = Streams(3)["agent training"]
-    draw({kind: LEVEL.expand(9, 7) for kind in KINDS}, people, alone)
+    draw(level_logits(9), people, alone)
     Augmentation.random(9, alone)
     assert torch.equal(run.streams["agent training"].get_state(), alone.get_state())
 
@@ -168,10 +184,11 @@ def test_uniform_draws_change_no_other(monkeypatch):
 def test_hardest_draws_of_an_epoch_are_kept():
     draws = torch.Generator().manual_seed(0)
     record, lost = ScaleRotationRecord("agent"), {}
-    level, bins = dict.fromkeys(KINDS, LEVEL.expand(40, 7)), dict.fromkeys(KINDS, torch.zeros(40).long())
+    level, bins = level_logits(40), dict.fromkeys(KINDS, torch.zeros(40).long())
     for batch in range(4):
-        pck, rows = torch.rand(3, 2, 40, generator=draws), 40 * batch + torch.randperm(40, generator=draws)
-        trial = Trial(level, bins, torch.rand(40, 2, generator=draws), pck)
+        pck = torch.rand(3, len(KINDS), 40, generator=draws)
+        rows = 40 * batch + torch.randperm(40, generator=draws)
+        trial = Trial(level, bins, torch.rand(40, len(KINDS), generator=draws), pck)
         record.add(replace(some_people(40), index=rows), torch.tensor(0.0), trial, trial.rewards())
         for k, row in enumerate(rows.tolist()):
             for place, kind in enumerate(KINDS):
@@ -209,9 +226,15 @@ def test_agents_epoch_leaves_the_pose_network_alone(run):
 
 def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeypatch):
     """Even batches are augmented at random, odd ones as the agent says, mirrored and colored as before."""
+
+    def every_other(n, generator):
+        return replace(Augmentation.identity(n), flip=torch.arange(n) % 2 == 0)
+
+    monkeypatch.setattr(Augmentation, "mirrored", every_other)
     pose = Learner(run.pose_network(), 1e-3)
-    far = torch.tensor([[0.0, 0, 0, 0, 0, 0, 60]])
-    agent = agent_with(Stubborn(far, far.flip(1)), "agent", run, pose.network)
+    sides = {kind.name: 0 if kind.odd else len(kind.means) - 1 for kind in KINDS.values()}
+    far = {kind: 60 * torch.eye(len(KINDS[kind].means))[[side]] for kind, side in sides.items()}
+    agent = agent_with(Stubborn(**far), "agent", run, pose.network)
     seen = []
 
     def recorded(people, augmentation):
@@ -236,10 +259,11 @@ def test_pose_networks_epoch_leaves_the_agent_alone_and_takes_turns(run, monkeyp
     assert row["train_loss"] == pytest.approx(expected)
     assert (look.log2_scale == 0).all()
     assert (look.color == 1).all()
-    unmirrored = torch.where(odd.flip, -odd.rotation, odd.rotation)  # the agent looks at people as they are
-    assert 0 < odd.flip.sum() < len(odd)
-    for kind, value, side in (("scale", odd.log2_scale, 6), ("rotation", unmirrored, 0)):
-        assert ((value - KINDS[kind].means[side]).abs() <= 1.001 * KINDS[kind].std).all()
+    for kind in KINDS.values():
+        value = getattr(odd, kind.field)
+        if kind.odd:
+            value = torch.where(odd.flip, -value, value)  # the agent looks at people as they are
+        assert ((value - kind.means[sides[kind.name]]).abs() <= 1.001 * kind.std).all()
     for random in (even, last):
         assert (random.log2_scale.abs() <= 0.5).all()
     for augmentation in (even, odd, last):
@@ -265,7 +289,7 @@ def test_batches_of_random_draws_and_of_the_agents_are_scored_apart():
 
     run.augment = recorded
     pose, again = (Learner(Seeing(), 1e-3) for _ in range(2))
-    agent, report = agent_with(Stubborn(LEVEL, LEVEL), "agent", run, pose.network), Silent()
+    agent, report = agent_with(Stubborn(), "agent", run, pose.network), Silent()
     row = SCRIPT.train_pose(run, pose, [agent], [people] * 3, report)
     found = []
     for sample in crops:
@@ -314,7 +338,7 @@ def test_draws_of_an_odd_batch_do_not_depend_on_the_pose_networks_mode(run):
 
 
 def test_an_agent_that_has_diverged_draws_nothing():
-    logits = {kind: torch.zeros(3, 7) for kind in KINDS}
+    logits = level_logits(3)
     logits["rotation"][1, 4] = torch.nan
     with pytest.raises(UserError, match="the agent's outputs are not finite"):
         draw(logits, some_people(3), torch.Generator())

@@ -8,7 +8,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.experiment import load_script
-from support.stand_ins import Blind, Filter, Silent, Stubborn, agent_with, plain_run, some_people
+from support.stand_ins import (
+    Blind,
+    Filter,
+    Silent,
+    Stubborn,
+    agent_with,
+    level_logits,
+    plain_run,
+    random_rows,
+    some_people,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -18,6 +28,7 @@ from data.heatmap import predict_points
 from data.kinds import KINDS
 from data.skeleton import MPII
 from models.losses import distribution_loss, pose_loss
+from utils.agents import scale_rotation
 from utils.agents.base import Trial
 from utils.agents.collect import bin_pck, summary
 from utils.agents.pretraining import constant_loss, warn_of_uniform_rows
@@ -72,8 +83,9 @@ def test_stage_1_reports_what_it_saw():
         outputs = again.network(sample.image)
         total += len(people) * again.step(pose_loss(outputs, sample.heatmap)).item()
         means.append(total / (3 if not means else 8))
-        pred = predict_points(outputs[-1].detach(), sample.center, sample.scale, sample.rotation)
-        error = (pred - sample.points).norm(dim=-1) / sample.normalizer[:, None]
+        error = (sample.predict(outputs[-1].detach()) - sample.points).norm(dim=-1) / sample.normalizer[
+            :, None
+        ]
         scored = [k for k, name in enumerate(MPII.joints) if name not in ("pelvis", "thorax")]
         correct, known = correct + int((error[:, scored] <= 0.5).sum()), known + 14 * len(people)
     assert row["train_loss"] == pytest.approx(total / 8, rel=1e-5)
@@ -99,11 +111,11 @@ def targets(monkeypatch):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_pretraining_gives_each_person_their_own_rows(targets, training):
-    """Whatever the order of people, and of scale and rotation each its own; on un-augmented crops."""
+    """Whatever the order of people, and of each kind its own; on un-augmented crops."""
     (run, used), order = watched_run(), ([7, 2, 9], [0, 4])
     draws = torch.Generator().manual_seed(0)
-    rows = {kind: torch.randn(10, 7, generator=draws).softmax(dim=1) for kind in KINDS}
-    agent = agent_with(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), "agent", run, Blind(), 1e-9)
+    rows = random_rows(10, draws)
+    agent = agent_with(Stubborn(), "agent", run, Blind(), 1e-9)
     report = Silent()
     agent.learner.network.train(not training)
     if training:
@@ -117,31 +129,35 @@ def test_pretraining_gives_each_person_their_own_rows(targets, training):
         assert list(target) == list(KINDS)
         for kind in KINDS:
             assert torch.equal(target[kind], rows[kind][part])
-    expected = sum(distribution_loss(torch.zeros(5, 7), row[[7, 2, 9, 0, 4]]) for row in rows.values())
+    expected = sum(
+        distribution_loss(level, rows[kind][[7, 2, 9, 0, 4]]) for kind, level in level_logits(5).items()
+    )
     assert found["loss"] == pytest.approx(expected.item(), rel=1e-4)
     for augmentation in used:
         for name, value in vars(Augmentation.identity(len(augmentation))).items():
             assert torch.equal(getattr(augmentation, name), value), name
 
 
+@pytest.mark.parametrize("known", KINDS)
 @pytest.mark.parametrize("training", [True, False])
-def test_pretraining_finds_out_whom_the_agent_knows(training):
-    """Two people's own hardest bin is planted, for one it is another's, and one has none."""
-    hardest = torch.tensor([2, 5, 1, 0])
-    rows = 0.1 + torch.eye(7)[hardest]
-    rows[3] = 0.5
-    rows = rows / rows.sum(dim=1, keepdim=True)
-    answers = 9 * torch.eye(7)[torch.tensor([2, 5, 5, 0])]
-    network, (run, _) = Stubborn(answers, answers.roll(1, dims=1)), watched_run()
-    agent = agent_with(network, "agent", run, Blind(), 1e-9)
-    loader, by_kind = batches([0, 1, 2, 3]), {"scale": rows, "rotation": rows}
+def test_pretraining_finds_out_whom_the_agent_knows(training, known):
+    """Of one kind two people's hardest bin is the agent's, one has another, and one has none."""
+    rows, answers = {}, {}
+    for kind in KINDS.values():
+        one_hot = torch.eye(len(kind.means))
+        hardest = 0.1 + one_hot[[2, 1, 0, 0]]
+        hardest[3] = 0.5
+        rows[kind.name] = hardest / hardest.sum(dim=1, keepdim=True)
+        answers[kind.name] = 9 * one_hot[[2, 1, 1, 0]].roll(0 if kind.name == known else 1, dims=1)
+    run, _ = watched_run()
+    agent = agent_with(Stubborn(**answers), "agent", run, Blind(), 1e-9)
+    loader = batches([0, 1, 2, 3])
     if training:
-        found = PRETRAIN.train_epoch(run, agent, loader, by_kind, Silent())
+        found = PRETRAIN.train_epoch(run, agent, loader, rows, Silent())
     else:
-        found = PRETRAIN.validate(run, agent, loader, by_kind)
-    assert list(found) == ["loss", "scale_hit", "rotation_hit"]
-    assert found["scale_hit"] == pytest.approx(2 / 3)
-    assert found["rotation_hit"] == 0
+        found = PRETRAIN.validate(run, agent, loader, rows)
+    del found["loss"]
+    assert found == pytest.approx({f"{kind}_hit": 2 / 3 if kind == known else 0 for kind in KINDS})
 
 
 def table_of(batches):
@@ -258,7 +274,7 @@ def test_networks_are_scored_in_eval_mode_without_gradients():
 @pytest.mark.parametrize("training", [True, False])
 def test_the_agent_looks_without_changing_the_pose_network(training):
     run, network, precisions = plain_run(), Watched(), []
-    agent = agent_with(Stubborn(torch.zeros(1, 7), torch.zeros(1, 7)), "agent", run, network.train(training))
+    agent = agent_with(Stubborn(), "agent", run, network.train(training))
     run.passes = lambda: precisions.append(len(network.modes)) or nullcontext()
     sample = SimpleNamespace(image=torch.rand(2, 3, RES, RES))
     logits = agent.predict(sample, trains=True)
@@ -278,11 +294,13 @@ def test_crops_are_scored_augmentation_by_augmentation():
     pred = sample.predict(Filter()(sample.image)[-1])
     by_hand = person_pckh(pred, sample.points, sample.normalizer, sample.heatmap, 0.5)
     assert torch.equal(together[0], by_hand)
-    bins = torch.cat(
-        [crop_pck(run, Filter(), people, Augmentation.fixed(3, mean, 0)) for mean in KINDS["scale"].means]
-    )
-    assert torch.equal(bin_pck(run, Filter(), people, KINDS["scale"]), bins.T)
-    assert len(bins.unique()) > 3
+    for kind in KINDS.values():
+        alone = [
+            replace(Augmentation.identity(3), **{kind.field: torch.full((3,), mean)}) for mean in kind.means
+        ]
+        bins = torch.cat([crop_pck(run, Filter(), people, one) for one in alone])
+        assert torch.equal(bin_pck(run, Filter(), people, kind), bins.T)
+        assert len(bins.unique()) > 3
 
 
 def test_a_collections_summary_by_hand():
@@ -317,12 +335,14 @@ def test_rows_that_are_nearly_all_uniform_are_one_warning(caplog):
     )
 
 
-def test_an_agents_epoch_by_hand():
-    """Two batches of unequal size; three kinds of outcome: harder, a tie, easier."""
+def test_an_agents_epoch_by_hand(monkeypatch):
+    """Two kinds; two batches of unequal size; three outcomes: harder, a tie, easier."""
+    kinds = ("scale", "rotation")
+    monkeypatch.setattr(scale_rotation, "KINDS", {kind: KINDS[kind] for kind in kinds})
     record, draws = ScaleRotationRecord("agent"), torch.Generator().manual_seed(0)
-    history = History([{f"{kind}_distribution": [1.0, 0, 0, 0, 0, 0, 0] for kind in KINDS}])
+    history = History([{f"{kind}_distribution": [1.0, 0, 0, 0, 0, 0, 0] for kind in kinds}])
     sizes, losses = (3, 1), (2.0, 4.0)
-    predicted = [{kind: torch.rand(n, 7, generator=draws).softmax(dim=1) for kind in KINDS} for n in sizes]
+    predicted = [{kind: torch.rand(n, 7, generator=draws).softmax(dim=1) for kind in kinds} for n in sizes]
     pckh = torch.tensor(
         [
             [[0.9, 0.5, 0.5, 0.75], [0.2, 0.4, 1.0, 0.0]],
@@ -334,7 +354,7 @@ def test_an_agents_epoch_by_hand():
         losses, predicted, pckh.split(sizes, dim=2), ([0, 1, 2], [3]), strict=True
     ):
         logits = {kind: one.log() for kind, one in shares.items()}
-        bins = dict.fromkeys(KINDS, torch.zeros(len(rows)).long())
+        bins = dict.fromkeys(logits, torch.zeros(len(rows)).long())
         trial = Trial(logits, bins, torch.zeros(len(rows), 2), part)
         people = replace(some_people(len(rows)), index=torch.tensor(rows))
         record.add(people, torch.tensor(loss), trial, trial.rewards())
@@ -356,7 +376,7 @@ def test_an_agents_epoch_by_hand():
         "rotation_uniform_gap": 0.025,  # 0, -0.2, -0.1, 0.4
         "rotation_uniform_gap_error": 0.13149778,  # sqrt((0.025^2 + 0.225^2 + 0.125^2 + 0.375^2) / (3 * 4))
     }
-    for kind in KINDS:
+    for kind in kinds:
         shares = torch.cat([part[kind] for part in predicted])
         expected[f"{kind}_entropy"] = -(shares * shares.log()).sum(dim=1).mean().item()
         mean = shares.mean(dim=0)
@@ -368,7 +388,7 @@ def test_an_agents_epoch_by_hand():
 
 def test_a_single_persons_gap_has_no_standard_error():
     record, bins = ScaleRotationRecord("agent"), dict.fromkeys(KINDS, torch.zeros(1).long())
-    trial = Trial(dict.fromkeys(KINDS, torch.zeros(1, 7)), bins, torch.zeros(1, 2), torch.rand(3, 2, 1))
+    trial = Trial(level_logits(1), bins, torch.zeros(1, len(KINDS)), torch.rand(3, len(KINDS), 1))
     record.add(some_people(1), torch.tensor(0.0), trial, trial.rewards())
     assert math.isnan(record.row(History())["uniform_gap_error"])
 

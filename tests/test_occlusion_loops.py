@@ -93,8 +93,7 @@ def test_masks_lie_on_the_crops_that_they_were_predicted_for():
 
 def test_batches_take_turns():
     batches = [some_people(6) for _ in range(7)]
-    small_and_turned = 60 * torch.eye(7)[6:]
-    networks = {"agent": Stubborn(small_and_turned, small_and_turned), "occlusion": Heart(SIDE)}
+    networks = {"agent": Stubborn(scale=60 * torch.eye(7)[6:]), "occlusion": Heart(SIDE)}
     for names, masked, row_has in (
         (("agent",), (), {"random", "agent"}),
         (("occlusion",), (1, 3, 5), {"random", "occlusion"}),

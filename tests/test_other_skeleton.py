@@ -11,6 +11,7 @@ from PIL import Image
 from support.stages import assert_user_error, demo_data, run_stage
 
 from data.augmentation import Augmentation
+from data.kinds import KINDS
 from data.skeleton import MPII, skeleton_of_names
 from models import NETWORKS
 from utils.agents import AGENTS
@@ -87,7 +88,7 @@ def test_an_epochs_results(run):
     assert len(pictures) > 4
     agent = AGENTS["agent"].build(run, network, 1e-3)
     trial = agent.trial(next(iter(run.loader(run.dataset.train, "drawn", scored=True))))
-    assert trial.pck.shape[:2] == (3, 2) and ((trial.pck >= 0) & (trial.pck <= 1)).all()
+    assert trial.pck.shape[:2] == (3, len(KINDS)) and ((trial.pck >= 0) & (trial.pck <= 1)).all()
 
 
 def test_a_checkpoint_says_its_skeleton(run):

@@ -54,7 +54,7 @@ def test_numbers_and_a_picture_of_a_joint_training(experiment, tmp_path, monkeyp
     done = show_agent(trained)
     assert (done.returncode, done.stderr) == (0, "")
     text = (trained.joint_folder / "agent.txt").read_text()
-    assert text in done.stdout and [line.split(":")[0] for line in text.splitlines()] == ["scale", "rotation"]
+    assert text in done.stdout and [line.split(":")[0] for line in text.splitlines()] == [*KINDS]
     jpeg = (trained.joint_folder / "agent.jpg").read_bytes()
     with Image.open(io.BytesIO(jpeg)) as picture:
         assert picture.format == "JPEG" and picture.width >= 600
@@ -88,9 +88,9 @@ def test_every_validation_person_who_has_pck_has_its_bins(experiment):
     run = experiment.run()
     run.dataset.people.normalizer[np.flatnonzero(run.dataset.people.valid)[1]] = 0
     found = hardness(untrained(run))
-    assert list(found) == ["scale", "rotation"]
-    for pckh, shares in found.values():
-        assert pckh.shape == shares.shape == (VALID - 1, 7)
+    assert list(found) == [*KINDS]
+    for kind, (pckh, shares) in found.items():
+        assert pckh.shape == shares.shape == (VALID - 1, len(KINDS[kind].means))
         assert shares.sum(dim=1) == pytest.approx(1, abs=1e-5)
         assert ((pckh >= 0) & (pckh <= 1)).all()
 
@@ -99,18 +99,18 @@ def test_a_picture_shows_people_draws_and_distributions(nasty_run, figures):
     agent = untrained(nasty_run)
     jpeg = draw_picture(agent)
     with Image.open(io.BytesIO(jpeg)) as picture:
-        assert picture.format == "JPEG" and picture.size == (800, 860)
+        assert picture.format == "JPEG" and picture.size == (800, 660 + 100 * len(KINDS))
     axes = figures[0].axes
-    assert [len(panel.images) for panel in axes] == 12 * [1] + 8 * [0]
+    assert [len(panel.images) for panel in axes] == 12 * [1] + 4 * len(KINDS) * [0]
     assert all(panel.get_title().startswith("PCKh ") for panel in axes[:12])
     batch = nasty_run.batch(nasty_run.dataset.valid, fixed_rows(nasty_run.dataset.valid), "drawn")
     logits = agent.predict(nasty_run.augment(batch, Augmentation.identity(4)))
-    for kind, panels in zip(KINDS, (axes[12:16], axes[16:]), strict=True):
-        for panel, answer in zip(panels, logits[kind].softmax(dim=1), strict=True):
+    for row, kind in enumerate(KINDS, start=3):
+        for panel, answer in zip(axes[4 * row : 4 * row + 4], logits[kind].softmax(dim=1), strict=True):
             heights = [bar.get_height() for bar in panel.patches]
             assert heights == pytest.approx((100 * answer).tolist(), rel=1e-3)
             assert len({bar.get_facecolor() for bar in panel.patches}) == 2  # one bin is drawn
-            assert list(panel.lines[0].get_ydata()) == pytest.approx([100 / 7] * 2)
+            assert list(panel.lines[0].get_ydata()) == pytest.approx([100 / len(answer)] * 2)
 
 
 def test_an_agent_that_knows_its_people_is_harder_than_its_mean():

@@ -123,7 +123,7 @@ def draw_picture(agent: Agent) -> bytes:
     sharp = augment(patches[rows.tolist()], augmentation, side, run.opt.out_res, run.skeleton).image
     sharp = (255 * sharp).round().byte().permute(0, 2, 3, 1).numpy()
 
-    figure = Figure(figsize=(2 * len(rows), 8.6), layout="constrained")
+    figure = Figure(figsize=(2 * len(rows), 6.6 + len(KINDS)), layout="constrained")
     heights = (*(3 for _ in ROWS), *(1 for _ in KINDS))
     axes = figure.subplots(len(heights), len(rows), squeeze=False, height_ratios=heights)
     pictures = zip(axes.flat, sharp, crops.pred, crops.heatmaps, crops.pck, strict=False)

@@ -21,6 +21,7 @@ import torch
 
 from data import DataError
 from data.demo import ANNOTATIONS
+from data.kinds import KINDS
 from data.skeleton import MPII, UPPER_NECK
 from models import NetworkError
 from options.parser import StageParser
@@ -82,13 +83,12 @@ class Experiment:
 
 @functools.cache
 def tiny_experiment(root: Path) -> Experiment:
-    """Stage 1 for an epoch, both collections, and two epochs of the agent, made once; not to be changed."""
+    """Stage 1 for an epoch, all collections, and two epochs of the agent, made once; not to be changed."""
     made = Experiment(demo_data(root / "data"), root / "checkpoints", {})
     enlarge_heads(made.data / "demo" / ANNOTATIONS)
     stages = {
         "stack-hg.py": (*made.place, "--is_train", "true", "--nEpochs", 1),
-        "collect-scale-distri.py": made.flags,
-        "collect-rotation-distri.py": made.flags,
+        **{f"collect-{kind}-distri.py": made.flags for kind in KINDS},
         "pretrain-s-r-agent.py": (*made.flags, "--nEpochs", 2),
     }
     for script, flags in stages.items():

@@ -61,7 +61,7 @@ def train(data: Path) -> dict:
     with torch.no_grad():  # where cells are alike, gradients are rounding, which RMSprop would enlarge
         heart.weight += torch.tensor([[0.3, -0.2], [0.1, 0.5]])
     made = {"pose": pose.network.state_dict(), "row": row}
-    for name, network in (("agent", Stubborn(torch.zeros(1, 7), torch.zeros(1, 7))), ("occlusion", heart)):
+    for name, network in (("agent", Stubborn()), ("occlusion", heart)):
         agent = agent_with(network, name, run, pose.network, 1e-2)
         record = joint.train_agent(run, pose, agent, loader(agent.streams.training), Silent())
         made[name], made[f"{name}_row"] = network.state_dict(), record.row(History())

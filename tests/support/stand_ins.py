@@ -9,6 +9,7 @@ from torch import nn
 
 from data.augmentation import MARGINS
 from data.crops import PersonBatch, augment
+from data.kinds import KINDS
 from data.skeleton import MPII
 from utils.agents import AGENTS
 from utils.agents.occlusion import Occlusion
@@ -56,16 +57,31 @@ class Blind(nn.Module):
         return (image,)
 
 
-class Stubborn(nn.Module):
-    """A scale-rotation agent's network: each person gets the same logits, or their row; it can learn."""
+def level_logits(people):
+    """Logits of uniform distributions: kind -> zeros [people, bins]."""
+    return {kind.name: torch.zeros(people, len(kind.means)) for kind in KINDS.values()}
 
-    def __init__(self, scale, rotation):
+
+def random_rows(people, draws):
+    """Random distributions of people: kind -> [people, bins]."""
+    return {
+        kind: torch.randn(level.shape, generator=draws).softmax(dim=1)
+        for kind, level in level_logits(people).items()
+    }
+
+
+class Stubborn(nn.Module):
+    """A scale-rotation agent's network: each person gets the same logits, or their row; it can learn.
+
+    given: logits by kind; those of other kinds are level.
+    """
+
+    def __init__(self, **given):
         super().__init__()
-        self.scale, self.rotation = nn.Parameter(scale), nn.Parameter(rotation)
+        self.logits = nn.ParameterDict(level_logits(1) | given)
 
     def forward(self, features):
-        people = len(features[0])
-        return {"scale": self.scale.expand(people, 7), "rotation": self.rotation.expand(people, 7)}
+        return {kind: self.logits[kind].expand(len(features[0]), -1) for kind in KINDS}
 
 
 class Heart(nn.Module):
