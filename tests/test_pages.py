@@ -179,10 +179,10 @@ def test_a_new_start_drops_galleries_of_the_epochs_to_come(tmp_path):
     for epoch in range(4):
         first.rows = [row(k) for k in range(epoch + 1)]
         first.write_epoch([section()])
-    resumed = some_pages(tmp_path, epoch=2, rows=[row(0, train_seconds=60.0), row(1, valid_seconds=40.0)])
+    resumed = some_pages(tmp_path, epoch=2, rows=[row(0, train_seconds=3e4), row(1, valid_seconds=6e3)])
     links = {link["href"] for link in read(resumed.index).all("a")}
     assert links == {"epoch-0.html", "epoch-1.html", "evaluations.html"}
-    assert "0:01:4" in read(resumed.index).text  # 100 s of the history, and those of this test
+    assert "10:0" in read(resumed.index).text  # 10 hours of the history, and the minutes of this test
 
 
 def test_a_reader_never_sees_half_a_page(tmp_path, monkeypatch):
