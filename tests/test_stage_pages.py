@@ -8,7 +8,8 @@ from support.pages import NASTY, read, row, section
 from utils.display.curves import draw_curves
 from utils.display.pages import Pages
 from utils.display.panels import PANELS
-from utils.display.stages import experiment_folder, joint_start, page_title
+from utils.display.sections import Section
+from utils.display.stages import experiment_folder, joint_start, page_title, write_stage_page
 from utils.records.events import EVENTS
 
 STAGES = {
@@ -85,3 +86,17 @@ def test_a_line_marks_where_joint_training_began(figures):
 def test_every_panel_says_what_it_shows():
     for panel in PANELS:
         assert panel.note.format(metric_name="PCK").endswith(".")
+
+
+def test_other_pages_are_listed_the_comparison_last(tmp_path):
+    entry = tmp_path / "web/index.html"
+    sections = [Section("How hard?", "Taller: harder.", table=[["", "x"], ["y", "1"]], plot=b"no picture")]
+    write_stage_page(tmp_path / "comparison/web/index.html", tmp_path, "Comparison of a, b: x", sections)
+    for kind in ("scale", "rotation"):
+        page = tmp_path / f"sr-dir/web/collection-{kind}.html"
+        write_stage_page(page, tmp_path, f"Stage 2, collection of {kind}s: x", sections)
+    assert [link["href"] for link in read(entry).all("a")] == [
+        *(f"../sr-dir/web/collection-{kind}.html" for kind in ("rotation", "scale")),
+        "../comparison/web/index.html",
+    ]
+    assert "Taller: harder." in read(page).text and "../../web/index.html" in links(page)

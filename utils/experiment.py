@@ -202,7 +202,8 @@ class Experiment:
         """Compare all arms, and log and write the table, with the provenance of the results below it."""
         named = [(arm, [self.arm_folder(arm, seed) for seed in self.seeds]) for arm in self.arms]
         base = self.folder / f"{self.base}{SUFFIX}"
-        write_comparison(read_arms(named, from_checkpoint=base), self.out, self.footer())
+        experiment = self.folder if self.opt.use_html else None
+        write_comparison(read_arms(named, from_checkpoint=base), self.out, self.footer(), experiment)
 
     def footer(self) -> list[str]:
         """Lines below the table: epochs, options that differ from their defaults, commits and machines."""

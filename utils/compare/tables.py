@@ -9,6 +9,8 @@ import numpy as np
 
 from utils.compare.arms import Arm, Comparison, pair_values, paired_difference
 from utils.display.plots import plot_arms
+from utils.display.sections import Section
+from utils.display.stages import COMPARISON, INDEX, write_stage_page
 from utils.evaluation.grids import TABLES
 from utils.system.errors import UserError
 from utils.system.files import write_file
@@ -19,10 +21,13 @@ UNKNOWN = "n/a"
 TERMINAL = 110  # characters per line
 
 
-def write_comparison(comparison: Comparison, out: Path, footer: Sequence[str] = ()) -> None:
+def write_comparison(
+    comparison: Comparison, out: Path, footer: Sequence[str] = (), experiment: Path | None = None
+) -> None:
     """Log a comparison, and write it to `compare.txt`, `.md` and `.png` in a folder, created if necessary.
 
     footer: additional lines below the table. In the log, the table is split into parts that fit a terminal.
+    experiment: the folder of an experiment whose pages are to have one of the comparison, `web/index.html`.
 
     Raises:
         UserError: the folder cannot be created or written to.
@@ -46,6 +51,17 @@ def write_comparison(comparison: Comparison, out: Path, footer: Sequence[str] = 
         comparison.updates,
     )
     log.info("written: %s", out / "compare.txt, .md, .png")
+    if experiment is not None:
+        title = f"{COMPARISON} of {', '.join(arm.name for arm in comparison.arms)}: {experiment.name}"
+        plot = (out / "compare.png").read_bytes()
+        sections = [
+            Section("The last epoch", "Higher is better.", table=table_rows(comparison)),
+            Section(
+                "By epoch", "Validation people, un-augmented. Above: arms; below: differences.", plot=plot
+            ),
+            Section("Notes", "", lines=[*notes(comparison), *footer]),
+        ]
+        write_stage_page(out / INDEX, experiment, title, sections)
 
 
 def markdown(comparison: Comparison, width: int | None = None) -> str:
@@ -57,6 +73,19 @@ def markdown(comparison: Comparison, width: int | None = None) -> str:
     width: characters per line; if given, the columns are split into several tables, and the notes are
     wrapped.
     """
+    rows = table_rows(comparison)
+    columns = [[cell.ljust(max(map(len, column))) for cell in column] for column in zip(*rows, strict=True)]
+    names, scores, tables = columns[:2], columns[2:], [columns[:2]]
+    for column in scores:
+        if width is not None and len(_line(*(one[0] for one in (*tables[-1], column)))) > width:
+            tables.append(list(names))
+        tables[-1].append(column)
+    text = [fill(line, width) if width else line for line in notes(comparison)]
+    return "\n\n".join([*map(_table, tables), "\n".join(text)])
+
+
+def table_rows(comparison: Comparison) -> list[list[str]]:
+    """The cells of the comparison's table, the header first."""
     reference = comparison.reference
     rows = [[f"{comparison.metric_name}, %", "runs", *comparison.columns]]
     for arm in comparison.arms:
@@ -66,14 +95,7 @@ def markdown(comparison: Comparison, width: int | None = None) -> str:
         cells = (interval(*both) for both in zip(difference.mean, difference.half, strict=True))
         pairs = f"{difference.pairs} pair" + "s" * (difference.pairs != 1)
         rows.append([f"{arm.name} - {reference.name}", pairs, *cells])
-    columns = [[cell.ljust(max(map(len, column))) for cell in column] for column in zip(*rows, strict=True)]
-    names, scores, tables = columns[:2], columns[2:], [columns[:2]]
-    for column in scores:
-        if width is not None and len(_line(*(one[0] for one in (*tables[-1], column)))) > width:
-            tables.append(list(names))
-        tables[-1].append(column)
-    text = [fill(line, width) if width else line for line in notes(comparison)]
-    return "\n\n".join([*map(_table, tables), "\n".join(text)])
+    return rows
 
 
 def _table(columns: list[list[str]]) -> str:

@@ -1,24 +1,58 @@
-"""The report of stage 2's collection: files of distributions, a summary and a plot."""
+"""The report of stage 2's collection: files of distributions, a summary, a plot and a page."""
 
 import argparse
 import logging
 
-from data.kinds import KINDS
+from torch import Tensor
+
+from data.kinds import KINDS, Kind
 from utils.agents.collect import collect
+from utils.agents.pretraining import hardest_bins, uniform_share
 from utils.display.plots import plot_distributions
+from utils.display.sections import Grid, Section
+from utils.display.stages import experiment_folder, folder_name, write_stage_page
 from utils.run import Run
+from utils.system import ranks
 
 log = logging.getLogger(__name__)
+
+_NOTE = (
+    "A person's row shares out the PCK that each bin alone costs this person: the taller a bin, the harder. "
+    "Equal bars: it makes no difference, and the agent has nothing to learn."
+)
 
 
 def report_collection(opt: argparse.Namespace, name: str) -> None:
     """Collect the distributions of a kind, by its name, and plot them into the same folder.
 
+    With --use_html true also a page, `web/collection-<kind>.html`.
+
     Raises:
-        UserError, DataError: a checkpoint or the data set is missing, or an existing file does not fit the
-        run.
+        UserError, DataError: a checkpoint or the data set is missing, an existing file does not fit the run,
+        or a file cannot be written.
     """
     run, kind = Run(opt, *opt.agent_folders.values()), KINDS[name]
-    plot = run.folder / f"{name}-distributions.png"
-    plot_distributions(plot, collect(run, kind), kind)
+    plot, rows = run.folder / f"{name}-distributions.png", collect(run, kind)
+    plot_distributions(plot, rows, kind)
     log.info("plot: %s", plot)
+    if opt.use_html and ranks.rank() == 0:
+        title = f"Stage 2, collection of {name}s: {folder_name(opt, run.folder)}"
+        uniform = (f"{100 * uniform_share(one):.1f} % of {split}" for split, one in rows.items())
+        note = f"By {kind.label}. Rows that are uniform teach nothing: {', '.join(uniform)}."
+        grid = Section("In numbers, %", note, grid=_grid(rows, kind))
+        sections = [Section(f"How hard is each {name}?", _NOTE, plot=plot.read_bytes()), grid]
+        path = run.folder / "web" / f"collection-{name}.html"
+        write_stage_page(path, experiment_folder(opt), title, sections)
+
+
+def _grid(rows: dict[str, Tensor], kind: Kind) -> Grid:
+    shares = {
+        title: values.tolist()
+        for split, one in rows.items()
+        for hardest in [hardest_bins(one).sum(dim=0)]
+        for title, values in (
+            (f"{split}: mean row", one.mean(dim=0)),
+            (f"{split}: people for whom it is the hardest", hardest / hardest.sum().clamp(min=1)),
+        )
+    }
+    return Grid([*shares], [f"{mean:g}" for mean in kind.means], [*shares.values()])

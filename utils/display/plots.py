@@ -40,7 +40,8 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
         axes.errorbar(x, mean, spread, fmt="none", ecolor="0.3", capsize=3)
     axes.axhline(1 / len(bins), color="0.5", linestyle="--", linewidth=1, label="uniform")
     axes.set(xlabel=kind.label, ylabel="share of lost PCK", xticks=bins, ylim=(0, None))
-    axes.set_title("Mean over people; whiskers: one standard deviation", fontsize="medium")
+    title = "Mean over people (higher: harder); whiskers: one standard deviation"
+    axes.set_title(title, fontsize="medium")
     axes.legend()
     save_figure(figure, path)
 

@@ -5,15 +5,21 @@ it. Each stage updates the list when it starts and ends, so that it is complete 
 """
 
 import html
+import logging
 import os
 import re
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from utils.agents import AGENTS, chosen_agent
+from utils.display.sections import Section
 from utils.records.events import EVENTS
+from utils.system.errors import UserError
 from utils.system.files import natural, write_file
+
+log = logging.getLogger(__name__)
 
 INDEX = Path("web", "index.html")
 STAGE_1, PRETRAINING, JOINT = "stack-hg", "pretrain-s-r-agent", "joint-train-pose-s-r-agent"
@@ -67,6 +73,27 @@ def page_title(page: Path) -> str:
     with page.open(encoding="utf-8") as file:
         found = re.search(r"<title>(.*?)</title>", file.read(4096), re.DOTALL)
     return html.unescape(found[1]) if found else page.parent.parent.name
+
+
+def write_stage_page(path: Path, experiment: Path, title: str, sections: Sequence[Section]) -> None:
+    """Write a page of an experiment, which links to the entry, and list it there.
+
+    Raises:
+        UserError: a folder cannot be written to.
+    """
+    try:
+        from utils.display.markup import gallery_page
+    except ImportError as error:  # dominate, which only pages need
+        log.warning("no HTML page: %s", error)
+        return
+    back = link(experiment / INDEX, path.parent), f"All stages of {experiment.name}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, gallery_page(title, "", sections, back=back))
+        update_list(experiment)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be written to: {error.strerror}") from error
+    log.info("page: %s", path)
 
 
 def update_list(folder: Path) -> None:
