@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from ablate_control import SIDED, TABLE_LR, Known, Network, Table, Update, learn, measure, measured
+from support.experiment import parsed, run_here
 from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
@@ -14,10 +17,15 @@ from data.demo.discs import paint_discs
 from data.kinds import KINDS
 from data.loading.patches import Patches
 from models.known_answer import KnownAnswer, read
+from models.losses import hardness_distribution
 from models.masks import cell_mask
+from utils import control
+from utils.agents.pretraining import agent_loss, hardest_bins
 from utils.evaluation.metrics import person_pckh
+from utils.records.distributions import distribution_path
+from utils.training import Learner
 
-PEOPLE = 48
+TRAIN, PEOPLE = 240, 48
 ALWAYS, OWN, EXTREME = KnownAnswer.ALWAYS, KnownAnswer.OWN, KnownAnswer.EXTREME
 
 
@@ -25,7 +33,7 @@ ALWAYS, OWN, EXTREME = KnownAnswer.ALWAYS, KnownAnswer.OWN, KnownAnswer.EXTREME
 def data(tmp_path_factory):
     """A data folder with a small set of the control."""
     folder = tmp_path_factory.mktemp("data")
-    write_demo(folder / "control", PEOPLE, PEOPLE, paint_discs, ".png")
+    write_demo(folder / "control", TRAIN, PEOPLE, paint_discs, ".png")
     return folder
 
 
@@ -102,3 +110,99 @@ def test_a_mask_over_the_mark_is_hard(people, sides):
         mask = cell_mask(torch.full((PEOPLE, 1), masked), 2)
         assert_close(network.lost(image, mask), ALWAYS + OWN * (cell == masked), atol=0.02, rtol=0)
         assert network(image, mask)[0].shape == (PEOPLE, 16, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def stages(data, tmp_path_factory):
+    """The options of the control, after stage 1 and all of stage 2 but the agent's training."""
+    opt = control.parse(["--data_dir", str(data), "--exp_dir", str(tmp_path_factory.mktemp("exp"))])
+    for heading, command in control.steps(opt):
+        if heading in ("agent: stage 1", *(f"agent: how hard is each {kind}?" for kind in KINDS)):
+            run_here(*command.split()[1:])
+        if heading == "agent: initial weights":
+            run_here(*command.split()[1:])
+            return opt
+
+
+def test_collecting_finds_the_rule(stages, sides):
+    for kind, side in zip(SIDED, reversed(sides), strict=True):
+        folder = stages.exp_dir / f"control/agent/sr-dir-{control.BASE}"
+        rows = torch.from_numpy(np.loadtxt(distribution_path(folder, "val", kind)))
+        hard = side[:, None] * torch.tensor(KINDS[kind].means) > 0
+        assert (hardest_bins(rows) * hard).sum(dim=1).mean() > 0.97
+        assert_close((rows * hard).sum(dim=1).mean().item(), 0.793, atol=0.04, rtol=0)
+
+
+def test_the_table_has_what_can_be_reached_and_the_untrained_agent(stages):
+    title, name, folder, prefix = next(control.results(stages))
+    flags = f"{control.stage_flags(stages, name)} --load_prefix_pose {control.BASE}"
+    lines = control.table(name, flags.split(), folder, prefix)
+    assert title == "scale-rotation agent, pretraining"
+    reached = "uniform 58.6, best 31.4, hardest bin 20.0"
+    for start, ending in ((0, ""), (len(KINDS) + 2, ", mirrored")):
+        assert lines[start : start + 2] == [f"  {kind}{ending}: {reached}" for kind in SIDED]
+        epoch, *found = map(float, lines[start + len(KINDS) + 1].split())
+        assert epoch == 0 and found[1:6:3] == pytest.approx([43, 43], abs=5)
+        assert found[2:6:3] == pytest.approx([27.1, 27.1], abs=3)  # close to uniform: 58.6 - 31.4
+
+
+def test_scores_by_hand():
+    pck = torch.tensor([[0.2, 0.9, 0.3, 0.8]])
+    uniform, sure = torch.full((1, 4), 0.25), torch.tensor([[0.0, 1, 0, 0]])
+    assert_close(control.best_shares(pck), torch.tensor([[0.5, 0, 0.5, 0]]))
+    assert_close(control.scores(uniform, pck, False), torch.tensor([1, 0.5, 0.55 - 0.25]))
+    assert_close(control.scores(sure, pck, False), torch.tensor([0, 0, 0.9 - 0.25]))
+    # Pairs of different cells: (3 * 0.2 + 2 * 0.3 + 0.8) / 6; the best two are always cells 0 and 2.
+    assert_close(control.scores(uniform, pck, True), torch.tensor([1, 0.5, 2 / 6 - 0.2]))
+
+
+@pytest.mark.parametrize("name", control.AGENTS)
+def test_its_commands_parse(name, monkeypatch):
+    for heading, command in control.steps(control.parse([])):
+        if heading.startswith(name):
+            _, script, *flags = command.split()
+            assert parsed(script, *flags).dataset == "control"
+
+
+def test_an_agent_that_knows_the_person_is_led_to_the_answer(data):
+    """By the published update, which the product's own function makes."""
+    dataset, network = load_dataset("control", data), KnownAnswer(8)
+    train, new = (Known.of(some, dataset.root, network) for some in (dataset.train, dataset.valid))
+    *_, before, after = 100 * torch.stack(learn(Update(lr=TABLE_LR), network, train, new, Table(), [0, 200]))
+    regret = [one[0] - one[1] for one in (before, after)]
+    assert regret[0].item() == pytest.approx(27.1, abs=0.1)
+    assert regret[1] < 10 and after[4] > 90  # of hardest bins found
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The network, 1,200 people to learn from and 100 new ones."""
+    torch.manual_seed(0)
+    folder, network = tmp_path_factory.mktemp("many"), KnownAnswer(32)
+    write_demo(folder / "control", 1200, 100, paint_discs, ".png")
+    dataset = load_dataset("control", folder)
+    return network, *(Known.of(some, dataset.root, network) for some in (dataset.train, dataset.valid))
+
+
+@pytest.mark.slow
+def test_pretraining_finds_the_hardest_bins_of_new_people(many):
+    network, train, new = many
+    draws = torch.Generator().manual_seed(0)
+    pck = [train.pck(network, Augmentation.bins(kind, 1200))[:, k] for k, kind in enumerate(SIDED)]
+    rows = [hardness_distribution(measured(one, 1, draws).T) for one in pck]
+    torch.manual_seed(1)
+    learner, found = Learner(Network(32, 32), 1e-3), []
+    for _ in range(5):
+        for some in torch.randperm(1200, generator=draws).split(24):
+            targets = dict(zip(SIDED, (row[some] for row in rows), strict=True))
+            learner.step(agent_loss(learner.network(train[some]), targets))
+        found.append(measure(network, new, learner.network)[4].item())
+    assert max(found) > 0.9
+
+
+@pytest.mark.slow
+def test_joint_training_improves_on_uniform_draws_without_pretraining(many):
+    torch.manual_seed(1)
+    before, after = learn(Update(lr=1e-3), *many, Network(32, 32), [0, 250])
+    assert before[0] - before[1] > 0.25  # close to uniform: 0.271
+    assert after[0] - after[1] < 0.24

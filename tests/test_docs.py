@@ -11,7 +11,7 @@ import pytest
 from support.stages import REPOSITORY
 
 from data.kinds import KINDS
-from utils import experiment, visdom_display
+from utils import control, experiment, visdom_display
 from utils.compare import __main__ as compare
 
 README = REPOSITORY / "README.md"
@@ -20,11 +20,12 @@ PAGES = {
     for page in (README, REPOSITORY / "checkpoints/README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 }
 ROOMS = ("data", "docs", "models", "options", "tests", "utils")
-FOREIGN = {"shm-size", "no-build-isolation", "batches"}  # Docker's, pip's and tests/bench.py's
+FOREIGN = {"shm-size", "no-build-isolation", "batches", "updates", "worlds"}  # Docker's, pip's, tests/*.py's
 LAUNCHERS = re.compile(r"(?:torchrun|srun)\b.*?(?=\S+\.py\b|\\$|$)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--([a-zA-Z][\w-]*)")
 MODULES = {  # what reads the command line of each `python -m`
     "utils.compare": compare.main,
+    "utils.control": control.parse,
     "utils.experiment": experiment.parse,
     "utils.visdom_display": visdom_display.replay,
 }

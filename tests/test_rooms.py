@@ -13,7 +13,7 @@ TOPS = {
     "utils": {"data", "models", "options", "utils"},
 }
 ROOMS = (
-    ("compare", "demo", "demo_occlusion", "experiment", "show_agent", "visdom_display"),
+    ("compare", "control", "demo", "demo_occlusion", "experiment", "show_agent", "visdom_display"),
     ("display",),
     ("agents",),
     ("training", "schedule"),
