@@ -71,9 +71,9 @@ def _mark_joint_start(axes, lines: list[Line], rows: list[dict]) -> None:
     start = joint_start(rows)
     before = [row for row in rows if start is not None and row["epoch"] < start]
     if any(_known(line, before) for line in lines):
-        axes.axvline(start - 0.5, color="#666666", linestyle=":", linewidth=1)
+        axes.axvline(start - 0.5, color="#444444", linestyle="--", linewidth=1)
         axes.text(
-            *(start - 0.5, 1.01, "joint training \u2192"),
+            *(start - 0.5, 1.02, "joint training \u2192"),
             transform=axes.get_xaxis_transform(),
             fontsize=_TEXT,
             color="#444444",

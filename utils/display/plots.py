@@ -42,7 +42,7 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
     axes.set(xlabel=kind.label, ylabel="share of lost PCK", xticks=bins, ylim=(0, None))
     title = "Mean over people (higher: harder); whiskers: one standard deviation"
     axes.set_title(title, fontsize="medium")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)  # inside it would hide bars
     save_figure(figure, path)
 
 
