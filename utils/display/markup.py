@@ -51,7 +51,7 @@ th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #e6e
 th:first-child, td:first-child { text-align: left; }
 .options td { white-space: normal; text-align: left; }
 .bars { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1rem;
-  margin-top: .6rem; }
+  align-items: end; margin-top: .6rem; }
 .bars ol { display: flex; align-items: flex-end; gap: 2px; height: 5.5rem; margin: 0; padding: 0;
   list-style: none; }
 .bars li { flex: 1; min-width: 0; height: 100%; display: flex; flex-direction: column;
