@@ -137,3 +137,13 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
 }
 """Flag -> its conditions, all of which must hold. Flags that every script takes have none, so that the same
 flags can be used in all command lines."""
+
+
+def unmet(name: str, opt: Namespace) -> Condition | None:
+    """The first condition of a flag that the options do not meet, or None; false is harmless."""
+    if getattr(opt, name) is False:
+        return None
+    for condition in CONDITIONS.get(name, ()):
+        if condition.flag in opt and not condition.holds(opt):
+            return condition
+    return None

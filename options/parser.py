@@ -1,11 +1,14 @@
 """The command lines of the five stages: their groups of flags, and checks of what was given."""
 
 import argparse
+import sys
+from functools import partial
 from pathlib import Path
 
 from models import MASKED_CELLS, NETWORKS
 from options import groups as flag_groups
-from options.conditions import CONDITIONS
+from options.conditions import CONDITIONS, unmet
+from options.resuming import resuming
 from options.values import checkpoint_prefix
 from utils.agents import AGENTS
 
@@ -87,14 +90,16 @@ class StageParser(OneLineParser):
         """Parse and check the command line; an invalid option ends the process with exit code 2.
 
         Returns the value of each flag, and `defaults` (name -> default), `given` (names of the flags on the
-        command line), `recipe` (the values of `recipe_flags`), `out_res` (side of the heatmaps, px), and the
-        folders of the experiment, of its agents and of its joint training.
+        command line), `recipe` (the values of `recipe_flags`), `out_res` (side of the heatmaps, px), the
+        folders of the experiment, of its agents and of its joint training, and `resuming` (flag, value -> the
+        arguments that resume the run).
         """
         opt = self._parse(arguments)
         self._check_applies(opt)
         self._check_sizes(opt)
         opt.out_res = opt.in_res // NETWORKS[opt.network].heatmap_stride
         self._find_folders(opt)
+        opt.resuming = partial(resuming, sys.argv[1:] if arguments is None else arguments, opt)
         return opt
 
     @property
@@ -120,12 +125,9 @@ class StageParser(OneLineParser):
         return opt
 
     def _check_applies(self, opt: argparse.Namespace) -> None:
-        for name, conditions in CONDITIONS.items():
-            if name not in opt.given or getattr(opt, name) is False:  # false is harmless
-                continue
-            for condition in conditions:
-                if condition.flag in opt and not condition.holds(opt):
-                    self.error(f"--{name} applies only {condition.words}: remove it")
+        for name in CONDITIONS:
+            if name in opt.given and (condition := unmet(name, opt)):
+                self.error(f"--{name} applies only {condition.words}: remove it")
 
     def _check_sizes(self, opt: argparse.Namespace) -> None:
         stride = NETWORKS[opt.network].stride

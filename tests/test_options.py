@@ -393,3 +393,39 @@ def test_a_rate_with_which_nothing_can_learn_is_refused(refusal, value):
 def test_switches_are_off_unless_asked_for(script):
     opt = parsed(script, "--exp_id", "a", *PREFIX)
     assert {name for name, value in vars(opt).items() if value is True} == {"use_visdom", "use_html"}
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "flag", "value", "resumed"),
+    [
+        (STAGE1, "--is_train true --lr 0.1", "load_prefix_pose", "lr-0.1-3", "--is_train true --lr 0.1"),
+        (
+            STAGE1,  # what holds for a start from scratch is left out, however it is written
+            "--overwrite true --network simple_baseline --pretrained=true --nEpochs 9 --is_train true",
+            *("load_prefix_pose", "lr-0.00025-3", "--network simple_baseline --is_train true"),
+        ),
+        (
+            STAGE1,
+            "--lr_steps 5:0.1 7:0.1 --load_prefix_pose lr-1-4 --is_train true --gpu_id -1",
+            *("load_prefix_pose", "lr-1-6", "--lr_steps 5:0.1 7:0.1 --is_train true --gpu_id -1"),
+        ),
+        (
+            PRETRAIN,
+            "--load_prefix_pose lr-1-4 --mirror true --overwrite true",
+            *("load_prefix_sr", "lr-0.00025-1", "--load_prefix_pose lr-1-4 --mirror true"),
+        ),
+        (
+            STAGE3,  # the folder of an agent that is not named does not apply either
+            "--load_prefix_pose lr-1-4 --sr_dir a --load_prefix_sr b-1 --agent_draws uniform --is_train true",
+            *("load_checkpoint", "true", "--load_prefix_pose lr-1-4 --agent_draws uniform --is_train true"),
+        ),
+    ],
+)
+def test_the_arguments_that_resume_a_run(script, arguments, flag, value, resumed):
+    opt = parsed(script, "--exp_id", "a", *arguments.split())
+    words = opt.resuming(flag, value)
+    assert " ".join(words) == f"--exp_id a {resumed} --nEpochs {opt.nEpochs} --{flag} {value}"
+    again = parsed(script, *words)
+    left_out = {"overwrite", "pretrained", "load_prefix_sr", "sr_dir", flag}
+    for name in opt.defaults.keys() - left_out:
+        assert getattr(again, name) == getattr(opt, name)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -241,6 +242,9 @@ def test_a_rank_that_dies_ends_all(root, victim):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0
     assert len(error_lines(errors)) == 1, errors
+    (resuming,) = [line for line in errors.splitlines() if line.startswith("to resume: ")]
+    assert resuming.startswith(f"to resume: torchrun --nproc_per_node 2 {REPOSITORY / STAGE_1} ")
+    assert re.search(r" --nEpochs 999 --load_prefix_pose lr-0.00025-\d+.pth.tar$", resuming)
     assert load_checkpoint(folder / f"{POSE}.pth.tar")["epoch"] == 0
     assert not list(folder.rglob("*.tmp")) and not (folder / ".lock").exists()
 

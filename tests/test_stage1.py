@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,16 @@ from support.experiment import (
     unscored,
     with_epoch,
 )
-from support.stages import TRAIN, VALID, assert_user_error, command, demo_data, environment, run_stage
+from support.stages import (
+    TRAIN,
+    VALID,
+    assert_user_error,
+    command,
+    demo_data,
+    environment,
+    run_printed,
+    run_stage,
+)
 
 from data.demo import ANNOTATIONS
 from utils.records.checkpoint import load_checkpoint
@@ -171,11 +181,14 @@ def test_a_signal_ends_a_run_cleanly(flags, tmp_path, sent):
     finally:
         process.kill()
     assert process.returncode == 128 + number
-    assert errors.startswith(f"{SCRIPT}: stopped by {number.name}: ") and errors.count("\n") == 1
+    assert re.fullmatch(rf"{SCRIPT}: stopped by {number.name}: [^\n]*\nto resume: [^\n]*\n", errors)
     assert_group_ends(process.pid)
     checkpoints = list((tmp_path / "a").glob("*.pth.tar"))
-    assert max(load_checkpoint(path)["epoch"] for path in checkpoints) >= 1
+    newest = max(load_checkpoint(path)["epoch"] for path in checkpoints)
+    assert newest >= 1
     assert not list((tmp_path / "a").glob(".*"))
+    run_printed(errors, newest + 2)
+    assert (tmp_path / "a" / f"{NAME.format(newest + 1)}.pth.tar").exists()
 
 
 def test_a_full_disk_behind_the_output_ends_nothing(flags, tmp_path):

@@ -19,7 +19,7 @@ from support.experiment import (
     unscored,
     with_epoch,
 )
-from support.stages import TRAIN, VALID, assert_user_error, command, environment, run_stage
+from support.stages import TRAIN, VALID, assert_user_error, command, environment, run_printed, run_stage
 
 from data.augmentation import Augmentation
 from data.crops import augment
@@ -126,7 +126,7 @@ def test_stopped_run_goes_on_exactly(joint, changeable):
     finally:
         process.kill()
     assert process.returncode == 128 + 15, stderr
-    assert re.fullmatch(r"[^\n]*stopped by SIGTERM[^\n]*\n", stderr)
+    assert re.fullmatch(r"[^\n]*stopped by SIGTERM[^\n]*\nto resume: [^\n]*\n", stderr)
     assert not list(folder.glob(".*"))
     newest = load_checkpoint(newest_checkpoint(folder, "pose-", ""))
     load_checkpoint(folder / f"{newest['agent']}.pth.tar")
@@ -134,7 +134,7 @@ def test_stopped_run_goes_on_exactly(joint, changeable):
     for path in folder.glob("*-lr-*"):  # it may have finished more epochs than the first
         if path.name not in (first.name, "agent-lr-0.00005-2.pth.tar"):
             path.unlink()
-    run_here(JOINT, *changeable.flags, "--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 3)
+    run_printed(stderr, 3)
     for name in ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-3.pth.tar"):
         assert_same_state(folder / name, joint.joint_folder / name)
     name = "pose-lr-0.00025-2-preds.mat"

@@ -198,7 +198,7 @@ def fresh_or_resumed(
         resume(run, learner, checkpoint, path)
         superseded = later_best(run.folder, learner.epoch)
     learner.require_epochs(run.opt.nEpochs)
-    return Retention(run.opt.keep, superseded)
+    return Retention(run.opt.keep, superseded, resume_flag)
 
 
 def warn_of_other_people(run: Run, checkpoint: dict, path: Path) -> None:

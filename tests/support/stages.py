@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,15 @@ def run_stage(script, *flags, check=True, timeout=300):
     if check:
         assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:] + done.stderr
     return done
+
+
+def run_printed(stderr, epochs):
+    """Run the command that an interrupted stage has printed to resume it, up to `epochs` epochs."""
+    _, printed = stderr.split("to resume: ")
+    words = shlex.split(printed)
+    words[words.index("--nEpochs") + 1] = str(epochs)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:] + done.stderr
 
 
 def assert_user_error(done, *named):

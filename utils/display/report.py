@@ -1,6 +1,8 @@
 """The reports of a training run: log, event log, summary, visdom windows and HTML pages."""
 
 import logging
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ from utils.run import Run
 from utils.system import ranks
 from utils.system.errors import UserError
 from utils.system.files import write_file
-from utils.system.process import batch_log
+from utils.system.process import Interrupted, batch_log
 from utils.training import Learner
 
 if TYPE_CHECKING:
@@ -74,7 +76,9 @@ class Report:
     def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, kind: type | None, *error: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, *trace: object) -> None:
+        if self._reports and error and (isinstance(error, Interrupted) or ranks.peer_lost(error)):
+            error.add_note(f"to resume: {self._resuming()}")
         try:
             self.close(done=kind is None)
         except UserError as problem:
@@ -151,6 +155,15 @@ class Report:
                 log.info("pages: %s", self.pages.index)
         if done:
             log.info("done: %s", self.run.folder)
+
+    def _resuming(self) -> str:
+        """The command line that resumes this run; its own one, if it has not saved an epoch."""
+        arguments = sys.argv[1:]
+        if self._files.newest is not None:
+            flag, _, value = self._files.resume_flag.removeprefix("--").partition(" ")
+            value = value or self._files.newest.name
+            arguments = self.run.opt.resuming(flag, value)
+        return shlex.join([*ranks.launcher(), sys.argv[0], *arguments])
 
     def _show_data(self) -> None:
         """Write the page of the data."""

@@ -133,15 +133,24 @@ def later_best(folder: Path, epoch: int) -> list[Path]:
 class Retention:
     """Deletes the files of earlier epochs while a run saves new ones.
 
+    resume_flag: the flag that resumes from one of them.
+
     Args:
         keep: the number of newest epochs of this run to keep, in addition to the best one; None: keep all.
         superseded: files of an earlier run, deleted once this run has saved an epoch.
     """
 
-    def __init__(self, keep: int | None, superseded: Iterable[Path] = ()) -> None:
-        self._keep, self._superseded = keep, set(superseded)
+    def __init__(
+        self, keep: int | None, superseded: Iterable[Path] = (), resume_flag: str = "--load_prefix_pose"
+    ) -> None:
+        self._keep, self._superseded, self.resume_flag = keep, set(superseded), resume_flag
         self._epochs: list[list[Path]] = []
         self._best: list[Path] = []
+
+    @property
+    def newest(self) -> Path | None:
+        """The checkpoint of the newest epoch that this run has saved, if any; rank 0 only."""
+        return self._epochs[-1][-1] if self._epochs else None  # `save_epoch` has it last
 
     def add(self, written: list[Path], best: bool) -> None:
         """Note the files of a saved epoch, and delete those that are no longer kept; rank 0 only."""

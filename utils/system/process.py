@@ -47,8 +47,8 @@ def run_stage(stage: Callable[[], None]) -> None:
     """Run the `main` of a script and end the process with the right message and exit code.
 
     Errors of the user, which include paths that are too long or not readable, print one line and exit with
-    code 2. Ctrl-C and SIGTERM print one line and exit with 128 + the number of the signal. Any other error
-    keeps its traceback.
+    code 2. Ctrl-C and SIGTERM print one line and, in training, the command that resumes the run; the exit
+    code is 128 + the number of the signal. Any other error keeps its traceback.
     """
     name = Path(sys.argv[0]).name
     for number in SIGNALS:
@@ -67,18 +67,22 @@ def run_stage(stage: Callable[[], None]) -> None:
     except torch.OutOfMemoryError:
         _fail(f"{name}: error: the GPU is out of memory: try a smaller --bs")
     except Interrupted as stop:
-        if ranks.rank() == 0:
-            by = signal.Signals(stop.args[0]).name
-            log.error("%s: stopped by %s: finished epochs are saved; no file is incomplete", name, by)
+        _log_end(f"{name}: stopped by {signal.Signals(stop.args[0]).name}", stop)
         sys.exit(128 + stop.args[0])
     except RuntimeError as error:
         if not ranks.peer_lost(error):
             raise
-        if ranks.rank() == 0:
-            log.error("%s: another rank has ended: finished epochs are saved; no file is incomplete", name)
+        _log_end(f"{name}: another rank has ended", error)
         sys.exit(1)
     finally:
         _end_quietly()
+
+
+def _log_end(what: str, error: BaseException) -> None:
+    """Say what ended a run that can be resumed, and the notes of the error, such as the command for that."""
+    if ranks.rank() == 0:
+        line = f"{what}: finished epochs are saved; no file is incomplete"
+        log.error("%s", "\n".join([line, *getattr(error, "__notes__", ())]))
 
 
 def _fail(line: str) -> None:

@@ -5,6 +5,7 @@ its rows; after every step their networks are equal. Only rank 0 writes files, l
 """
 
 import os
+import sys
 import warnings
 from datetime import timedelta
 from typing import Any
@@ -35,6 +36,17 @@ def local_rank() -> int:
 def local_world() -> int:
     """The number of ranks on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
+def launcher() -> list[str]:
+    """The words of the command line that started the ranks, up to the script.
+
+    Of torchrun's flags only the numbers of machines and of ranks are known.
+    """
+    if not dist.is_torchelastic_launched():
+        return sys.orig_argv[: -len(sys.argv)]
+    machines = ["--nnodes", str(world() // local_world())] if world() > local_world() else []
+    return ["torchrun", *machines, "--nproc_per_node", str(local_world())]
 
 
 def init(device: torch.device) -> None:
