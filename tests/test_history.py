@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from data.people import People
 from data.skeleton import MPII
 from options.parser import RECIPE
+from utils.agents import AGENTS
 from utils.evaluation.meters import Meters
 from utils.records.epochs import Retention, epoch_files, later_best, refuse_to_overwrite, save_epoch
 from utils.records.events import EventLog, current_events, read_events
@@ -347,3 +349,11 @@ def test_predictions_say_whose_they_are(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match="--overwrite true replaces it"):
             refuse_other_people(path, people, False)
+
+
+def test_a_prefix_that_files_of_an_epoch_cannot_have_is_refused():
+    for agent in AGENTS.values():
+        assert replace(agent, prefix="own-").prefix == "own-"
+    for prefix in ("two-hands-", "hands2-", "hands"):
+        with pytest.raises(ValueError, match=f"prefix '{prefix}': expected lower-case letters and a hyphen"):
+            replace(AGENTS["agent"], prefix=prefix)

@@ -27,6 +27,7 @@ ENTRY = """        AgentType(
             switch="gain",
             prefix="gain-",
             parameter="fc_gain.weight",
+            choices=("gain",),
         ),
 """
 FILE = '''"""The gain agent: for each person, a distribution over gains of all colors alike."""

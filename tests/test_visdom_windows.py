@@ -2,9 +2,9 @@
 
 from support.visdom_events import JOINT, POSE, RUNNING, epochs, start
 
-from data.kinds import KINDS
+from utils.agents import AGENTS
 from utils.display.curves import draw_curves
-from utils.display.panels import PANELS
+from utils.display.panels import CHOICES, DISTRIBUTIONS, OTHERS, PANELS, bin_names
 from utils.display.visdom_windows import draw_windows
 
 PRETRAINING = {
@@ -49,16 +49,21 @@ def test_what_a_window_shows():
 
 
 def test_what_is_in_per_cent_and_what_is_a_baseline():
-    numbers = {"loss", "loss of the occlusion agent", "agent loss", "entropy", "learning rates"}
+    numbers = {"loss", "agent loss", "entropy", "learning rates"}
+    numbers |= {f"loss of the {agent.title}" for agent in OTHERS}
     assert {panel.name for panel in PANELS if not panel.percent} == numbers
     assert {panel.name for panel in PANELS if panel.log} == {"learning rates"}
     lines = [line for panel in PANELS for line in panel.lines]
-    running = {"loss", "agent_loss", "occlusion_gap", "occlusion_loss"}
+    running = {
+        "loss",
+        "agent_loss",
+        *(f"{agent.name}_{what}" for agent in OTHERS for what in ("gap", "loss")),
+    }
     assert {line.field for line in lines if line.running} == running
     constant = (
         "mean_row",
         "uniform",
-        *(f"{k}_{what}_hit" for k in KINDS for what in ("mean_row", "constant")),
+        *(f"{k}_{what}_hit" for k in CHOICES for what in ("mean_row", "constant")),
     )
     expected = {f"{split}_{what}" for split in ("train", "valid") for what in constant}
     assert {line.field for line in lines if line.baseline} == expected
@@ -161,3 +166,13 @@ def test_the_occlusion_agent_has_windows_of_its_own():
     titles = [curve.title for curve in draw_curves([row], "PCKh@0.5") if b"</svg>" in curve.svg]
     assert "Mean distribution of occlusion, %" in titles
     assert len(titles) == 6
+
+
+def test_each_choice_of_an_agent_has_curves():
+    """Those of agents that are not the first too: entropy, hits of pretraining, the mean distribution."""
+    fields = {line.field for panel in PANELS for line in panel.lines}
+    for agent in AGENTS.values():
+        for choice in agent.choices:
+            assert {f"{choice}_entropy", f"train_{choice}_hit", f"valid_{choice}_constant_hit"} <= fields
+            assert choice in DISTRIBUTIONS
+    assert bin_names("occlusion", 4) == ["1, 1", "1, 2", "2, 1", "2, 2"]

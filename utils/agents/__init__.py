@@ -5,10 +5,13 @@ This module imports no torch: the command line is read first, and needs no more 
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
+
+from data.kinds import KINDS
 
 if TYPE_CHECKING:
     from utils.agents.base import Agent
@@ -25,8 +28,9 @@ class AgentType:
     load            flag: checkpoint to start from
     draws           flag: how joint training draws for it
     switch          flag: selects it for pretraining; None: it is selected unless another one is
-    prefix          first part of the names of its files in joint training
+    prefix          first part of the names of its files in joint training: lower-case letters and a hyphen
     parameter       a parameter that only its network has, to recognize its checkpoints
+    choices         names of its choices, in columns of a history; a single one has the agent's name
     collects        whether it is pretrained on collected distributions
     masks           whether it masks cells of the crop, which needs a network that is `maskable`
     evaluation      `--eval_<evaluation>` measures its effect
@@ -41,9 +45,14 @@ class AgentType:
     switch: str | None
     prefix: str
     parameter: str
+    choices: tuple[str, ...]
     collects: bool = False
     masks: bool = False
     evaluation: str = "grid"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z]+-", self.prefix):  # as `utils.records.epochs` expects
+            raise ValueError(f"prefix {self.prefix!r}: expected lower-case letters and a hyphen")
 
     def build(self, *arguments: object) -> Agent:
         """Build the agent with initial weights; arguments: those of `Agent` after the first."""
@@ -68,6 +77,7 @@ AGENTS: dict[str, AgentType] = {
             switch=None,
             prefix="agent-",
             parameter="fc_scale.weight",
+            choices=tuple(KINDS),
             collects=True,
         ),
         AgentType(
@@ -80,6 +90,7 @@ AGENTS: dict[str, AgentType] = {
             switch="occlusion",
             prefix="occ-",
             parameter="out_conv.weight",
+            choices=("occlusion",),
             masks=True,
             evaluation="occlusion",
         ),

@@ -42,12 +42,14 @@ class Panel:
     log: bool = False
 
 
-SINGLE = [agent for agent in AGENTS.values() if not agent.collects]
-"""The agents with a single choice, which has the agent's name."""
+OTHERS = [agent for agent in AGENTS.values() if agent.name != "agent"]
+"""All agents but the scale-rotation agent, whose columns have names of their own."""
+CHOICES = {choice: agent for agent in AGENTS.values() for choice in agent.choices}
+"""Name of a choice -> its agent."""
 
 
 def agent_panels(agent: AgentType) -> list[Panel]:
-    """The panels of an agent with a single choice; their fields are the columns of `Record`."""
+    """The panels of one of the `OTHERS`; their fields are the columns of `Record`."""
     name, title = agent.name, agent.title
     return [
         Panel(
@@ -156,7 +158,7 @@ PANELS = (
         (Line("reward_share", "rewarded"),),
         percent=True,
     ),
-    *(panel for agent in SINGLE for panel in agent_panels(agent)),
+    *(panel for agent in OTHERS for panel in agent_panels(agent)),
     Panel(
         "agent loss",
         "Loss of the agent",
@@ -167,25 +169,25 @@ PANELS = (
         "entropy",
         "Entropy of the agent's predictions, nats",
         "Mean over training people; low: it prefers few bins, highest: all bins are equally likely.",
-        tuple(Line(f"{kind}_entropy", kind) for kind in (*KINDS, *(agent.name for agent in SINGLE))),
+        tuple(Line(f"{choice}_entropy", choice) for choice in CHOICES),
     ),
     *(
         Panel(
-            f"{kind} hits",
-            f"Hardest {kind} bin found, % of people",
-            "People for whom the agent's likeliest bin is their hardest one; higher is better. Above best "
-            "bin (the same one for everyone), it knows the person.",
+            f"{choice} hits",
+            f"{'Hardest' if agent.collects else 'Largest'} {choice} bin found, % of people",
+            "People for whom the agent's likeliest bin is the largest of their row; higher is better. Above "
+            "best bin (the same one for everyone), it knows the person.",
             (
-                Line(f"train_{kind}_hit", "training"),
-                Line(f"valid_{kind}_hit", "validation"),
-                Line(f"train_{kind}_mean_row_hit", "training, mean row", baseline=True),
-                Line(f"valid_{kind}_mean_row_hit", "validation, mean row", baseline=True),
-                Line(f"train_{kind}_constant_hit", "training, best bin", baseline=True),
-                Line(f"valid_{kind}_constant_hit", "validation, best bin", baseline=True),
+                Line(f"train_{choice}_hit", "training"),
+                Line(f"valid_{choice}_hit", "validation"),
+                Line(f"train_{choice}_mean_row_hit", "training, mean row", baseline=True),
+                Line(f"valid_{choice}_mean_row_hit", "validation, mean row", baseline=True),
+                Line(f"train_{choice}_constant_hit", "training, best bin", baseline=True),
+                Line(f"valid_{choice}_constant_hit", "validation, best bin", baseline=True),
             ),
             percent=True,
         )
-        for kind in KINDS
+        for choice, agent in CHOICES.items()
     ),
     Panel(
         "learning rates",
@@ -198,7 +200,11 @@ PANELS = (
 
 DISTRIBUTIONS = {
     **{kind.name: kind.label for kind in KINDS.values()},
-    **{agent.name: "cell (row, column)" if agent.masks else f"bin of the {agent.title}" for agent in SINGLE},
+    **{
+        choice: "cell (row, column)" if agent.masks else f"bin of {choice}"
+        for choice, agent in CHOICES.items()
+        if choice not in KINDS
+    },
 }
 """Choice of an agent -> label of its bins; its mean distribution is the column `<choice>_distribution`."""
 
@@ -207,7 +213,7 @@ def bin_names(name: str, bins: int) -> list[str]:
     """Names of the bins of a distribution: a kind's means, or numbers of cells (row, column) from 1."""
     if name in KINDS:
         return [f"{mean:g}" for mean in KINDS[name].means]
-    if not AGENTS[name].masks:
+    if not CHOICES[name].masks:
         return [str(number + 1) for number in range(bins)]
     side = math.isqrt(bins)
     return [f"{cell // side + 1}, {cell % side + 1}" for cell in range(bins)]
