@@ -451,3 +451,26 @@ def test_columns_are_those_of_the_runs_skeleton(tmp_path):
     other = write_run(tmp_path / "c", 1, [0.5])
     with pytest.raises(UserError, match=r"c has other joints than .*a: Head, .*, not Nose, Paw, Mean"):
         read_arms([("a", dogs[:1]), ("c", [other])])
+
+
+def test_the_foot_lists_the_options_in_which_arms_differ(tmp_path):
+    """Not the seed, and of a flag that only some arms have, whether these differ."""
+    common = {"network": "hourglass", "chan": "64", "bs": "8", "nEpochs": "9", "exp_id": "x"}
+    options = {
+        "random": {"lr": "0.001"},
+        "learned": {"lr": "0.001", "agent_draws": "learned", "agent_lr": "0.1"},
+        "fast": {"lr": "0.005", "agent_draws": "learned", "agent_lr": "0.1", "exp_id": "y", "nEpochs": "8"},
+    }
+    runs = [
+        (arm, [write_run(tmp_path / arm, seed, [0.5, 0.6], options=common | own)])
+        for seed, (arm, own) in enumerate(options.items())
+    ]
+    assert read_arms(runs[:2]).options == {}
+    assert read_arms(runs).options == {"lr": {"random": "0.001", "learned": "0.001", "fast": "0.005"}}
+    assert "\nArms differ in --lr: random 0.001, learned 0.001, fast 0.005.\n" in markdown(read_arms(runs))
+    curve = {"lr_schedule": "cosine"}  # ends with --nEpochs
+    runs = [
+        (arm, [write_run(tmp_path / f"{arm} 2", 0, [0.5], options=common | own | curve)])
+        for arm, own in options.items()
+    ]
+    assert list(read_arms(runs).options) == ["lr", "nEpochs"]

@@ -16,6 +16,7 @@ from utils.compare.comparability import (
     check_same,
     check_updates,
     common_epochs,
+    differing_options,
 )
 from utils.compare.run_logs import RunLog, read_run, read_tables
 from utils.evaluation.grids import TABLES
@@ -55,6 +56,7 @@ class Comparison:
     reference: the arm that the others are compared with. people: data set and fingerprints. columns: names of
     the columns of `Arm.scores`. origin: the checkpoint that all runs started from. updates: optimizer steps
     of the pose network at the last epoch. table_people: name of an evaluation table -> the people evaluated.
+    options: see `differing_options`.
     Fields that the logs do not record are empty or None.
     """
 
@@ -67,6 +69,7 @@ class Comparison:
     origin: str | None
     updates: int | None
     table_people: dict[str, str]
+    options: dict[str, dict[str, str]]
 
     @property
     def others(self) -> list[Arm]:
@@ -150,6 +153,7 @@ def read_arms(
         origin=origin,
         updates=first_run.updates.get(epochs[-1]),
         table_people=people,
+        options=differing_options({name: runs[folders[0]] for name, folders in named}, epochs[-1]),
     )
 
 

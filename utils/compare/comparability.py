@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+from models import NETWORKS
 from options.parser import RECIPE, recipe_flags
 from utils.compare.run_logs import RunLog
 from utils.records.checkpoint import checkpoint_identity, common_hash
@@ -124,6 +125,24 @@ def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
     for epoch in epochs:
         message = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: expected the same number"
         check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), message)
+
+
+def differing_options(runs: dict[str, RunLog], epoch: int) -> dict[str, dict[str, str]]:
+    """The options in which arms differ: flag -> arm -> value in an epoch, where its log records the flag.
+
+    runs: a run of each arm, by the arm's name. Options are the network's size and `recipe_flags`, without the
+    seed.
+    """
+    options = {arm: _recorded(run.options[epoch]) for arm, run in runs.items()}
+    flags = dict.fromkeys(flag for one in options.values() for flag in one)
+    found = {flag: {arm: one[flag] for arm, one in options.items() if flag in one} for flag in flags}
+    return {flag: values for flag, values in found.items() if len(set(values.values())) > 1}
+
+
+def _recorded(options: dict[str, str]) -> dict[str, str]:
+    sizes = dict.fromkeys(flag for network in NETWORKS.values() for flag in network.sizes)
+    flags = ("network", "in_res", *sizes, *recipe_flags(options.get("lr_schedule", "step")))
+    return {flag: options[flag] for flag in flags if flag in options and flag != "seed"}
 
 
 def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:

@@ -117,6 +117,9 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.people:
         people = "{dataset}, training people {train}, validation people {valid}".format(**comparison.people)
         lines.append(f"Data: {people} (fingerprints).")
+    for flag, values in comparison.options.items():
+        which = ", ".join(f"{arm} {value}" for arm, value in values.items())
+        lines.append(f"Arms differ in --{flag}: {which}.")
     lines.append("Arms: mean ± standard deviation over runs.")
     if comparison.others:
         lines.append(
