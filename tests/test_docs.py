@@ -56,7 +56,7 @@ def test_links_lead_somewhere(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_files_modules_and_targets_exist(name):
     text = PAGES[name]
-    paths = re.findall(rf"(?<![\w/.])((?:{'|'.join(ROOMS)})/[\w./-]*|[\w-]+\.py)(?![\w<*])", text)
+    paths = re.findall(rf"(?<![\w/.-])((?:{'|'.join(ROOMS)})/[\w./-]*|[\w-]+\.py)(?![\w<*])", text)
     new = re.findall(r"^--- /dev/null\n\+\+\+ b/(\S+)$", text, re.MULTILINE)
     assert not [path for path in paths if path not in new and not (REPOSITORY / path.rstrip(".")).exists()]
     for module in re.findall(r"python -m (utils[\w.]*)", text):

@@ -2,38 +2,12 @@
 
 import numpy as np
 import pytest
-from support.changed_program import copied_program, replace_once, run_code, run_stages
+from support.changed_program import copied_program, make_shown_changes, run_code, run_stages
 from support.stages import TRAIN
 
 from utils.records.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
-
-ENTRY = """
-        Kind(
-            "scale","""
-SHEAR = """
-        Kind(
-            "shear",
-            "shear",
-            means=(-0.3, -0.15, 0.0, 0.15, 0.3),
-            std=0.04,
-            random_std=0.2,
-            random_limit=0.6,
-            random_probability=0.7,
-            unit="",
-            label="shear",
-        ),"""
-FIELD = """
-    color: Tensor ="""
-LINE = """
-    return matrix
-"""
-CHANGES = {
-    "data/kinds.py": (ENTRY, SHEAR + ENTRY),
-    "data/augmentation.py": (FIELD, '\n    shear: Tensor = field(metadata={"identity": 0.0})' + FIELD),
-}
-WARP = ("data/augmentation.py", LINE, "\n    matrix[:, 0, 1] = augmentation.shear" + LINE)
 
 RANDOM = """
 import torch
@@ -41,8 +15,8 @@ from data.augmentation import MARGINS, Augmentation, reach
 
 drawn = Augmentation.random(20_000, torch.Generator().manual_seed(0))
 sheared = drawn.shear != 0
-assert abs(sheared.float().mean() - 0.7) < 0.02
-assert drawn.shear.abs().max() == torch.tensor(0.6) and abs(drawn.shear[sheared].std() - 0.2) < 0.01
+assert sheared.all()
+assert drawn.shear.abs().max() == torch.tensor(0.6) and abs(drawn.shear.std() - 0.2) < 0.01
 assert 2.3 < reach(drawn).max() <= MARGINS["random"] * 1.001
 assert MARGINS["random"] <= MARGINS["drawn"]  # joint training draws both from the same patches
 """
@@ -83,10 +57,7 @@ assert (sample.predict(sample.heatmap)[:, 0] - points[:, 0]).abs().max() < 3
 def tree(tmp_path_factory):
     """The program with a third kind, and a script that collects its rows."""
     root = copied_program(tmp_path_factory.mktemp("tree"))
-    for file, old, new in (*((file, *change) for file, change in CHANGES.items()), WARP):
-        replace_once(root / file, old, new)
-    collector = (root / "collect-scale-distri.py").read_text().replace("scale", "shear")
-    (root / "collect-shear-distri.py").write_text(collector)
+    make_shown_changes(root, "A kind of augmentation for the agent")
     return root
 
 

@@ -1,6 +1,7 @@
 """A copy of the program with a change in it, and what runs there."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,22 @@ def replace_once(path, old, new):
     text = path.read_text()
     assert text.count(old) == 1
     path.write_text(text.replace(old, new))
+
+
+def make_shown_changes(root, heading):
+    """Change the copy as the diffs under this heading of docs/extending.md say."""
+    page = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    diffs = re.findall(r"^--- (\S+)\n\+\+\+ b/(\S+)\n((?:[ +@-].*\n)+?)(?=--- |```)", section, re.M)
+    assert diffs
+    for old_file, file, hunks in diffs:
+        for hunk in hunks.split("@@\n")[1:]:
+            lines = hunk.splitlines()
+            old, new = ("".join(f"{one[1:]}\n" for one in lines if one[0] != sign) for sign in "+-")
+            if old_file == "/dev/null":
+                (root / file).write_text(new)
+            else:
+                replace_once(root / file, old, new)
 
 
 def run(tree, *arguments):
