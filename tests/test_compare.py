@@ -14,7 +14,7 @@ from data.skeleton import MEAN, MPII
 from utils.compare import __main__ as compare
 from utils.compare.arms import pair_values, paired_difference, read_arms
 from utils.compare.run_logs import read_run
-from utils.compare.tables import epoch_table, markdown
+from utils.compare.tables import epoch_table, markdown, notes, write_comparison
 from utils.records.checkpoint import checkpoint_identity
 from utils.system.errors import UserError
 
@@ -132,6 +132,26 @@ def test_any_arm_is_the_reference(folders, tmp_path):
     assert cells(comparison, "uniform - agent")["Mean"].startswith("-1.00 ± ")
     with pytest.raises(UserError, match="--reference nobody: expected one of the arms, random, agent"):
         read_arms(folders, reference="nobody")
+
+
+def test_arms_that_are_equal_to_the_bit_are_said_to_be(folders, tmp_path, figures):
+    """In the text, with their seeds; in the plot both lines can be seen."""
+    assert "Warning" not in markdown(read_arms(folders))
+    again = [write_run(tmp_path / "p1", 1, [0.2, 0.41]), write_run(tmp_path / "p2", 2, [0.2, 0.5300001])]
+    (line,) = [line for line in notes(read_arms([*folders, ("p", again)])) if line.startswith("Warning")]
+    assert line.startswith("Warning: agent and p are equal to the bit in every epoch (seed 1): ")
+    again[1] = write_run(tmp_path / "p3", 2, [0.2, 0.53])
+    comparison = read_arms([*folders, ("p", again)])
+    assert "(seed 2, 1)" in markdown(comparison)
+    write_comparison(comparison, tmp_path / "out")
+    (figure,) = figures
+    for axes, styles in zip(figure.axes, (["-", "-", "--"], ["-", "--", "-"]), strict=True):
+        assert [line.get_linestyle() for line in axes.lines] == styles  # the last one below is zero's
+    for run, grid in zip((*folders[1][1], *again), (0.3, 0.3, 0.3, 0.4), strict=True):
+        write_grid(run, 6, grid)
+    for run in folders[0][1]:
+        write_grid(run, 6, 0.3)
+    assert "to the bit" not in markdown(read_arms([*folders, ("p", again[1:])]))
 
 
 def test_one_pair_has_no_interval_and_seeds_that_lack_a_twin_are_named(folders, tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from textwrap import fill
 
@@ -127,6 +128,7 @@ def notes(comparison: Comparison) -> list[str]:
             f"{UNKNOWN}: fewer than two pairs."
         )
     lines += [line for arm in comparison.others for line in unpaired(comparison.reference, arm)]
+    lines += [line for pair in combinations(comparison.arms, 2) for line in equal_runs(*pair)]
     for name, people in comparison.table_people.items():
         whose = f" ({people})" if people else ""
         lines.append(f"{name.capitalize()}{whose}: {TABLES[name].note}")
@@ -142,6 +144,26 @@ def unpaired(reference: Arm, arm: Arm) -> list[str]:
             which = f"{arm.name} - {reference.name} does not include seed {', '.join(seeds)}"
             lines.append(f"{which}: {other.name} has no such run.")
     return lines
+
+
+def equal_runs(arm: Arm, other: Arm) -> list[str]:
+    """A warning if runs of two arms with the same seed are equal to the bit in every number."""
+    seeds = [seed for seed in arm.seeds if seed in other.seeds]
+    differences = np.concatenate(
+        [
+            pair_values(arm, other, lambda one: one.pck.reshape(len(one.seeds), -1)),
+            pair_values(arm, other, lambda one: one.tables),
+        ],
+        axis=1,
+    )
+    equal = [seed for seed, row in zip(seeds, differences, strict=True) if not np.nan_to_num(row).any()]
+    if not equal:
+        return []
+    which = f"{arm.name} and {other.name} are equal to the bit in every epoch (seed {', '.join(equal)})"
+    return [
+        f"Warning: {which}: either the same samples were drawn, or the networks find no joints. Train for "
+        "more epochs, or the agent with a larger --agent_lr."
+    ]
 
 
 def epoch_table(comparison: Comparison) -> str:

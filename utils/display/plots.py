@@ -89,7 +89,8 @@ def plot_arms(
 ) -> None:
     """Plot PCK by epoch of each arm and, below, the differences from the reference.
 
-    Lines are means over runs, bands reach from the lowest to the highest run.
+    Lines are means over runs, bands reach from the lowest to the highest run. A line that would hide another
+    one is broken.
 
     arms: name -> shares [runs, epochs]. reference: name of an arm. differences: name of each other arm ->
     shares [pairs of runs, epochs]. updates: optimizer steps at the last epoch; None: unknown.
@@ -105,7 +106,10 @@ def plot_arms(
                 axes.fill_between(
                     epochs, shares.min(axis=0), shares.max(axis=0), color=f"C{k}", alpha=0.2, lw=0
                 )
-                axes.plot(epochs, shares.mean(axis=0), f"C{k}o-", linewidth=2, markersize=4, label=label)
+                mean = shares.mean(axis=0)
+                hidden = sum(np.allclose(mean, line.get_ydata()) for line in axes.lines)
+                style = ("-", "--", ":", "-.")[hidden % 4]
+                axes.plot(epochs, mean, f"C{k}o{style}", linewidth=2, markersize=4, label=label)
         axes.grid(alpha=0.3)
         axes.legend()
     panels[0].set_ylabel(f"validation {metric_name}, %")
