@@ -16,6 +16,7 @@ from data.demo.discs import paint_discs
 from data.loading.fit import people_that_fit
 from data.loading.presence import with_photographs
 from data.people import People, annotated
+from data.readers.checks import FORMATS
 from data.readers.coco import read_coco
 from data.readers.coco_skeleton import with_pairs
 from data.readers.hrnet import read_mpii_json
@@ -217,7 +218,7 @@ def _read_people(name: str, data_dir: Path, path: Path, skip_bad: bool, extended
     log.info("annotations: %s", path)
     reader = source.readers.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: expected a {', '.join(source.readers)} file for data set {name}")
+        raise DataError(f"{path}: expected a {', '.join(source.readers)} file for data set {name}; {FORMATS}")
     people = reader(path, f"{name}/images", skip_bad)
     if source.extension is not None and extended:
         folder, read = source.extension

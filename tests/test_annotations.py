@@ -34,6 +34,28 @@ def test_mirror_exchanges_left_and_right_names():
         assert MPII.joints[other] == mirrored
 
 
+def test_a_file_of_another_format_names_the_page_of_formats(tmp_path):
+    """So does one of which no row is good, but not one with a bad row."""
+    page = "; docs/data.md describes the files that can be read"
+    other, damaged = tmp_path / "other.mat", tmp_path / "damaged.json"
+    scipy.io.savemat(other, {"people": np.zeros(3)})
+    damaged.write_text("[{")
+    files = (
+        (read_official, other),
+        (read_lsp, other),
+        (read_json, damaged),
+        (read_h5, other.with_stem("valid")),
+    )
+    for read, path in files:
+        with pytest.raises(DataError, match=page):
+            read(path, IMAGES)
+    with pytest.raises(DataError, match=page):
+        read_json(write_json(tmp_path, {"keypoints": []}, {"keypoints": []}), IMAGES)
+    with pytest.raises(DataError) as refused:
+        read_json(write_json(tmp_path, entry(), {"keypoints": []}), IMAGES)
+    assert page not in str(refused.value)
+
+
 def test_json_mpii_row(tmp_path):
     joints = joints_with(0, 0.0, 300.0)
     rows = entry(joint_self=joints), entry(isValidation=1.0, dataset="MPI", img_paths="b/c.jpg")

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # Below this, float32 coordinates have sub-pixel resolution; no photograph is as wide.
 _LARGEST = 1e6
+FORMATS = "docs/data.md describes the files that can be read"
 _LONGEST = 1000  # characters of a path below the images folder: the longest sets the width of the column
 
 
@@ -53,7 +54,7 @@ def parsing(source: Path, kind: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{source} cannot be read as {kind} ({reason})") from error
+        raise DataError(f"{source} cannot be read as {kind} ({reason}); {FORMATS}") from error
 
 
 def read_matlab(path: Path, **options: bool) -> dict:
@@ -169,7 +170,8 @@ class RowChecks:
         """
         if self._bad.any():
             if not self.skip_bad:
-                raise DataError(self._message)
+                other = f"; {FORMATS}" if self._bad.all() else ""  # it looks like a file of another format
+                raise DataError(self._message + other)
             count = f"{self._bad.sum()} of {len(self._bad)}"
             log.warning("skipped %s people with invalid annotations; first: %s", count, self._message)
         people = replace(people, points=np.where(annotated(people.points)[..., None], people.points, 0))

@@ -11,7 +11,7 @@ import numpy as np
 from data import DataError
 from data.coco_truth import CocoTruth
 from data.people import People
-from data.readers.checks import RowChecks, finite, load_json, not_negative, positive, shorten
+from data.readers.checks import FORMATS, RowChecks, finite, load_json, not_negative, positive, shorten
 from data.readers.coco_skeleton import read_skeleton
 from data.skeleton import Skeleton
 
@@ -93,17 +93,21 @@ def _load(path: Path) -> dict[str, list[dict]]:
     content = load_json(path, _compact)
     if isinstance(content, list):
         if content and isinstance(content[0], dict) and "image_id" in content[0]:
-            raise DataError(f"{path} is a list of detections or results: expected a file of annotations")
+            raise DataError(
+                f"{path} is a list of detections or results: expected a file of annotations; {FORMATS}"
+            )
         raise DataError(
             f"{path} is a list, not a file in COCO's format: expected {', '.join(_LISTS)}; "
-            "--dataset mpii reads lists of MPII's people"
+            f"--dataset mpii reads lists of MPII's people; {FORMATS}"
         )
     if not isinstance(content, dict):
-        raise DataError(f"{path}: found {shorten(content)}, expected {', '.join(_LISTS)}")
+        raise DataError(f"{path}: found {shorten(content)}, expected {', '.join(_LISTS)}; {FORMATS}")
     for field in _LISTS:
         if not isinstance(content.get(field), list):
             found = shorten(content.get(field))
-            raise DataError(f"{path}: field {field}: found {found}, expected a list, as in COCO's format")
+            raise DataError(
+                f"{path}: field {field}: found {found}, expected a list, as in COCO's format; {FORMATS}"
+            )
         # An entry that is no object lacks every field, which the checks then say.
         content[field] = [entry if isinstance(entry, dict) else {} for entry in content[field]]
     return content

@@ -7,7 +7,7 @@ import numpy as np
 
 from data import DataError
 from data.people import People, annotated, joint_distance
-from data.readers.checks import RowChecks, finite, positive, read_matlab
+from data.readers.checks import FORMATS, RowChecks, finite, positive, read_matlab
 from data.skeleton import HEAD_TOP, LEFT_SHOULDER, RIGHT_HIP, UPPER_NECK
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ def read_lspet(path: Path, images: str, skip_bad: bool = False) -> People:
 def _load_joints(path: Path, shape: tuple[int, int]) -> np.ndarray:
     joints = np.atleast_3d(read_matlab(path).get("joints", ()))
     if joints.shape[:2] != shape or joints.dtype.kind not in "fiu":
-        raise DataError(f"{path}: expected a numeric variable joints of {shape[0]} x {shape[1]} x N")
+        raise DataError(
+            f"{path}: expected a numeric variable joints of {shape[0]} x {shape[1]} x N; {FORMATS}"
+        )
     return joints.astype(np.float64)
 
 

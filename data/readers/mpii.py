@@ -10,7 +10,7 @@ import numpy as np
 
 from data import DataError
 from data.people import People, joint_distance
-from data.readers.checks import RowChecks, load_json, not_negative, parsing, positive, read_matlab
+from data.readers.checks import FORMATS, RowChecks, load_json, not_negative, parsing, positive, read_matlab
 from data.readers.lsp import BOX_MARGIN, torso_length
 from data.skeleton import HEAD_TOP, UPPER_NECK
 
@@ -120,7 +120,7 @@ def load_entries(path: Path) -> list[dict]:
     if isinstance(entries, dict) and "annotations" in entries:
         raise DataError(f"{path} is a file in COCO's format: use --dataset coco to read it")
     if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a JSON list with one entry per person")
+        raise DataError(f"{path}: expected a JSON list with one entry per person; {FORMATS}")
     # An entry that is no object lacks every field, which the checks of its row then say.
     return [entry if isinstance(entry, dict) else {} for entry in entries]
 
@@ -237,7 +237,7 @@ def _photographs(path: Path) -> list[tuple[int, str, list]]:
     release = read_matlab(path, struct_as_record=False, squeeze_me=True).get("RELEASE")
     annolist, img_train = (np.atleast_1d(getattr(release, field, ())) for field in ("annolist", "img_train"))
     if not len(annolist) or len(annolist) != len(img_train):
-        raise DataError(f"{path}: expected RELEASE with annolist and as many img_train")
+        raise DataError(f"{path}: expected RELEASE with annolist and as many img_train; {FORMATS}")
     photographs = []
     for row, (photograph, train) in enumerate(zip(annolist, img_train, strict=True)):
         persons = np.atleast_1d(getattr(photograph, "annorect", ())) if train == 1 else ()
