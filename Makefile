@@ -5,13 +5,14 @@
 #     finished is skipped (docs/experiments.md). Variables: EXP_ID, DATA, DATASET, SEEDS, ARMS, BASE_EPOCHS,
 #     AGENT_EPOCHS, EPOCHS (of an arm), and FLAGS for all others of python -m utils.experiment, such as
 #     FLAGS="--in_res 128 --chan 64" or FLAGS="--occlusion true" for the occlusion agent's arms
+# make visdom  the server that draws runs while they train; its page's scripts come from npm once
 # make bench   where the time goes
 # make test    all tests; make test-fast    without stages, servers and browsers; make lint    the style
 
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo demo-occlusion experiment test test-fast lint bench
+.PHONY: demo demo-occlusion experiment visdom test test-fast lint bench
 .DELETE_ON_ERROR:
 
 .venv: .venv/installed
@@ -45,6 +46,9 @@ experiment: .venv
 	$(PY) -m utils.experiment --exp_id $(EXP_ID) $(if $(DATA),--data_dir $(DATA)) $(if $(DATASET),--dataset $(DATASET)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(ARMS),--arms $(ARMS)) $(if $(BASE_EPOCHS),--base_epochs $(BASE_EPOCHS)) \
 		$(if $(AGENT_EPOCHS),--agent_epochs $(AGENT_EPOCHS)) $(if $(EPOCHS),--arm_epochs $(EPOCHS)) $(FLAGS)
+
+visdom: .venv
+	$(PY) -m utils.visdom_server
 
 bench: .venv
 	$(PY) tests/bench.py --dataset demo --batches 16 --in_res 128 --chan 64

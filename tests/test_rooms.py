@@ -13,7 +13,16 @@ TOPS = {
     "utils": {"data", "models", "options", "utils"},
 }
 ROOMS = (
-    ("compare", "control", "demo", "demo_occlusion", "experiment", "show_agent", "visdom_display"),
+    (
+        "compare",
+        "control",
+        "demo",
+        "demo_occlusion",
+        "experiment",
+        "show_agent",
+        "visdom_display",
+        "visdom_server",
+    ),
     ("display",),
     ("agents",),
     ("training", "schedule"),

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from install_visdom_scripts import missing_files
 from support.browser import browser, console_errors, failed_requests, skip_or_fail  # noqa: F401
 from support.visdom_events import JOINT, RUNNING, epochs, start
 from support.visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProcess, free_port
@@ -31,6 +30,7 @@ from utils.display.visdom import (
 )
 from utils.records.events import read_events
 from utils.system.errors import UserError
+from utils.visdom_server import missing_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -405,9 +405,18 @@ DRAWN = """return [...document.querySelectorAll('.js-plotly-plot')].map(plot => 
 
 
 @pytest.mark.slow
+def test_a_server_starts_without_a_network(tmp_path):
+    """As `make visdom` starts it, once the scripts are there; visdom's own start asks for them again."""
+    if missing_files():
+        skip_or_fail("visdom's page lacks scripts: make visdom installs them")
+    with VisdomProcess(tmp_path / "server", start=("-m", "utils.visdom_server")) as server:
+        assert server.environments() == ["main"]
+
+
+@pytest.mark.slow
 def test_the_page_shows_the_curves(server, browser, tmp_path):  # noqa: F811
     if missing_files():
-        skip_or_fail("visdom's page lacks scripts: python tests/install_visdom_scripts.py fetches them")
+        skip_or_fail("visdom's page lacks scripts: make visdom installs them")
     display = VisdomDisplay(tmp_path / "log.jsonl", "page/1", "http://localhost", server.port)
     for event in [start(exp_id="<b>page</b>/1"), *epochs(0, 5)]:
         display.add(event)

@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from support.stages import REPOSITORY
+
 START = "import sys, visdom.server.run_server as server; sys.argv[0] = 'visdom'; server.main()"
 """`python -m visdom.server` would first look for its page's scripts in the network."""
 
@@ -25,8 +27,9 @@ def free_port() -> int:
 class VisdomProcess:
     """A visdom server on a port of this machine; `folder` takes what it saves. Use it in a `with`."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, start: tuple[str, ...] = ("-c", START)) -> None:
         self.folder, self.port = folder, free_port() if port is None else port
+        self._command = [sys.executable, *start]
         self.url = f"http://localhost:{self.port}"
         self.start()
 
@@ -41,9 +44,9 @@ class VisdomProcess:
         self.folder.mkdir(exist_ok=True)
         flags = ["-port", str(self.port), "-env_path", f"{self.folder}/", "-bind_local"]
         with (self.folder / "server.log").open("a") as log:
-            command = [sys.executable, "-c", START, *flags]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+            command = [*self._command, *flags]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+        deadline = time.monotonic() + 120
         while True:
             try:
                 self.environments()

@@ -1,8 +1,8 @@
-"""Put the scripts, styles and fonts of visdom's page where its server wants them: `python <this file>`.
+"""Start visdom's server without the internet: `python -m utils.visdom_server`, with the server's own flags.
 
-`python -m visdom.server` fetches them from several content networks on its first start. This takes the
-same versions from npm, checks each by its digest, and marks them as complete, so that the server starts
-without a network. What is there already and right stays; needs `npm` only if something is not.
+`python -m visdom.server` first fetches the scripts, styles and fonts of its page from several content
+networks, and dies without them. This takes the same versions from npm, or a mirror that npm is set up for,
+and checks each by its digest; files that are complete stay, and then no network is needed.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def static_folder() -> Path:
     """
     spec = importlib.util.find_spec("visdom")
     if spec is None or spec.origin is None:
-        sys.exit("visdom is not installed here")
+        sys.exit("visdom is not installed: pip install -r requirements.txt installs it")
     return Path(spec.origin).parent / "static"
 
 
@@ -127,6 +127,14 @@ def fetch(package: str, folder: Path) -> Path:
     return next(folder.glob("*.tgz"))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Install what is missing, and start the server."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     install()
+    from visdom.server import run_server
+
+    run_server.main()
+
+
+if __name__ == "__main__":
+    main()
