@@ -9,6 +9,7 @@ import torch
 from support.experiment import parsed
 from support.stages import REPOSITORY
 
+from utils.agents import AGENTS
 from utils.system.devices import Streams
 
 PREFIX = ("--load_prefix_pose", "lr-0.00025-10.pth.tar")
@@ -321,20 +322,14 @@ def test_the_help_says_when_a_flag_applies(capsys):
 @pytest.mark.parametrize("way", ["{name}", "./{name}", "{folder}/{name}", "{here}/{folder}/{name}"])
 def test_every_way_to_name_a_checkpoint_means_the_same(monkeypatch, tmp_path, way, suffix):
     monkeypatch.chdir(tmp_path)
-    folders = {
-        "load_prefix_pose": "checkpoints/a",
-        "load_prefix_sr": "checkpoints/a/sr-dir-lr-0.001-1",
-        "load_prefix_occ": "checkpoints/a/occ-dir-lr-0.001-1",
-    }
+    agents = {name: f"checkpoints/a/{agent.default_folder}-lr-0.001-1" for name, agent in AGENTS.items()}
+    folders = {"load_prefix_pose": "checkpoints/a", **{AGENTS[name].load: agents[name] for name in AGENTS}}
     flags = []
     for name, folder in folders.items():
         flags += [f"--{name}", way.format(name="lr-0.001-1", folder=folder, here=tmp_path) + suffix]
     opt = parsed(STAGE3, "--exp_id", "a", *TRAIN, *flags)
     _assert_options(opt, **dict.fromkeys(folders, "lr-0.001-1"))
-    assert opt.agent_folders == {
-        "agent": Path(folders["load_prefix_sr"]),
-        "occlusion": Path(folders["load_prefix_occ"]),
-    }
+    assert opt.agent_folders == {name: Path(folder) for name, folder in agents.items()}
     assert opt.joint_folder == Path("checkpoints/a/joint-lr-0.001-1")
 
 

@@ -119,7 +119,7 @@ def notes(comparison: Comparison) -> list[str]:
         people = "{dataset}, training people {train}, validation people {valid}".format(**comparison.people)
         lines.append(f"Data: {people} (fingerprints).")
     for flag, values in comparison.options.items():
-        which = ", ".join(f"{arm} {value}" for arm, value in values.items())
+        which = ", ".join(f"{value} ({arm})" for arm, value in values.items())
         lines.append(f"Arms differ in --{flag}: {which}.")
     lines.append("Arms: mean ± standard deviation over runs.")
     if comparison.others:
