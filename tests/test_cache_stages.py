@@ -6,6 +6,7 @@ import pytest
 from support.experiment import MEASURED, POSE, assert_same_state, refusal, run_here
 from support.stages import assert_user_error, demo_data, run_stage
 
+from data.kinds import KINDS
 from utils.records.distributions import distribution_path
 
 pytestmark = pytest.mark.slow
@@ -15,7 +16,7 @@ NEXT = POSE.removesuffix("0") + "1"
 AGENT = "lr-0.00025-1.pth.tar"
 USES = (
     *("train-random", "valid-identity", "valid-drawn"),  # stage 1, with a grid
-    *("train-scale", "valid-scale", "train-rotation", "valid-rotation"),
+    *(f"{split}-{kind}" for kind in KINDS for split in ("train", "valid")),
     *("train-identity", "train-drawn"),  # the agent's pretraining, and stage 3
 )
 
@@ -26,7 +27,7 @@ def run_all(made, *flags):
     run_here("stack-hg.py", *made.place, *fresh, *flags)
     run_here("stack-hg.py", *made.flags, *TRAINING, *flags)
     printed = run_here("stack-hg.py", *made.flags, "--eval_grid", "true", *flags)
-    for kind in ("scale", "rotation"):
+    for kind in KINDS:
         run_here(f"collect-{kind}-distri.py", *made.flags, "--overwrite", "true", *flags)
     run_here("pretrain-s-r-agent.py", *made.flags, "--overwrite", "true", "--nEpochs", 2, *flags)
     joint = (*made.flags, "--load_prefix_sr", AGENT, *TRAINING)
@@ -66,7 +67,7 @@ def test_every_stage_ends_where_it_does_without(plain, changeable, tmp_path, mon
     names = [f"tiny/{NEXT}", f"tiny/sr-dir-{POSE}/lr-0.00025-1", f"tiny/joint-{POSE}/pose-lr-0.00025-1"]
     for name in names:
         assert_same_state(*(made.checkpoints / f"{name}.pth.tar" for made in (there, changeable)))
-    for kind in ("scale", "rotation"):
+    for kind in KINDS:
         for split in ("train", "val"):
             ours, theirs = (
                 distribution_path(m.agent_folder, split, kind).read_bytes() for m in (changeable, there)

@@ -4,6 +4,7 @@ import pytest
 import scipy.io
 from support.experiment import POSE, run_here
 
+from data.kinds import KINDS
 from data.skeleton import MEAN
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ def test_all_stages_the_grid_and_one_photograph(name, real_data, tmp_path):
     run_here("stack-hg.py", *flags, "--is_train", "true", "--nEpochs", 1)
     assert scipy.io.loadmat(experiment / f"{POSE}-preds.mat")["preds"].shape[1:] == (FILES[name], 2)
 
-    for kind in ("scale", "rotation"):
+    for kind in KINDS:
         run_here(f"collect-{kind}-distri.py", *later, "--cache", tmp_path / "cache")
     run_here("pretrain-s-r-agent.py", *later, "--nEpochs", 1)
     agent = ("--load_prefix_sr", "lr-0.00025-0")

@@ -487,7 +487,8 @@ def test_the_foot_lists_the_options_in_which_arms_differ(tmp_path):
     ]
     assert read_arms(runs[:2]).options == {}
     assert read_arms(runs).options == {"lr": {"random": "0.001", "learned": "0.001", "fast": "0.005"}}
-    assert "\nArms differ in --lr: 0.001 (random), 0.001 (learned), 0.005 (fast).\n" in markdown(read_arms(runs))
+    line = "\nArms differ in --lr: 0.001 (random), 0.001 (learned), 0.005 (fast).\n"
+    assert line in markdown(read_arms(runs))
     curve = {"lr_schedule": "cosine"}  # ends with --nEpochs
     runs = [
         (arm, [write_run(tmp_path / f"{arm} 2", 0, [0.5], options=common | own | curve)])

@@ -17,13 +17,13 @@ from support.experiment import kept_logging, tiny_experiment
 from support.stages import REPOSITORY, command, demo_data, environment
 
 from data import DataError
+from data.kinds import KINDS
 from utils.system import process
 from utils.system.errors import UserError
 
 SCRIPTS = (
     "stack-hg.py",
-    "collect-scale-distri.py",
-    "collect-rotation-distri.py",
+    *(f"collect-{kind}-distri.py" for kind in KINDS),
     "pretrain-s-r-agent.py",
     "joint-train-pose-s-r-agent.py",
 )
@@ -93,7 +93,7 @@ def refusal(tmp_path, monkeypatch, caplog, capsys, kept_signals):
 
 
 TRAIN = ("--is_train", "true", "--overwrite", "true", "--nEpochs", 2)
-PRETRAIN, JOINT = SCRIPTS[3:]
+PRETRAIN, JOINT = SCRIPTS[-2:]
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_stages_run_without_what_windows_lacks(changeable, tmp_path, script):
     """Signals, forks and `fcntl`; processes that load are spawned."""
     flags = {
         "stack-hg.py": (*changeable.place, *TRAIN[:-1], 1, "--nThreads", 1, "--cache", tmp_path / "cache"),
-        **dict.fromkeys(SCRIPTS[1:3], (*changeable.flags, "--overwrite", "true")),
+        **dict.fromkeys(SCRIPTS[1:-2], (*changeable.flags, "--overwrite", "true")),
         PRETRAIN: (*changeable.flags, "--nEpochs", 1, "--overwrite", "true"),
         JOINT: (*changeable.flags, "--load_prefix_sr", "lr-0.00025-1", *TRAIN, "--nThreads", 1),
     }[script]

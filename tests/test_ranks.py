@@ -23,6 +23,7 @@ from torch.testing import assert_close
 
 from data.datasets import load_dataset
 from data.demo import write_demo
+from data.kinds import KINDS
 from data.loading.loader import BatchRows
 from utils.agents.base import Record
 from utils.records.checkpoint import load_checkpoint
@@ -167,14 +168,15 @@ def test_ranks_make_what_one_process_makes(root, alone):
     cached = ("--cache", root / "cache")
     printed = run_ranks(3, *((*stage, *cached) for stage in later_stages(root, "ranks")))
     files = list((root / "cache").iterdir())
-    assert len(files) == printed.count("cache: writing") == 2 * 4  # a split: plain, scaled, turned, drawn
+    uses = 2 + len(KINDS)  # of a split: plain, each kind, drawn
+    assert len(files) == printed.count("cache: writing") == 2 * uses
     assert printed.count("people scored") == 1
     assert (
         len(re.findall(r"^epoch \d+: loss", printed, re.MULTILINE)) == 2
     )  # an epoch of the agent, and one of joint training
     agent = f"sr-dir-{POSE}"
     same = [f"{POSE}-preds.mat", f"{POSE}-grid.txt"]
-    same += [f"{agent}/{split}_{kind}s.txt" for split in ("train", "val") for kind in ("scale", "rotation")]
+    same += [f"{agent}/{split}_{kind}s.txt" for split in ("train", "val") for kind in KINDS]
     for name in same:
         assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
     for name in (f"{agent}/lr-0.00025-0.pth.tar", f"joint-{POSE}/pose-lr-0.00025-1.pth.tar"):

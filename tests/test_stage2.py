@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from torch.testing import assert_close
 
 from data.augmentation import MARGINS, Augmentation
 from data.crops import augment
-from data.heatmap import decode_heatmaps, predict_points
+from data.heatmap import decode_heatmaps
 from data.kinds import KINDS
 from data.loading.loader import PatchLoader
 from data.skeleton import MPII
@@ -65,8 +66,9 @@ def copied_state(network):
 def test_files_of_a_finished_stage(experiment):
     folder = experiment.agent_folder
     for kind in KINDS:
-        assert rows_of(experiment, "train", kind).shape == (TRAIN, 7)
-        assert rows_of(experiment, "val", kind).shape == (VALID, 7)
+        bins = len(KINDS[kind].means)
+        assert rows_of(experiment, "train", kind).shape == (TRAIN, bins)
+        assert rows_of(experiment, "val", kind).shape == (VALID, bins)
         with Image.open(folder / f"{kind}-distributions.png") as plot:
             plot.load()
             assert min(plot.size) > 300
@@ -89,11 +91,13 @@ def hardness_by_hand(run, network, people, kind):
     for person in loader:
         lost = []
         for mean in KINDS[kind].means:
-            fixed = Augmentation.fixed(1, *((mean, 0) if kind == "scale" else (0, mean)))
-            sample = augment(person, fixed, run.opt.in_res, run.opt.out_res)
+            alone = {KINDS[kind].field: torch.tensor([mean])}
+            sample = augment(
+                person, replace(Augmentation.identity(1), **alone), run.opt.in_res, run.opt.out_res
+            )
             with torch.no_grad():
                 heatmaps = network(sample.image)[-1].float()
-            pred = predict_points(heatmaps, sample.center, sample.scale, sample.rotation)[0]
+            pred = sample.predict(heatmaps)[0]
             cells = decode_heatmaps(sample.heatmap)[0]
             correct = []
             for joint in MPII.scored:
@@ -102,7 +106,7 @@ def hardness_by_hand(run, network, people, kind):
                     error = math.dist((x, y), pred[joint].tolist()) / person.normalizer.item()
                     correct.append(error <= run.dataset.threshold)
             lost.append(1 - (sum(correct) / len(correct) if correct else 0))
-        rows.append([share / sum(lost) if sum(lost) else 1 / 7 for share in lost])
+        rows.append([share / sum(lost) if sum(lost) else 1 / len(lost) for share in lost])
     return torch.tensor(rows)
 
 
@@ -130,9 +134,8 @@ def with_unscored(changeable, tmp_path):
     annotations = unscored(changeable.data, tmp_path / "people.json", 2, 7, TRAIN + 1)
     shutil.rmtree(changeable.agent_folder)
     flags = (*changeable.flags, "--annotations", annotations)
-    printed = run_here(SCRIPTS["scale"], *flags)
-    run_here(SCRIPTS["rotation"], *flags)
-    return changeable, flags, printed
+    printed = {kind: run_here(script, *flags) for kind, script in SCRIPTS.items()}
+    return changeable, flags, printed["scale"]
 
 
 def test_people_without_pck_teach_the_agent_nothing(experiment, with_unscored):
@@ -145,7 +148,7 @@ def test_people_without_pck_teach_the_agent_nothing(experiment, with_unscored):
     for kind in KINDS:
         for split, rows in without.items():
             expected = exact_rows(everyone, split, kind)
-            expected[rows] = 1 / 7
+            expected[rows] = 1 / expected.shape[1]
             np.testing.assert_allclose(exact_rows(run, split, kind), expected, atol=1e-6)
             written = collect_rows(run, loaded_pose(run), people_of(run, split), KINDS[kind])
             np.testing.assert_allclose(rows_of(made, split, kind), written, atol=1e-6)
@@ -157,11 +160,14 @@ def test_people_without_pck_teach_the_agent_nothing(experiment, with_unscored):
     for kind in KINDS:
         for split, name in (("train", "train"), ("val", "valid")):
             scored = np.delete(rows_of(made, split, kind).astype(float), without[split], axis=0)
-            uniform[name] += sum(share * math.log(7 * share) for share in scored.flat if share) / len(scored)
+            bins = scored.shape[1]
+            uniform[name] += sum(share * math.log(bins * share) for share in scored.flat if share) / len(
+                scored
+            )
             path = distribution_path(made.agent_folder, split, kind)
             lines = path.read_text().splitlines(keepends=True)
             for person in without[split]:
-                lines[1 + person] = "1 0 0 0 0 0 0\n"  # nobody must read it
+                lines[1 + person] = "1" + (bins - 1) * " 0" + "\n"  # nobody must read it
             path.write_text("".join(lines))
     for name, loss in uniform.items():
         assert row[f"{name}_uniform"] == pytest.approx(loss, rel=1e-3)
@@ -235,8 +241,8 @@ def test_pose_network_is_untouched_by_the_agents_step(experiment, training):
     logits = agent.predict(sample)
     assert_close(logits, expected, atol=0, rtol=0)  # it looks in eval mode
     agent_before = copied_state(learner.network.train())
-    target = torch.eye(7)[:4]
-    learner.step(agent_loss(agent.predict(sample, trains=True), dict.fromkeys(KINDS, target)))
+    targets = {name: torch.eye(len(kind.means))[:4] for name, kind in KINDS.items()}
+    learner.step(agent_loss(agent.predict(sample, trains=True), targets))
     assert_close(copied_state(network), before, atol=0, rtol=0)
     assert network.training == training
     assert all(module.training == training for module in network.modules())
@@ -328,7 +334,7 @@ def test_agent_can_beat_the_mean_row():
     """What each person needs is in its features; the mean row, the best constant, cannot know it."""
     draws = torch.Generator().manual_seed(0)
     features = [torch.rand(16, 16, 16 >> level, 16 >> level, generator=draws) for level in range(5)]
-    rows = {kind: (3 * torch.randn(16, 7, generator=draws)).softmax(dim=1) for kind in KINDS}
+    rows = {kind: (3 * torch.randn(16, 7, generator=draws)).softmax(dim=1) for kind in ("scale", "rotation")}
     mean_row = {kind: row.mean(dim=0) for kind, row in rows.items()}
     torch.manual_seed(0)
     agent = Learner(ScaleRotationAgent(16, 16), 1e-3)
