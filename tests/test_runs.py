@@ -128,6 +128,7 @@ def test_people_without_pck_are_counted_in_the_log(nasty_run):
     finally:
         annotations.write_text(before)
     assert "1 of 4 training people have no reference length" in log.read_text()
+    assert "people: 4 for training, 6 for validation" in log.read_text()
 
 
 def test_initial_weights_follow_from_the_seed(nasty_run, monkeypatch):

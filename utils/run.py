@@ -89,6 +89,7 @@ class Run:
         """
         with logged_lines() as notes:
             dataset = self._read_dataset()
+        log.info("people: %d for training, %d for validation", len(dataset.train), len(dataset.valid))
         return replace(dataset, notes=tuple(notes))
 
     def _read_dataset(self) -> Dataset:

@@ -114,8 +114,10 @@ def _describe(root: Path, image: str, flaw: str) -> str:
     if near == root / image:
         return f"{flaw}: it is a folder or a broken link"
     if others:
-        there = sum(_end(root / name) is not None for name in others)
-        flaw += f"; of its other usual names {', '.join(others)}, {there} exist, expected 1"
+        if there := sum(_end(root / name) is not None for name in others):
+            flaw += f"; {there} of its other usual names exist, expected 1: {', '.join(others)}"
+        else:
+            flaw += f"; no {' or '.join(others)} either"
     if near is not None:
         name = ascii(near.relative_to(root).as_posix())
         flaw += f"; a similar name, which differs in case or Unicode form, exists: {name}"
