@@ -79,13 +79,19 @@ NETWORKS: dict[str, NetworkType] = {
         sizes=("num_stacks", "num_modules", "chan"),
         maskable=True,
     ),
-    "simple_baseline": NetworkType(
-        "models.simple_baseline.SimpleBaseline",
-        stride=64,  # the backbone's 32, and 2 of the pooling that makes the agent's neck
-        heatmap_stride=4,
-        sizes=("backbone", "chan"),
-        weights=("pretrained", "backbone_weights"),
-    ),
+    **{
+        name: NetworkType(
+            path,
+            stride=64,  # the backbone's 32, and 2 of the pooling that makes the agent's neck
+            heatmap_stride=4,
+            sizes=("backbone", "chan"),
+            weights=("pretrained", "backbone_weights"),
+        )
+        for name, path in {
+            "simple_baseline": "models.simple_baseline.SimpleBaseline",
+            "feature_pyramid": "models.feature_pyramid.FeaturePyramid",
+        }.items()
+    },
     "control": NetworkType(
         "models.known_answer.KnownAnswer", stride=64, heatmap_stride=4, sizes=("chan",), maskable=True
     ),

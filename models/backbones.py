@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models import NetworkError
+from models.layers import Features, check_sides, pool
 
 STRIDES = (4, 8, 16, 32)
 SIDE = 64  # px of the image that shows which stages a network has
@@ -20,6 +21,57 @@ logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # else it war
 logging.getLogger("timm.models._helpers").setLevel(logging.WARNING)  # `build_backbone` says what was loaded
 
 log = logging.getLogger(__name__)
+
+
+class BackboneNetwork(nn.Module):
+    """What pose networks on a backbone share: it reads images, and its stages are the agent's features.
+
+    Images are normalised by the mean and the standard deviation that the backbone was made for.
+
+    Args:
+        backbone: name of a model of timm, see `build_backbone`.
+        pretrained, backbone_weights: what the backbone starts from: the weights that timm downloads, or a
+            file; else they are drawn.
+
+    Raises:
+        NetworkError: there is no such backbone, or its weights do not fit.
+    """
+
+    stride = 2 * STRIDES[-1]  # the last stage's, and 2 of the pooling that makes the agent's neck
+
+    def __init__(self, backbone: str, pretrained: bool, backbone_weights: Path | None):
+        super().__init__()
+        self.backbone, self._places, self.stage_channels = build_backbone(
+            backbone, pretrained, backbone_weights
+        )
+        self.feature_channels = (*self.stage_channels, self.stage_channels[-1])
+        for name in ("mean", "std"):
+            values = torch.tensor(self.backbone.pretrained_cfg[name])
+            self.register_buffer(name, values.view(3, 1, 1))
+
+    def features(self, image: Tensor) -> Features:
+        """The half pass: the network run only up to its head, for the agent.
+
+        As with `StackedHourglass.features`, mode and gradients are the caller's.
+
+        Args:
+            image: [N, 3, H, W] float, RGB in 0..1; H and W are multiples of 64.
+
+        Returns:
+            the outputs of the backbone's four stages, and the last one pooled to half its size:
+            [N, feature_channels[i], h, w] with (h, w) = (H, W) / 4, 8, 16, 32 and 64.
+
+        Raises:
+            ValueError: H or W is no multiple of 64.
+        """
+        stages = self.stages(image)
+        return *stages, pool(stages[-1])
+
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """The outputs of the backbone's four stages, [N, stage_channels[i], h, w]; see `features`."""
+        check_sides(image, self.stride)
+        maps = self.backbone((image - self.mean) / self.std)
+        return [maps[place] for place in self._places]
 
 
 def build_backbone(

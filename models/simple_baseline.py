@@ -1,38 +1,30 @@
 """SimpleBaseline: a backbone of timm and three deconvolutions; it can start from ImageNet."""
 
 from pathlib import Path
-from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from models import NETWORKS
-from models.layers import Features, check_sides, pool
+from models.backbones import BackboneNetwork
 
 BACKBONE = "backbone."  # starts the backbone's names in the module, not in files
 
 
-class SimpleBaseline(nn.Module):
+class SimpleBaseline(BackboneNetwork):
     """A backbone down to 1/32 of the image and three deconvolutions up to 1/4; one set of heatmaps.
 
-    Images are normalised by the mean and the standard deviation that the backbone was made for. The tensors
-    of a ResNet have the names of torchvision's and, behind it, of the networks released with the paper, whose
-    weights `load_state_dict` takes.
+    The tensors of a ResNet have the names of torchvision's and, behind it, of the networks released with the
+    paper, whose weights `load_state_dict` takes.
 
     Args:
-        backbone: name of a model of timm, see `models.backbones`.
-        chan: channels of the deconvolutions.
+        chan: channels of the deconvolutions, whose weights are drawn.
         num_classes: heatmaps, one per joint.
-        pretrained, backbone_weights: what the backbone starts from: the weights that timm downloads, or a
-            file; else they are drawn. The deconvolutions' are drawn.
+        backbone, pretrained, backbone_weights: see `BackboneNetwork`.
 
     Raises:
-        NetworkError: there is no such backbone, or its weights do not fit.
+        NetworkError: see `BackboneNetwork`.
 
     Source: Xiao, Wu and Wei, ECCV 2018, arXiv:1804.06208.
     """
-
-    stride: ClassVar[int] = NETWORKS["simple_baseline"].stride
 
     def __init__(
         self,
@@ -42,14 +34,8 @@ class SimpleBaseline(nn.Module):
         pretrained: bool = False,
         backbone_weights: Path | None = None,
     ):
-        super().__init__()
-        from models.backbones import build_backbone  # which imports timm: not for other networks
-
-        self.backbone, self._places, channels = build_backbone(backbone, pretrained, backbone_weights)
-        self.feature_channels = (*channels, channels[-1])
-        for name in ("mean", "std"):
-            values = torch.tensor(self.backbone.pretrained_cfg[name])
-            self.register_buffer(name, values.view(3, 1, 1))
+        super().__init__(backbone, pretrained, backbone_weights)
+        channels = self.stage_channels
         self.deconv_layers = nn.Sequential(
             *_deconvolution(channels[-1], chan), *_deconvolution(chan, chan), *_deconvolution(chan, chan)
         )
@@ -73,30 +59,7 @@ class SimpleBaseline(nn.Module):
         Raises:
             ValueError: H or W is no multiple of 64.
         """
-        return [self.final_layer(self.deconv_layers(self._stages(image)[-1]))]
-
-    def features(self, image: Tensor) -> Features:
-        """The half pass: the network run only up to the deconvolutions, for the agent.
-
-        As with `StackedHourglass.features`, mode and gradients are the caller's.
-
-        Args:
-            image: as for `forward`.
-
-        Returns:
-            the outputs of the backbone's four stages, and the last one pooled to half its size:
-            [N, feature_channels[i], h, w] with (h, w) = (H, W) / 4, 8, 16, 32 and 64.
-
-        Raises:
-            ValueError: as for `forward`.
-        """
-        stages = self._stages(image)
-        return *stages, pool(stages[-1])
-
-    def _stages(self, image: Tensor) -> list[Tensor]:
-        check_sides(image, self.stride)
-        maps = self.backbone((image - self.mean) / self.std)
-        return [maps[place] for place in self._places]
+        return [self.final_layer(self.deconv_layers(self.stages(image)[-1]))]
 
 
 def _deconvolution(chan_in: int, chan: int) -> tuple[nn.Module, nn.Module, nn.Module]:
