@@ -87,8 +87,9 @@ def network(parser: ArgumentParser) -> None:
         "--network",
         choices=NETWORKS,
         default="hourglass",
-        help="architecture: stacked hourglasses, or SimpleBaseline (a backbone and three deconvolutions); "
-        "control: fails by a known rule on data set control, to check the agents",
+        help="architecture: stacked hourglasses; a backbone with three deconvolutions (simple_baseline) or "
+        "lateral connections (feature_pyramid); control: fails by a known rule on data set control, to check "
+        "the agents",
     )
     backbone = "backbone: a model of timm with stages of 1/4 to 1/32, such as resnet18, tf_efficientnet_lite0"
     add("--backbone", default="resnet50", help=backbone)
@@ -99,7 +100,7 @@ def network(parser: ArgumentParser) -> None:
         default=1,
         help="number of residual blocks at each position of an hourglass",
     )
-    channels = "number of channels of an hourglass, of SimpleBaseline's deconvolutions, or of control"
+    channels = "number of channels of an hourglass, of what stands on a backbone, or of control"
     add("--chan", type=whole_number(2, multiple_of=2), default=256, help=channels)
     in_res = "side of the input crops in px, a multiple of 64; that of the heatmaps is a quarter"
     add("--in_res", type=whole_number(1), default=256, help=in_res)

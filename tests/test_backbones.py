@@ -15,6 +15,7 @@ from torchvision.models import resnet18
 
 from models import NetworkError
 from models.agent import agent_width
+from models.feature_pyramid import FeaturePyramid
 from models.simple_baseline import SimpleBaseline
 from utils.records.checkpoint import load_checkpoint, load_weights
 from utils.system.errors import UserError
@@ -74,10 +75,22 @@ def test_other_networks_are_refused_in_a_line(name, said):
     assert "\n" not in line
 
 
+@torch.no_grad()
+def test_each_stage_reaches_the_heatmaps_of_a_pyramid(monkeypatch):
+    network, image = FeaturePyramid(TINY, chan=8, num_classes=3).eval(), photographs()
+    stages = network.stages(image)
+    before = network(image)[0]
+    for place in range(4):
+        changed = [stage + (place == k) for k, stage in enumerate(stages)]
+        monkeypatch.setattr(network, "stages", lambda _, changed=changed: changed)
+        assert not torch.allclose(network(image)[0], before)
+
+
 @pytest.mark.parametrize("name", [TINY, "hrnet_w18_small"])
-def test_each_parameter_that_is_trained_gets_a_gradient(name):
+@pytest.mark.parametrize("network", [SimpleBaseline, FeaturePyramid])
+def test_each_parameter_that_is_trained_gets_a_gradient(network, name):
     """Ranks wait for it."""
-    network = baseline(name).train()
+    network = network(name, chan=8).train()
     network(photographs())[0].sum().backward()
     frozen = [name for name, one in network.named_parameters() if not one.requires_grad]
     assert [name for name, one in network.named_parameters() if one.grad is None] == frozen

@@ -122,9 +122,10 @@ def test_a_cache_is_a_folder_or_the_gpu(text, place):
     assert parsed(STAGE1, "--exp_id", "a").cache is None
 
 
-def test_simple_baseline_needs_no_size():
-    opt = parsed(STAGE1, "--exp_id", "a", "--network", "simple_baseline")
-    _assert_options(opt, network="simple_baseline", backbone="resnet50", chan=256, in_res=256, out_res=64)
+@pytest.mark.parametrize("network", ["simple_baseline", "feature_pyramid"])
+def test_a_network_on_a_backbone_needs_no_size(network):
+    opt = parsed(STAGE1, "--exp_id", "a", "--network", network)
+    _assert_options(opt, network=network, backbone="resnet50", chan=256, in_res=256, out_res=64)
 
 
 def test_a_folder_below_a_folder_is_an_experiment():
