@@ -333,6 +333,7 @@ def test_one_run_at_a_time_is_in_a_folder(tmp_path, monkeypatch):
     half[2].parent.mkdir()
     for path in half:
         path.touch()
+        os.utime(path, (0, 0))
     with locked(folder):
         text = (folder / ".lock-holder").read_text()
         assert text.startswith("a.py, process") and "longer" not in text

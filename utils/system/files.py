@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 HOLDER = ".lock-holder"  # names the process that has the lock: on Windows a locked file cannot be read
+ABANDONED = 3600  # s
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # by a file system
 
 
@@ -73,32 +74,23 @@ def link_file(path: Path, target: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`; the file created there replaces `path` at the end.
-
-    Until then a lock tells `remove_abandoned` that the temporary file is in use.
-    """
+    """A temporary path in the folder of `path`; the file created there replaces `path` at the end."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with ExitStack() as stack:
-            path.parent.stat()  # `filelock` would make a missing folder
-            with suppress(OSError):  # where nothing locks, nothing is swept
-                stack.enter_context(_lock(_lock_of(temporary)))
-            try:
-                yield temporary
-                temporary.replace(path)
-            finally:
-                _remove(temporary)
-                _remove(_lock_of(temporary))
+        yield temporary
+        temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        _remove(temporary)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder, created if necessary, against other training runs until the end of the context.
 
-    Temporary files left in it by killed runs are removed. The lock ends with its process, even if that is
-    killed. On a network disk it works between machines if the file system supports locks, as NFS does with
+    Old temporary files, left in it by killed runs, are removed. The lock ends with its process, even if that
+    is killed. On a network disk it works between machines if the file system supports locks, as NFS does with
     its lock service; otherwise a warning is logged. Rank 0 holds it for all ranks.
 
     Raises:
@@ -112,12 +104,12 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(_lock(folder / LOCK, timeout=0))
+                stack.enter_context(FileLock(folder / LOCK, timeout=0))
             except OSError as error:
                 if error.errno not in UNSUPPORTED:
                     raise
                 log.warning("%s cannot be locked (%s): start one run there at a time", folder, error.strerror)
-                stack.callback(_remove, folder / LOCK)
+            stack.callback(_remove, folder / LOCK)
             holder.write_text(
                 f"{Path(sys.argv[0]).name}, process {os.getpid()} on {socket.gethostname()}, "
                 f"since {time.strftime('%Y-%m-%d %H:%M:%S')}",
@@ -135,26 +127,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _lock(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock file, deleted at the end of the context; forked processes do not hold it.
-
-    timeout: s to wait for it; -1: without limit.
-
-    Raises:
-        Timeout: another process holds it. OSError: it cannot be created, or the file system has no locks.
-    """
-    with FileLock(path, timeout=timeout):
-        try:
-            yield
-        finally:
-            _remove(path)
-
-
-def _lock_of(temporary: Path) -> Path:
-    return temporary.with_name(f"{temporary.name}.lock")
-
-
 def _remove(path: Path) -> None:
     with suppress(OSError):  # Windows cannot delete an open file; a lock file goes when its lock is released
         path.unlink()
@@ -163,12 +135,14 @@ def _remove(path: Path) -> None:
 def remove_abandoned(folder: Path, names: str = "*") -> None:
     """Remove temporary files of killed processes from a folder and the folder of its pages.
 
+    They are those that have not been written to for `ABANDONED` s: a newer one may be of a process that runs.
+
     names: pattern for the names of the files that they would have replaced.
     """
-    found = (path for place in (folder, folder / "web") for path in place.glob(f".{names}.tmp*"))
-    for temporary in {path.with_name(path.name.removesuffix(".lock")) for path in found}:
-        with suppress(OSError), _lock(_lock_of(temporary), timeout=0):  # a `Timeout` is one
-            _remove(temporary)
+    for temporary in (*folder.glob(f".{names}.tmp*"), *folder.glob(f"web/.{names}.tmp*")):
+        with suppress(OSError):  # another process has removed it
+            if time.time() - temporary.stat().st_mtime > ABANDONED:
+                temporary.unlink()
 
 
 def natural(name: str) -> list:
