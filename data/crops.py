@@ -165,11 +165,7 @@ def augment(
 
 
 def _check_reach(people: PersonBatch, augmentation: Augmentation) -> None:
-    """Refuse what the patches do not hold.
-
-    Raises:
-        ValueError: a crop reaches beyond its patch.
-    """
+    """Raise a `ValueError` if a crop reaches beyond its patch."""
     reached = reach(augmentation)
     farthest = reached.max().item()
     if not farthest <= people.margin * (1 + ROUNDING):

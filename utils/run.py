@@ -275,11 +275,7 @@ class Run:
 
 
 def _check_average_precision(dataset: Dataset) -> None:
-    """Log what average precision is computed on, and that it can be, before an epoch has been trained.
-
-    Raises:
-        UserError: pycocotools is not installed.
-    """
+    """Log what average precision is computed on; without pycocotools raise a `UserError` before training."""
     if find_spec("pycocotools") is None:
         raise UserError(
             f"--dataset {dataset.name}: pycocotools is not installed, which computes average precision: "

@@ -93,11 +93,7 @@ class Learner:
         self.history, self.epoch = History.of_checkpoint(checkpoint), checkpoint["epoch"] + 1
 
     def require_epochs(self, epochs: int) -> None:
-        """Check that --nEpochs leaves at least one epoch to train.
-
-        Raises:
-            UserError: there is nothing to train; the message says which value to use.
-        """
+        """Raise a `UserError` if --nEpochs leaves no epoch to train; it says which value to use."""
         if self.epoch >= epochs:
             raise UserError(
                 f"nothing to train: --nEpochs {epochs} includes the {self.epoch} epochs of the checkpoint; "
@@ -133,10 +129,9 @@ class Learner:
         return loss.detach()
 
     def require_finite(self) -> None:
-        """Check that all losses of all ranks were finite; every rank must call this and waits for its GPU.
+        """Raise a `UserError` if a loss of any rank was not finite, so that the network may be broken.
 
-        Raises:
-            UserError: a loss was not finite, so the network may be broken.
+        Every rank must call this, and waits for its GPU.
         """
         self._check(ranks.total(torch.as_tensor(self._losses)))
         self._losses = 0.0

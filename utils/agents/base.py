@@ -164,11 +164,7 @@ class Agent(ABC):
 
 
 def require_finite(shares: Tensor) -> None:
-    """Check that the distributions of an agent are finite; waits for the GPU.
-
-    Raises:
-        UserError: the agent has diverged.
-    """
+    """Raise a `UserError` unless the distributions of an agent are finite; waits for the GPU."""
     if not shares.isfinite().all():
         raise UserError("the agent's outputs are not finite: try a smaller learning rate of the agent")
 

@@ -16,13 +16,10 @@ log = logging.getLogger("compare")
 
 
 def check_same(runs: dict[Path, RunLog], value_of: Callable[[RunLog], object], message: str) -> None:
-    """Check that a value is the same in all runs whose logs record it.
+    """Raise a `UserError` if runs differ in a value that their logs record.
 
     value_of: returns the value of a run. message: format string of the error; its arguments are the folders
     of two runs and their values.
-
-    Raises:
-        UserError: two runs differ.
     """
     known = {folder: value_of(run) for folder, run in runs.items() if value_of(run)}
     for folder, value in known.items():
@@ -32,11 +29,7 @@ def check_same(runs: dict[Path, RunLog], value_of: Callable[[RunLog], object], m
 
 
 def check_people(runs: dict[Path, RunLog]) -> None:
-    """Check that all runs were trained and validated on the same people.
-
-    Raises:
-        UserError: two runs differ.
-    """
+    """Raise a `UserError` unless all runs were trained and validated on the same people."""
     for split, what in (("valid", "validated"), ("train", "trained")):
         message = "{0} was " + what + " on other people than {1}: expected the same people"
         check_same(runs, lambda run, split=split: run.people.get(split), message)
@@ -117,11 +110,7 @@ def common_epochs(runs: dict[Path, RunLog], first: int, last: int | None) -> lis
 
 
 def check_updates(runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """Check that the pose networks of all runs have had the same number of updates by each epoch.
-
-    Raises:
-        UserError: two runs differ.
-    """
+    """Raise a `UserError` unless all pose networks have had the same number of updates by each epoch."""
     for epoch in epochs:
         message = f"{{0}} has made {{2}} updates by epoch {epoch}, {{1}} {{3}}: expected the same number"
         check_same(runs, lambda run, epoch=epoch: run.updates.get(epoch), message)
@@ -146,12 +135,9 @@ def _recorded(options: dict[str, str]) -> dict[str, str]:
 
 
 def check_recipe(arm: str, runs: dict[Path, RunLog], epochs: list[int]) -> None:
-    """Check that all epochs of an arm were trained with the same values of the `recipe_flags`.
+    """Raise a `UserError` unless all epochs of an arm were trained with the same values of `recipe_flags`.
 
     Only flags that the logs record are checked. The seed may differ between runs, but not within a run.
-
-    Raises:
-        UserError: two epochs differ.
     """
     for flag in (*RECIPE, "nEpochs"):
         known = [

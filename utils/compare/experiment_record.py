@@ -75,11 +75,7 @@ class ExperimentRecord:
 
 
 def _check_log(folder: Path, epochs: int, settings: dict[str, str]) -> None:
-    """Check in a folder's log that its saved epochs below `epochs` were trained with these options.
-
-    Raises:
-        UserError: they were not, or the log does not record it.
-    """
+    """Raise a `UserError` unless a folder's log says that its epochs below `epochs` had these options."""
     saved = max(saved_epochs(folder).values(), default=-1) + 1
     if not saved:
         return

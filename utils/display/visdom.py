@@ -148,11 +148,7 @@ def through_proxy(proxies: dict[str, str], server: SplitResult) -> str:
 
 
 def check_address(server: str) -> None:
-    """Check the address of a server.
-
-    Raises:
-        ValueError: it is not http(s)://host.
-    """
+    """Raise a `ValueError` unless the address of a server is http(s)://host."""
     expected = f"--vis_server {server}: expected http://host or https://host; give the port with --vis_port"
     try:
         parts = urlsplit(server)

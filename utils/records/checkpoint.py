@@ -137,11 +137,7 @@ def checkpoint_skeleton(checkpoint: dict) -> Skeleton:
 
 
 def require_skeleton(checkpoint: dict, path: Path, expected: Skeleton) -> None:
-    """Check that the joints of a checkpoint, read from `path`, are those of this run.
-
-    Raises:
-        UserError: a name differs, or there are more or fewer of them.
-    """
+    """Raise a `UserError` unless the joints of a checkpoint, read from `path`, are those of this run."""
     found = checkpoint_skeleton(checkpoint)
     for joint, (theirs, ours) in enumerate(zip_longest(found.joints, expected.joints)):
         if theirs != ours:

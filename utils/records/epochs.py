@@ -98,10 +98,7 @@ def epoch_files(folder: Path) -> list[EpochFile]:
 
 
 def refuse_to_overwrite(folder: Path, overwrite: bool, resume_flag: str) -> list[Path]:
-    """Raise an error if a run that starts from scratch would replace the results of an earlier run.
-
-    Returns:
-        The files of the earlier run, which --overwrite true allows to replace.
+    """The files of an earlier run, which a run that starts from scratch will replace.
 
     Raises:
         UserError: there are some, and `overwrite` is not set.

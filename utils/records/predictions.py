@@ -43,12 +43,9 @@ def encode_results(results: list[dict]) -> bytes:
 
 
 def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
-    """Raise an error if writing predictions would replace those of other people.
+    """Raise a `UserError` if predictions would replace those of other people, or another file.
 
     Files of the 2018 release do not record their people; these are compared by number.
-
-    Raises:
-        UserError: the file exists, has other people or cannot be read, and `overwrite` is not set.
     """
     if overwrite or not path.exists():
         return
@@ -67,12 +64,9 @@ def refuse_other_people(path: Path, people: People, overwrite: bool) -> None:
 
 
 def refuse_other_boxes(path: Path, image_ids: list[int], overwrite: bool) -> None:
-    """Raise an error if writing results in COCO's format would replace those of other boxes.
+    """Raise a `UserError` if results in COCO's format would replace those of other boxes, or another file.
 
     image_ids: of the boxes in order, by which other boxes are told.
-
-    Raises:
-        UserError: the file exists, has other boxes or cannot be read, and `overwrite` is not set.
     """
     if overwrite or not path.exists():
         return
