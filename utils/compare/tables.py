@@ -13,7 +13,6 @@ from utils.display.plots import plot_arms
 from utils.display.sections import Section
 from utils.display.stages import COMPARISON, INDEX, write_stage_page
 from utils.evaluation.grids import TABLES
-from utils.system.errors import UserError
 from utils.system.files import write_file
 
 log = logging.getLogger("compare")
@@ -31,12 +30,9 @@ def write_comparison(
     experiment: the folder of an experiment whose pages are to have one of the comparison, `web/index.html`.
 
     Raises:
-        UserError: the folder cannot be created or written to.
+        OSError, UserError: the folder cannot be written to.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be created: {error.strerror}") from error
+    out.mkdir(parents=True, exist_ok=True)
     table, epochs = "\n".join([markdown(comparison), *footer]), epoch_table(comparison)
     log.info("%s", "\n".join([markdown(comparison, TERMINAL), *footer, "", epochs]))
     write_file(out / "compare.txt", f"{table}\n\n{epochs}\n")

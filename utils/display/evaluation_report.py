@@ -93,12 +93,7 @@ def _write_page(run: Run, network: nn.Module, stem: Path, result: Evaluation, gr
         log.warning("no HTML page: %s", error)
         return
     sections = [*grids, *pose_gallery(run, network, result)]
-    try:
-        page = write_evaluation(
-            stem.parent, run.opt.exp_id, stem.name, run.dataset.metric_name, result, sections
-        )
-    except OSError as error:
-        raise UserError(f"{stem.parent / 'web'} cannot be written to: {error.strerror}") from error
+    page = write_evaluation(stem.parent, run.opt.exp_id, stem.name, run.dataset.metric_name, result, sections)
     log.info("page: %s", page)
 
 

@@ -16,7 +16,6 @@ from urllib.parse import quote
 from utils.agents import AGENTS, chosen_agent
 from utils.display.sections import Section
 from utils.records.events import EVENTS
-from utils.system.errors import UserError
 from utils.system.files import natural, write_file
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def write_stage_page(path: Path, experiment: Path, title: str, sections: Sequenc
     """Write a page of an experiment, which links to the entry, and list it there.
 
     Raises:
-        UserError: a folder cannot be written to.
+        OSError, UserError: a folder cannot be written to.
     """
     try:
         from utils.display.markup import gallery_page
@@ -87,12 +86,9 @@ def write_stage_page(path: Path, experiment: Path, title: str, sections: Sequenc
         log.warning("no HTML page: %s", error)
         return
     back = link(experiment / INDEX, path.parent), f"All stages of {experiment.name}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, gallery_page(title, "", sections, back=back))
-        update_list(experiment)
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot be written to: {error.strerror}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, gallery_page(title, "", sections, back=back))
+    update_list(experiment)
     log.info("page: %s", path)
 
 

@@ -20,7 +20,6 @@ state of a random generator, which older files have, is ignored; those without a
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
@@ -49,10 +48,10 @@ def find_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
     raise UserError(f"{flag} {prefix}: {path} does not exist; {folder} has {listing}")
 
 
-def saved_epochs(folder: Path, prefix: str = "") -> dict[Path, int]:
-    """The checkpoints `<prefix>lr-*-<epoch>.pth.tar` of a folder with their epochs, without `-model-best`."""
+def saved_epochs(folder: Path, prefix: str = "", best: bool = False) -> dict[Path, int]:
+    """The checkpoints `<prefix>lr-*-<epoch>.pth.tar` of a folder, or the `-model-best`, with their epochs."""
     found = {path: _EPOCH.search(path.name) for path in folder.glob(f"{prefix}lr-*{SUFFIX}")}
-    return {path: int(match[1]) for path, match in found.items() if match and not match[2]}
+    return {path: int(match[1]) for path, match in found.items() if match and bool(match[2]) == best}
 
 
 def newest_checkpoint(folder: Path, prefix: str, flag: str) -> Path:
@@ -73,8 +72,7 @@ def best_checkpoint(folder: Path, flag: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    paths = folder.glob(f"lr-*-model-best{SUFFIX}")
-    epochs = {path: int(match[1]) for path in paths if (match := _EPOCH.search(path.name))}
+    epochs = saved_epochs(folder, best=True)
     if not epochs:
         raise UserError(f"{flag} best: {folder} has no lr-…-model-best{SUFFIX}: name an epoch's checkpoint")
     return max(epochs, key=epochs.get)
@@ -120,15 +118,11 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path} is not a checkpoint: expected a dict with a state_dict of tensors")
     checkpoint["state_dict"] = {name.removeprefix("module."): value for name, value in state.items()}
     if "epoch" not in checkpoint:
-        checkpoint["epoch"] = _epoch_of(path)
+        found = _EPOCH.search(path.name)
+        if found is None:
+            raise UserError(f"{path} has no epoch: expected one in the file or in its name (…-10{SUFFIX})")
+        checkpoint["epoch"] = int(found[1])
     return checkpoint
-
-
-def _epoch_of(path: Path) -> int:
-    found = _EPOCH.search(path.name)
-    if found is None:
-        raise UserError(f"{path} has no epoch: expected one in the file or in its name (…-10{SUFFIX})")
-    return int(found[1])
 
 
 def checkpoint_skeleton(checkpoint: dict) -> Skeleton:
@@ -193,13 +187,10 @@ def _completed(checkpoint: dict, own: dict[str, Tensor]) -> tuple[dict, dict[str
     return recorded, constants | state
 
 
-def _misfits(own: dict, state: dict) -> list[str]:
-    def shape(tensors: dict, name: str) -> tuple | None:
-        return tuple(tensors[name].shape) if name in tensors else None
-
-    names: Iterable[str] = dict.fromkeys([*own, *state])
+def _misfits(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    expected, found = ({name: tuple(one.shape) for name, one in each.items()} for each in (own, state))
     return [
-        f"{name}: expected {shape(own, name)}, found {shape(state, name)}"
-        for name in names
-        if shape(own, name) != shape(state, name)
+        f"{name}: expected {expected.get(name)}, found {found.get(name)}"
+        for name in dict.fromkeys([*own, *state])
+        if expected.get(name) != found.get(name)
     ]
