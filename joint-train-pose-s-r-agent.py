@@ -23,7 +23,7 @@ from data.loading.loader import PatchLoader
 from models.losses import pose_loss
 from utils.agents.base import Agent, Record
 from utils.agents.joint import POSE, load_agents, save_networks, warn_of_missed_turns
-from utils.agents.pretraining import agent_loss
+from utils.agents.rules import RULES
 from utils.display.evaluation_report import report_evaluation
 from utils.display.exhibits import draw_exhibits
 from utils.display.gallery import pose_gallery
@@ -175,9 +175,10 @@ def train_pose(
 def train_agent(run: Run, pose: Learner, agent: Agent, loader: PatchLoader, report: Report) -> Record:
     """One pass over people who have PCK, or --agent_iters batches of it; what the agent did and learned.
 
-    A draw that was harder than the reference's is rewarded, any other penalised. PCK under uniform draws of
-    the agent's bins is measured, too, and teaches nothing.
+    It learns by --agent_rule. As published, a draw that was harder than the reference's is rewarded, any
+    other penalised. PCK under uniform draws of the agent's bins is measured, too, and teaches nothing.
     """
+    rule = RULES[run.opt.agent_rule]
     pose.network.eval()
     agent.learner.network.train()
     record = agent.record()
@@ -186,8 +187,7 @@ def train_agent(run: Run, pose: Learner, agent: Agent, loader: PatchLoader, repo
     for index, people in enumerate(bar):
         trial = agent.trial(people)
         rewards = trial.rewards()
-        targets = {name: reward.target for name, reward in rewards.items()}
-        loss = agent.learner.step(agent_loss(trial.logits, targets), people.weight)
+        loss = agent.learner.step(rule(trial, rewards), people.weight)
         record.add(people, loss, trial, rewards)
         report.batch(bar, pose.epoch, index, record.means.read)
     agent.learner.require_finite()

@@ -111,6 +111,30 @@ def rewarded_distribution(
     return reward(predicted, drawn, pckh_random, pckh_agent).target
 
 
+def policy_loss(logits: Tensor, drawn: Tensor, lost: Tensor) -> Tensor:
+    """REINFORCE: minus the log-probability of each draw, weighted by the PCK that it cost; mean over people.
+
+    Its gradient is an unbiased estimate of that of the expected PCK, if `lost` is a baseline minus the PCK of
+    the draw, and the baseline does not depend on the draw.
+
+    Args:
+        logits: [N, K] float.
+        drawn: [N] int64, the bin drawn for each person; or [N, M], different bins in the order in which they
+            were drawn without replacement.
+        lost: [N] float, PCK that the draw cost, compared with the baseline; it is detached.
+
+    Returns:
+        a scalar; its value has no meaning, only its gradient.
+
+    Source: Williams, Machine Learning 8, 1992; the baseline there is the reinforcement baseline.
+    """
+    log_probability = torch.zeros_like(logits[:, 0])
+    for bins in drawn.to(logits.device).reshape(len(drawn), -1).unbind(1):
+        log_probability = log_probability + logits.log_softmax(dim=1).gather(1, bins[:, None])[:, 0]
+        logits = logits.scatter(1, bins[:, None], -torch.inf)  # it cannot be drawn again
+    return -(lost.detach().to(logits.device) * log_probability).mean()
+
+
 def _clamp(bins: Tensor) -> Tensor:
     """Rows clamped to 0..2/K once; distributing the rest can raise a bin above 2/K again."""
     clamped = bins.clamp(0, 2 / bins.shape[1])

@@ -133,6 +133,7 @@ CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "overwrite": (_DATA_SET,),
     "joint_dir": (_JOINT_FOLDER,),
     "agent_lr": (_TRAINING,),
+    "agent_rule": (_TRAINING, _LEARNED),
     "agent_iters": (_TRAINING, _LEARNED),
 }
 """Flag -> its conditions, all of which must hold. Flags that every script takes have none, so that the same

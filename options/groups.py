@@ -284,6 +284,12 @@ def joint(parser: ArgumentParser) -> None:
         how = f"how the {agent.title}'s batches are sampled. {draws}"
         choices = ("learned", "pretrained", "uniform")
         add(f"--{agent.draws}", choices=choices, default="learned", help=how)
+    rule = (
+        "how agents learn. published: draws that are harder than the reference's are rewarded, others "
+        "penalized, by fixed shares; reinforce: by the policy gradient of PCK, with the reference's as its "
+        "baseline"
+    )
+    add("--agent_rule", choices=("published", "reinforce"), default="published", help=rule)
     agent_training(parser)
 
 

@@ -26,6 +26,7 @@ RECIPE = (
     "schedule_start",
     "mirror",
     "agent_lr",
+    "agent_rule",
     "agent_iters",
     *(agent.draws for agent in AGENTS.values()),
 )

@@ -49,8 +49,8 @@ class Update:
 
     clamp: whether no bin may have more than 2 / bins. ties: whether they are penalized, or have no effect.
     reference: whose draws the agent's are compared with, "random" or "uniform". draws: over how many PCK is
-    averaged, on both sides; None: it is the expected one. gradient: the plain policy gradient instead, of the
-    PCK that a draw loses against the reference.
+    averaged, on both sides; None: it is the expected one. reinforce: the rule of that name instead. baseline:
+    its own, PCK under the reference's draw, or "batch", the mean PCK of the agent's draws in the batch.
     """
 
     lr: float = 5e-5
@@ -60,7 +60,8 @@ class Update:
     ties: bool = True
     reference: str = "random"
     draws: int | None = 1
-    gradient: bool = False
+    reinforce: bool = False
+    baseline: str = "reference"
 
 
 @dataclass
@@ -119,12 +120,10 @@ def loss_of(
         reference = Augmentation.random(len(known.side), generator)
     expected = known.pck(network, Augmentation.cat([reference, drawn]))
     lower, own = measured(expected, update.draws, generator)
-    if update.gradient:
-        gained = {kind: lower[k] - own[k] for k, kind in enumerate(logits)}
-        return -sum(
-            (gained[kind] * one.log_softmax(1).gather(1, bins[kind][:, None])[:, 0]).mean()
-            for kind, one in logits.items()
-        )
+    if update.reinforce:
+        baseline = own.mean(1, keepdim=True) if update.baseline == "batch" else lower
+        lost = zip(logits.items(), baseline - own, strict=True)
+        return sum(losses.policy_loss(one, bins[kind], cost) for (kind, one), cost in lost)
     targets = {}
     for k, (kind, one) in enumerate(logits.items()):
         shares = one.detach().softmax(1)
@@ -216,8 +215,9 @@ VARIANTS = {
         "rise as fall, against uniform": {"reward": 0.5, "reference": "uniform"},
         "the same, ties have no effect": {"reward": 0.5, "reference": "uniform", "ties": False},
         "the same, no limit": {"reward": 0.5, "reference": "uniform", "ties": False, "clamp": False},
-        "policy gradient": {"gradient": True},
-        "policy gradient, against uniform": {"gradient": True, "reference": "uniform"},
+        "reinforce": {"reinforce": True},
+        "reinforce, against uniform": {"reinforce": True, "reference": "uniform"},
+        "reinforce, mean of the batch": {"reinforce": True, "baseline": "batch"},
     },
     "network": {
         "published, 5e-5": {},
@@ -229,8 +229,10 @@ VARIANTS = {
             "reference": "uniform",
             "ties": False,
         },
-        "5e-5, policy gradient": {"gradient": True},
-        "1e-3, policy gradient": {"lr": 1e-3, "gradient": True},
+        "5e-5, reinforce": {"reinforce": True},
+        "2.5e-4, reinforce": {"lr": 2.5e-4, "reinforce": True},
+        "1e-3, reinforce": {"lr": 1e-3, "reinforce": True},
+        "5e-5, reinforce, mean of the batch": {"reinforce": True, "baseline": "batch"},
     },
 }
 

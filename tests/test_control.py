@@ -164,14 +164,16 @@ def test_its_commands_parse(name, monkeypatch):
             assert parsed(script, *flags).dataset == "control"
 
 
-def test_an_agent_that_knows_the_person_is_led_to_the_answer(data):
-    """By the published update, which the product's own function makes."""
+@pytest.mark.parametrize(("reinforce", "expected"), [(False, 10), (True, 0)])
+def test_an_agent_that_knows_the_person_is_led_to_the_answer(data, reinforce, expected):
+    """By either rule, which the product's own functions make; reinforce has no limit to obey."""
     dataset, network = load_dataset("control", data), KnownAnswer(8)
     train, new = (Known.of(some, dataset.root, network) for some in (dataset.train, dataset.valid))
-    *_, before, after = 100 * torch.stack(learn(Update(lr=TABLE_LR), network, train, new, Table(), [0, 200]))
+    update = Update(lr=TABLE_LR, reinforce=reinforce)
+    *_, before, after = 100 * torch.stack(learn(update, network, train, new, Table(), [0, 200]))
     regret = [one[0] - one[1] for one in (before, after)]
     assert regret[0].item() == pytest.approx(27.1, abs=0.1)
-    assert regret[1] < 10 and after[4] > 90  # of hardest bins found
+    assert regret[1] < expected and after[4] > 90  # of hardest bins found
 
 
 @pytest.fixture(scope="module")

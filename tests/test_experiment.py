@@ -368,9 +368,10 @@ def test_steps_get_the_options_as_they_were_given(calls, monkeypatch):
         path.with_name(f"{path.name}.pth.tar").touch()
     for path in collections(agent):
         path.touch()
-    for arm in ("learned", "pretrained", "uniform"):
-        assert f"--agent_draws {arm}" in command(arm)
-        assert ("--agent_iters 3" in command(arm)) == (arm == "learned")
+    for arm, draws in {"pretrained": "pretrained", "learned": "learned", "reinforce": "learned"}.items():
+        assert f"--joint_dir {arm}-1 --agent_draws {draws} " in command(arm)
+        assert ("--agent_iters 3" in command(arm)) == (draws == "learned")
+        assert ("--agent_rule reinforce" in command(arm)) == (arm == "reinforce")
 
 
 def test_base_and_arms_are_trained_with_the_recipe(calls, monkeypatch):

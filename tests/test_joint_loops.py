@@ -29,6 +29,7 @@ from models.losses import pose_loss
 from options.parser import StageParser
 from utils.agents import AGENTS
 from utils.agents.base import HARDEST, Trial
+from utils.agents.rules import RULES
 from utils.agents.scale_rotation import ScaleRotationRecord, draw
 from utils.evaluation.metrics import pck_counts
 from utils.records.history import History
@@ -117,7 +118,7 @@ def test_a_part_of_a_batch_is_drawn_as_in_the_whole():
         assert all(torch.equal(chosen[kind], bins[kind][first:end]) for kind in KINDS)
 
 
-def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
+def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, rule, batches=120):
     """How likely the agent draws a bin, at first and in the end, if crops there lose half of the joints."""
 
     def crop_pck(run, network, people, augmentation):
@@ -127,6 +128,7 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
 
     monkeypatch.setattr(CROP_PCK, crop_pck)
     run = plain_run(seed)
+    run.opt.agent_rule = rule
     agent = agent_with(Stubborn(), "agent", run, Blind(), 0.02)
     record = train_agent(run, agent, [some_people(24)] * batches)
     row = record.row(History())
@@ -136,11 +138,12 @@ def share_of_the_bin(monkeypatch, kind, chosen, hard, seed, batches=120):
     return agent.learner.network.logits[kind].softmax(dim=1)[0, chosen].item()
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_agent_learns_which_bin_is_hard(monkeypatch, kind):
+def test_agent_learns_which_bin_is_hard(monkeypatch, kind, rule):
     bins, chosen = len(KINDS[kind].means), 1
-    hard = [share_of_the_bin(monkeypatch, kind, chosen, True, seed) for seed in range(3)]
-    level = [share_of_the_bin(monkeypatch, kind, chosen, False, seed) for seed in range(3)]
+    hard = [share_of_the_bin(monkeypatch, kind, chosen, True, seed, rule) for seed in range(3)]
+    level = [share_of_the_bin(monkeypatch, kind, chosen, False, seed, rule) for seed in range(3)]
     assert sum(hard) / 3 > 1.54 / bins
     assert sum(level) / 3 < 1.26 / bins
 

@@ -7,6 +7,7 @@ import torch
 from models.losses import (
     distribution_loss,
     hardness_distribution,
+    policy_loss,
     pose_loss,
     reward,
     rewarded_distribution,
@@ -130,6 +131,44 @@ def test_rewarded_rows_are_distributions(bins, sharpness):
     assert not target.requires_grad
     assert (target >= 0).all()
     assert_close(target.sum(dim=1), torch.ones(200), atol=1e-6)
+
+
+def policy_gradient(logits, pck, baseline, drawn, probability):
+    """The expected gradient of the rule in a world with these draws, PCK under each, and probabilities."""
+    logits = logits.detach().clone().requires_grad_()
+    losses = [
+        policy_loss(logits[None], one[None], baseline - cost) for one, cost in zip(drawn, pck, strict=True)
+    ]
+    torch.stack(losses).mul(probability.detach()).sum().backward()
+    return logits.grad
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.6])
+def test_the_policy_gradient_is_on_average_that_of_the_expected_pck(baseline):
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, generator=draws, dtype=torch.float64).requires_grad_()
+    shares, pck = logits.softmax(dim=0), torch.rand(5, generator=draws, dtype=torch.float64)
+    (exact,) = torch.autograd.grad((shares * pck).sum(), logits)
+    found = policy_gradient(logits, pck, baseline, torch.arange(5), logits.softmax(dim=0))
+    assert_close(found, exact, atol=1e-12)
+
+
+def test_so_is_that_of_two_bins_without_replacement():
+    draws = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, generator=draws, dtype=torch.float64).requires_grad_()
+    pairs = torch.tensor([(a, b) for a in range(4) for b in range(4) if a != b])
+    pck = torch.rand(len(pairs), generator=draws, dtype=torch.float64)
+    first, second = logits.softmax(dim=0)[pairs].unbind(1)
+    probability = first * second / (1 - first)
+    assert_close(probability.sum(), torch.tensor(1.0, dtype=torch.float64), atol=1e-12)
+    (exact,) = torch.autograd.grad((probability * pck).sum(), logits, retain_graph=True)
+    assert_close(policy_gradient(logits, pck, 0.3, pairs, probability), exact, atol=1e-12)
+
+
+def test_the_policy_gradient_raises_what_was_harder_and_averages_over_people():
+    logits = torch.zeros(3, 2, requires_grad=True)
+    policy_loss(logits, torch.tensor([0, 0, 1]), torch.tensor([0.6, -0.3, 0.0])).backward()
+    assert_close(logits.grad, torch.tensor([[-0.1, 0.1], [0.05, -0.05], [0.0, 0.0]]), atol=1e-7)
 
 
 def test_drawn_may_be_a_column():

@@ -17,6 +17,7 @@ from models.losses import Reward, reward
 from utils.agents.base import HARDEST, Record, Trial
 from utils.agents.joint import warn_of_missed_turns
 from utils.agents.occlusion import agent_cells
+from utils.agents.rules import RULES
 from utils.records.history import History
 from utils.system.errors import UserError
 from utils.training import Learner
@@ -174,7 +175,7 @@ def test_a_part_of_a_batch_is_masked_as_in_the_whole():
         assert torch.equal(part, whole[first:end])
 
 
-def share_of_the_cell(monkeypatch, chosen, hard, seed):
+def share_of_the_cell(monkeypatch, chosen, hard, seed, rule):
     """How likely the agent draws a cell, at first 1 in 16, if masking it loses half of the joints."""
 
     def masked_pck(run, network, sample, drawn):
@@ -183,6 +184,7 @@ def share_of_the_cell(monkeypatch, chosen, hard, seed):
 
     monkeypatch.setattr("utils.agents.occlusion.masked_pck", masked_pck)
     run = small_run(seed)
+    run.opt.agent_rule = rule
     agent = agent_with(Heart(SIDE), "occlusion", run, Blind(), 0.02)
     run.augment = lambda people, augmentation: SimpleNamespace(image=torch.zeros(len(people), 3, 4, 4))
     pose = SimpleNamespace(network=agent.pose, epoch=0)
@@ -193,10 +195,11 @@ def share_of_the_cell(monkeypatch, chosen, hard, seed):
     return agent.learner.network.weight.flatten().softmax(dim=0)[chosen].item()
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("chosen", [0, 6])
-def test_agent_learns_which_cell_is_hard(monkeypatch, chosen):
-    hard = [share_of_the_cell(monkeypatch, chosen, True, seed) for seed in range(3)]
-    level = [share_of_the_cell(monkeypatch, chosen, False, seed) for seed in range(3)]
+def test_agent_learns_which_cell_is_hard(monkeypatch, chosen, rule):
+    hard = [share_of_the_cell(monkeypatch, chosen, True, seed, rule) for seed in range(3)]
+    level = [share_of_the_cell(monkeypatch, chosen, False, seed, rule) for seed in range(3)]
     assert sum(hard) / 3 > 0.09
     assert sum(level) / 3 < 0.075
 

@@ -281,8 +281,9 @@ RESUMED = (*PREFIX, *TRAIN, "--load_checkpoint", "true")
         *((STAGE3, (*PREFIX, *TRAIN, *SR), flag) for flag in ("--occ_draws learned", "--occ_dir a")),
         *((STAGE3, (*PREFIX, *TRAIN, *OCC), flag) for flag in ("--agent_draws learned", "--sr_dir a")),
         *(
-            (STAGE3, (*PREFIX, *TRAIN, *SR, "--agent_draws", draws), "--agent_iters 3")
+            (STAGE3, (*PREFIX, *TRAIN, *SR, "--agent_draws", draws), idle)
             for draws in ("uniform", "pretrained")
+            for idle in ("--agent_iters 3", "--agent_rule reinforce")
         ),
         *((STAGE3, RESUMED, flag) for flag in (" ".join(SR), " ".join(OCC))),
     ],

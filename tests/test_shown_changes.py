@@ -14,20 +14,21 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("heading", "flags"),
+    ("heading", "flags", "joint_flags"),
     [
-        ("The reward rule", ()),
-        ("The update", ()),
-        ("The agent's input", ()),
-        ("A pose network", ("--network", "plain")),
+        ("The reward rule", (), ()),
+        ("The update", (), ("--agent_rule", "entropy")),
+        ("The agent's input", (), ()),
+        ("A pose network", ("--network", "plain"), ()),
     ],
 )
-def test_all_stages_run_with_it(heading, flags, tmp_path):
+def test_all_stages_run_with_it(heading, flags, joint_flags, tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
     make_shown_changes(copied_program(tree), heading)
     made = Experiment(demo_data(tmp_path / "data"), tmp_path / "checkpoints", {})
-    train, joint = ("--is_train", "true", "--nEpochs", 1), ("--is_train", "true", "--nEpochs", 2)
+    train = ("--is_train", "true", "--nEpochs", 1)
+    joint = ("--is_train", "true", "--nEpochs", 2, *joint_flags)
     stages = [
         ("stack-hg.py", *made.place, *train),
         *((f"collect-{kind}-distri.py", *made.flags) for kind in KINDS),

@@ -406,6 +406,25 @@ def test_an_arm_that_is_resumed_ends_where_it_would_have_ended(experiment, tmp_p
         assert differences(left["state_dict"], right["state_dict"]) == []
 
 
+def test_reinforce_resumes_exactly_and_another_rule_is_noticed(experiment, tmp_path):
+    whole, parts = (experiment.copy(tmp_path / name) for name in ("whole", "parts"))
+    train = ("--is_train", "true", "--agent_rule", "reinforce")
+    run_here(JOINT, *whole.flags, *TRAINING, *train, "--nEpochs", 3)
+    run_here(JOINT, *parts.flags, *TRAINING, *train, "--nEpochs", 2)
+    printed = run_here(JOINT, *parts.flags, "--load_checkpoint", "true", *train, "--nEpochs", 3)
+    assert "was trained with" not in printed
+    last = ("pose-lr-0.00025-2.pth.tar", "agent-lr-0.00005-3.pth.tar")
+    for name in last:
+        assert_same_state(whole.joint_folder / name, parts.joint_folder / name)
+    learned = load_checkpoint(whole.joint_folder / last[1])
+    assert learned["recipe"]["agent_rule"] == "reinforce"
+    before = load_checkpoint(experiment.agent_folder / AGENT)["state_dict"]
+    assert len(differences(learned["state_dict"], before)) > 50
+    resume = ("--load_checkpoint", "true", "--is_train", "true", "--nEpochs", 4)
+    printed = run_here(JOINT, *parts.flags, *resume)
+    assert "was trained with --agent_rule reinforce, this run resumes with --agent_rule published" in printed
+
+
 def test_flags_of_an_agent_that_the_resumed_epoch_lacks_are_refused(joint, tmp_path):
     resume = (*joint.copy(tmp_path / "checkpoints").flags, "--load_checkpoint", "true", "--is_train", "true")
     message = refusal(JOINT, *resume, "--nEpochs", 4, "--occ_draws", "learned")

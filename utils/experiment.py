@@ -36,6 +36,7 @@ from utils.system.provenance import made_with
 log = logging.getLogger("experiment")
 
 ARMS = ("random", "uniform", "pretrained", "learned")
+REINFORCE = "reinforce"  # learned, too, but by this --agent_rule
 ARM_FLAGS = "arms: later calls may add some"
 RESTART = ("--overwrite", "true")  # a run killed while saving its first epoch has left some of its files
 TRAIN = ("--is_train", "true", "--keep", 1)
@@ -50,9 +51,10 @@ def parse() -> argparse.Namespace:
     parser = StageParser(__doc__.partition("\n")[0], *groups)
     add = parser.add_argument_group(ARM_FLAGS).add_argument
     arms = (
-        "arms, the reference first: random augmentation, or the agent's sampling in stage 3 (--agent_draws)"
+        "arms, the reference first: random augmentation, or the agent's sampling in stage 3 (--agent_draws); "
+        "reinforce: learned, by the other --agent_rule"
     )
-    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help=arms)
+    add("--arms", nargs="+", choices=(*ARMS, REINFORCE), default=list(ARMS), help=arms)
     seeds = "seeds of the arms; --seed is that of the base and of the agent's pretraining, shared by all arms"
     add("--seeds", nargs="+", type=whole_number(0), default=[1, 2, 3], help=seeds)
     add("--arm_epochs", type=whole_number(1), default=60, help="epochs of each arm after the base's")
@@ -181,10 +183,13 @@ class Experiment:
         start = (f"--{self.agent.load}", self.pretrained, *RESTART)
         if saved_epochs(folder, "pose-"):
             start = ("--load_checkpoint", "true")
+        learns = arm in ("learned", REINFORCE)
         flags = (
-            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}", f"--{self.agent.draws}", arm),
+            *("--load_prefix_pose", self.base, "--joint_dir", f"{arm}-{seed}"),
+            *(f"--{self.agent.draws}", "learned" if learns else arm),
+            *(("--agent_rule", arm) if arm == REINFORCE else ()),
             *self.arm_flags(seed),
-            *self.changed("agent_lr", *(["agent_iters"] if arm == "learned" else [])),
+            *self.changed("agent_lr", *(["agent_iters"] if learns else [])),
             *start,
         )
         return self.stage("joint-train-pose-s-r-agent.py", self.opt.exp_id, *flags)

@@ -214,7 +214,8 @@ def warn_of_other_people(run: Run, checkpoint: dict, path: Path) -> None:
 
 def warn_of_other_recipe(run: Run, checkpoint: dict, path: Path) -> None:
     """Log a warning if a checkpoint was trained with other values of the flags of `opt.recipe`."""
-    recorded = {"seed": checkpoint.get("seed", run.opt.seed)} | checkpoint.get("recipe", {})
+    earlier = {"seed": checkpoint.get("seed", run.opt.seed), "agent_rule": "published"}  # of old versions
+    recorded = earlier | checkpoint.get("recipe", {})
     differing = [flag for flag in recorded if getattr(run.opt, flag, recorded[flag]) != recorded[flag]]
     if differing:
         theirs, ours = (

@@ -130,6 +130,7 @@ def plain_run(seed=0, in_res=8):
             in_res=in_res,
             out_res=in_res // 4,
             agent_iters=None,
+            agent_rule="published",
             bs=24,
             seed=seed,
             mirror=False,

@@ -91,7 +91,7 @@ def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
     """Raise a `UserError` for flags of agents that the resumed epoch lacks; the parser cannot know them."""
     idle = [which.draws for which in AGENTS.values() if all(agent.type is not which for agent in agents)]
     if all(agent.draws != "learned" for agent in agents):
-        idle.append("agent_iters")
+        idle += ["agent_rule", "agent_iters"]
     for flag in idle:
         if flag in run.opt.given:
             raise UserError(f"--{flag}: {resumed} has no agent that it applies to: remove it")

@@ -46,6 +46,10 @@ OTHERS = [agent for agent in AGENTS.values() if agent.name != "agent"]
 """All agents but the scale-rotation agent, whose columns have names of their own."""
 CHOICES = {choice: agent for agent in AGENTS.values() for choice in agent.choices}
 """Name of a choice -> its agent."""
+LOSS_NOTE = (
+    "Divergence of its prediction from the rewarded one; its targets move, so it need not fall. With "
+    "--agent_rule reinforce only the gradient of the loss has a meaning."
+)
 
 
 def agent_panels(agent: AgentType) -> list[Panel]:
@@ -85,7 +89,7 @@ def agent_panels(agent: AgentType) -> list[Panel]:
         Panel(
             f"loss of the {title}",
             f"Loss of the {title}",
-            "Divergence of its prediction from the rewarded one; its targets move, so it need not fall.",
+            LOSS_NOTE,
             (Line(f"{name}_loss", "training (running)", running=True), Line(f"{name}_loss", "training")),
         ),
     ]
@@ -162,7 +166,7 @@ PANELS = (
     Panel(
         "agent loss",
         "Loss of the agent",
-        "Divergence of its prediction from the rewarded one; its targets move, so it need not fall.",
+        LOSS_NOTE,
         (Line("agent_loss", "training (running)", running=True), Line("agent_loss", "training")),
     ),
     Panel(
