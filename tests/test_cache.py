@@ -244,6 +244,45 @@ def test_no_room_is_said_before_anything_is_decoded(data, folder, monkeypatch):
         Caches(CPU).get(NAME, loader(data))
 
 
+def test_a_file_system_that_cannot_reserve_room_will_do(data, folder, monkeypatch):
+    def refuse(file, offset, size):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    number = errno.ENOSPC
+    with pytest.raises(UserError, match="No space left on device"):
+        Caches(folder).get(NAME, loader(data))
+    number = errno.EOPNOTSUPP
+    assert Caches(folder).get(NAME, loader(data)).path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+def test_of_two_builds_only_one_gets_room_for_one(data, folder, monkeypatch):
+    """Another run's begins before the first has written anything."""
+    decoder = loader(data)
+    caches = [PatchFile(folder / f"{name}.npy", decoder.patches.windows.side) for name in ("a", "b")]
+    room = caches[0].size * 3 // 2
+
+    def usage(path):
+        return SimpleNamespace(free=room - sum(512 * file.stat().st_blocks for file in folder.iterdir()))
+
+    class Late:
+        patches, batch_size = decoder.patches, decoder.batch_size
+
+        def __iter__(self):
+            with pytest.raises(UserError, match=r"b\.npy needs .*: free some space"):
+                build_file(caches[1], "b", loader(data))
+            yield from decoder
+
+        def __len__(self):
+            return len(decoder)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    build_file(caches[0], "a", Late())
+    assert list(folder.iterdir()) == [caches[0].path]
+    caches[0].open()
+
+
 def test_free_memory_is_less_than_there_is():
     assert 0 < free_memory(CPU) < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

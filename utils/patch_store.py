@@ -1,9 +1,12 @@
 """The patch caches of a run: in a folder, where later runs find them too, or in the memory of a device."""
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -78,7 +81,22 @@ def build_file(cache: PatchFile, name: str, decoder: PatchLoader) -> None:
         )
     log.info("cache: writing %s (%s)", cache.path, size)
     with new_file(cache.path) as file:
+        _reserve(file, cache.size)
         cache.write(file, _decoded(name, decoder))
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Reserve disk space for a file before it is written, if the file system can.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise  # any other error: the file system cannot reserve space
 
 
 def build_memory(device: torch.device, name: str, decoder: PatchLoader) -> PatchMemory:
