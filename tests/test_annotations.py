@@ -1,6 +1,8 @@
 """The table of people, the checks of its rows, and JSON files, good and bad."""
 
 import gzip
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -174,6 +176,20 @@ def test_a_matlab_file_of_something_else(tmp_path):
     ):
         with pytest.raises(DataError, match=wanted):
             read(path, IMAGES)
+
+
+def crash(path, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_matlab_file_that_crashes_its_reader_is_named(tmp_path, monkeypatch):
+    """As scipy's does on some damaged files."""
+    monkeypatch.setattr(scipy.io, "loadmat", crash)
+    for read in (read_official, read_lsp, read_lspet):
+        with pytest.raises(
+            DataError, match=r"a\.mat cannot be read .*the reader crashed on it: it is damaged\)"
+        ):
+            read(tmp_path / "a.mat", IMAGES)
 
 
 @pytest.mark.parametrize("damage", ["half", "random", "absent"])

@@ -3,8 +3,13 @@
 import gzip
 import json
 import logging
+import multiprocessing
+import signal
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
@@ -55,11 +60,20 @@ def parsing(source: Path, kind: str) -> Iterator[None]:
 def read_matlab(path: Path, **options: bool) -> dict:
     """The variables of a MATLAB file by name; options: of `scipy.io.loadmat`.
 
+    On Linux another process reads it: some damaged files crash scipy's reader.
+
     Raises:
         DataError: the file cannot be read.
     """
     with parsing(path, "a MATLAB file"):
-        return scipy.io.loadmat(path, **options)
+        if sys.platform != "linux":
+            return scipy.io.loadmat(path, **options)
+        try:
+            quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), **quiet) as reader:
+                return reader.submit(scipy.io.loadmat, path, **options).result()
+        except BrokenProcessPool as error:
+            raise ValueError("the reader crashed on it: it is damaged") from error
 
 
 def load_json(path: Path, object_hook: Callable[[dict], dict] | None = None) -> object:
