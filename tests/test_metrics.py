@@ -1,10 +1,12 @@
 """Metrics against golden numbers, and on cases whose answer is known."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from data.crops import Sample
 from data.heatmap import predict_points, render_heatmaps
@@ -13,6 +15,7 @@ from data.skeleton import MEAN, MPII
 from utils.evaluation.metrics import (
     PckCounter,
     pck_counts,
+    pck_interval,
     pck_table,
     person_pckh,
 )
@@ -115,6 +118,37 @@ def test_table_by_hand():
     assert head.split() == list(COLUMNS)
     for line, title, values in ((pck, "PCKh@0.5", table.pck), (auc, "AUC", table.auc)):
         assert line.split() == [title, *(f"{100 * value:.2f}" for value in values.values())]
+
+
+def test_the_interval_is_students_where_all_have_as_many_joints():
+    correct = torch.tensor([3, 5, 8, 7, 0, 4])
+    found = pck_interval(correct, torch.tensor([10, 10, 10, 10, 0, 10]))  # one has no joints: does not count
+    shares = (correct[[0, 1, 2, 3, 5]] / 10).tolist()
+    expected = stats.t.interval(0.95, 4, statistics.mean(shares), stats.sem(shares))
+    assert found == pytest.approx(expected)
+
+
+def test_the_interval_covers_the_truth_in_95_of_100_samples():
+    """People of 1 to 14 joints, all of which are found or lost together: a joint tells nothing new."""
+    draws, covered = torch.Generator().manual_seed(0), 0
+    for _ in range(1000):
+        annotated = torch.randint(1, 15, (30,), generator=draws)
+        found = torch.rand(30, generator=draws) < 0.6
+        low, high = pck_interval(annotated * found, annotated)
+        covered += low <= 0.6 <= high
+    assert 920 <= covered <= 970
+
+
+def test_few_people_are_cautioned_of():
+    points, pred = torch.full((2, 50, 16, 2), 100.0)
+    pred[::2, :, 0] += 50
+    pred[1::2, :8, 0] += 50
+    tables = {n: pck_table(pred[:n], points[:n], EVERYONE.expand(n), "PCKh", 0.5) for n in (1, 2, 49, 50)}
+    assert tables[1].caution == "1 person is scored, too few to say how uncertain PCKh@0.5 is"
+    assert tables[2].caution.endswith("so few that the 95 % interval of PCKh@0.5 is 0.0 to 100.0 %")
+    low, high = tables[49].interval
+    assert low < tables[49].mean < high and f"{100 * low:.1f} to {100 * high:.1f} %" in tables[49].caution
+    assert not tables[50].caution
 
 
 @pytest.mark.parametrize(("length", "counted"), [(0.0, 0), (0.5, 16), (1.0, 16), (-1.0, 0)])

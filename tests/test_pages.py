@@ -21,7 +21,7 @@ from utils.display.pages import (
     NEWEST,
     Pages,
     best_epoch,
-    joint_rows,
+    joint_section,
     retained_galleries,
     scores,
     write_evaluation,
@@ -96,8 +96,10 @@ def test_the_scores_of_an_epoch_are_told_where_it_has_them():
 def test_results_are_told_joint_by_joint_in_per_cent():
     pck, auc = {"Head": 0.5, "Hip": math.nan, "Mean": 0.25}, {"Head": 1.0, "Hip": math.nan, "Mean": 0.5}
     table = PckTable("PCKh", 0.5, 3, pck, auc)
-    assert joint_rows("PCKh@0.5", None) == []
-    assert joint_rows("PCKh@0.5", table) == [
+    assert joint_section("PCKh@0.5", None) is None
+    told = joint_section("PCKh@0.5", table)
+    assert told.note == "3 people are scored, too few to say how uncertain PCKh@0.5 is"
+    assert told.table == [
         ["", "Head", "Hip", "Mean"],
         ["PCKh@0.5", "50.0", "–", "25.0"],
         ["AUC", "100.0", "–", "50.0"],

@@ -201,8 +201,9 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
             lambda: pytest.fail("there are no pages"),
             scored(0.25),
         )
-        assert (tmp_path / "table.txt").read_text() == learner.history.table() and learner.epoch == 2
-    first, *batches, epoch, last = read_events(tmp_path / "log.jsonl")
+        report.end_epoch({"epoch": 2}, lambda best: [], list, scored(0.5))
+        assert (tmp_path / "table.txt").read_text() == learner.history.table() and learner.epoch == 3
+    first, *batches, epoch, _, last = read_events(tmp_path / "log.jsonl")
     assert (first["kind"], first["stage"], first["measure"]) == ("start", "the stage", "PCKh@0.5")
     assert (first["epoch"], first["epochs"], first["people"]) == (1, 5, run.people)
     assert first["options"]["print_freq"] == "2" and "exp_folder" not in first["options"]
@@ -218,6 +219,7 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
     for batch in range(1, 7):
         assert (f"epoch 1, batch {batch} of 6: loss {(batch - 1) / 2:g}\n" in told) == (batch % 2 == 0)
     assert "epoch 1: loss 0.5\n" in told and "25.00" in told
+    assert told.count("WARNING validation: 3 people are scored, too few") == 1
     assert told.endswith(f"done: {tmp_path}\n") and not (tmp_path / "web").exists()
 
 
@@ -304,6 +306,7 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
     assert [event[name] for name in ("kind", "checkpoint", "epoch", "of")] == ["grid", "lr-1-3", 3, ""]
     torch.testing.assert_close(100 * torch.tensor(event["shares"]), table[:, 1:], atol=0.00501, rtol=0)
     told = (tmp_path / "log.txt").read_text()
+    assert "WARNING 6 people are scored, " in told
     assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
     page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()
     assert "By scale and rotation" in page and "The same people each epoch" in page

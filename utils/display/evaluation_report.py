@@ -49,6 +49,8 @@ def report_evaluation(run: Run, network: nn.Module, checkpoint: dict, stem: Path
     refuse_other_people(path, run.dataset.valid, run.opt.overwrite)
     result = evaluate(run, network, run.loader(run.dataset.valid, "identity"))
     log.info("%d people scored, loss %.6f\n%s", result.table.people, result.loss, result)
+    if result.table.caution:
+        log.warning("%s", result.table.caution)
     files = {path.with_suffix(suffix): one for suffix, one in result.files(run.dataset.valid).items()}
     for file, content in files.items():
         write_file(file, content)

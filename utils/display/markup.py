@@ -79,7 +79,7 @@ def index_page(
     state: str,
     running: bool,
     cards: dict[str, Link],
-    table: list[list[str]],
+    joints: Section | None,
     curves: list[Curve],
     galleries: list[Link],
     galleries_note: str,
@@ -91,8 +91,8 @@ def index_page(
 ) -> str:
     """The index of a run; it reloads itself while the run is in progress.
 
-    cards: label -> (URL or "", value). table: rows of cells, the first one the header. options: name ->
-    (value, whether it differs from its default). data: URL of the page of the data. files: URLs. entry: of
+    cards: label -> (URL or "", value). joints: the table of the last epoch. options: name -> (value, whether
+    it differs from its default). data: URL of the page of the data. files: URLs. entry: of
     the experiment; None: this page is the entry, and lists `stages`.
     """
     page = _page(title)
@@ -109,9 +109,10 @@ def index_page(
         with tags.dl(cls="cards"):
             for label, (url, value) in cards.items():
                 tags.div(tags.dt(label), tags.dd(tags.a(value, href=url) if url else value))
-        if table:
+        if joints:
             tags.h2("Joint by joint, last epoch (%)")
-            _table(table)
+            tags.p(joints.note, cls="note")
+            _table(joints.table)
         if curves:
             tags.h2("Curves")
             with tags.div(cls="curves"):
@@ -155,14 +156,13 @@ def gallery_page(
     title: str,
     heading: str,
     sections: Sequence[Section],
-    table: Sequence[Sequence[str]] = (),
     back: Link | None = None,
     key: str = PREDICTIONS,
 ) -> str:
     """A page of pictures and tables: an epoch's gallery, an evaluation, a collection, a comparison, the data.
 
-    title: of the page that it belongs to. table: results, rows of cells, the first one the header. back: the
-    page to return to. key: what the drawings mean, in addition to their colors.
+    title: of the page that it belongs to. back: the page to return to. key: what the drawings mean, in
+    addition to their colors.
     """
     page = _page(f"{title} – {heading}" if heading else title)
     with page.body:
@@ -175,8 +175,6 @@ def gallery_page(
                     tags.span(cls="key", style=f"background: rgb{color}")
                     text(f" {side} \u2003")
                 text(f"Left and right are the person's. {key}")
-        if table:
-            _table(table)
         for section in sections:
             tags.h2(section.title)
             tags.p(section.note, cls="note")

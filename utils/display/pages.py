@@ -103,8 +103,9 @@ class Pages:
         epoch = self.rows[-1]["epoch"]
         if sections:
             heading = f"Epoch {epoch}{scores(self.rows[-1], self.metric_name)}"
-            table, back = joint_rows(self.metric_name, self.table), (self.index.name, self.title)
-            page = gallery_page(self.title, heading, sections, table, back)
+            joints, back = joint_section(self.metric_name, self.table), (self.index.name, self.title)
+            sections = sections if joints is None else [joints, *sections]
+            page = gallery_page(self.title, heading, sections, back)
             write_file(self._gallery(epoch), page)
         retained = retained_galleries(self._galleries(), best_epoch(self.rows))
         self.write_index(running=True, galleries=retained)
@@ -126,7 +127,7 @@ class Pages:
             state=self._state(running),
             running=running,
             cards=self._cards(running),
-            table=joint_rows(self.metric_name, self.table),
+            joints=joint_section(self.metric_name, self.table),
             curves=self._curves[1],
             galleries=[(self._gallery(epoch).name, self._label(epoch)) for epoch in shown],
             galleries_note=f"The newest {NEWEST} and the best are retained. Epochs are skipped while pages "
@@ -242,7 +243,8 @@ def write_evaluation(
     if index.exists():
         title = page_title(index)
         back = index.name, title
-    write_file(path, gallery_page(title, heading, sections, joint_rows(metric_name, evaluation.table), back))
+    sections = [joint_section(metric_name, evaluation.table), *sections]
+    write_file(path, gallery_page(title, heading, sections, back))
     if back:
         list_evaluations(web, title)
     return path
@@ -261,15 +263,16 @@ def scores(row: dict, metric_name: str) -> str:
     return f": {', '.join(texts)}" if texts else ""
 
 
-def joint_rows(metric_name: str, table: PckTable | None) -> list[list[str]]:
-    """Results by joint in per cent, as rows of cells, the header first; empty without results."""
+def joint_section(metric_name: str, table: PckTable | None) -> Section | None:
+    """Results by joint in per cent; None without results."""
     if table is None:
-        return []
+        return None
 
     def row(name: str, shares: dict[str, float]) -> list[str]:
         return [name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares.values())]
 
-    return [["", *table.pck], row(metric_name, table.pck), row("AUC", table.auc)]
+    rows = [["", *table.pck], row(metric_name, table.pck), row("AUC", table.auc)]
+    return Section("Joint by joint (%)", table.caution, table=rows)
 
 
 def retained_galleries(epochs: Iterable[int], best: int | None) -> set[int]:

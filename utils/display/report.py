@@ -138,6 +138,8 @@ class Report:
         if evaluation is not None:
             log.info("%s", evaluation)
             table = {"pck": evaluation.table.pck, "auc": evaluation.table.auc}
+            if self._learner.epoch == self._first and evaluation.table.caution:
+                log.warning("validation: %s", evaluation.table.caution)
         self._event(kind="epoch", **row, **table, updates=self._learner.updates)
         write_file(self.summary, self.history.table())
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from data.crops import Sample
@@ -19,6 +20,7 @@ from utils.system import ranks
 
 AUC_STEPS = 50
 LINE = 110  # characters per line of a table
+FEW = 50  # people: of fewer, PCK is reported with its interval
 
 
 def normalized_distances(pred: Tensor, points: Tensor, normalizer: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ class PckTable:
     pck: share correct at `threshold`, by title of the skeleton's columns, with `MEAN` for all scored joints.
     auc: mean of the shares at thresholds from 0 to `threshold` in equal steps. Both are NaN where no joint of
     the column is annotated. people: how many were scored; those without a reference length, or without a
-    scored joint, are not.
+    scored joint, are not. interval: see `pck_interval`.
     """
 
     metric: str
@@ -119,10 +121,23 @@ class PckTable:
     people: int
     pck: dict[str, float]
     auc: dict[str, float]
+    interval: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def mean(self) -> float:
         return self.pck[MEAN]
+
+    @property
+    def caution(self) -> str:
+        """What `FEW` people mean for the mean; empty where there are more."""
+        if self.people >= FEW:
+            return ""
+        low, high = (100 * end for end in self.interval)
+        scored = f"{self.people} {'person is' if self.people == 1 else 'people are'} scored"
+        name = f"{self.metric}@{self.threshold:g}"
+        if math.isnan(low):
+            return f"{scored}, too few to say how uncertain {name} is"
+        return f"{scored}, so few that the 95 % interval of {name} is {low:.1f} to {high:.1f} %"
 
     def __str__(self) -> str:
         width = max(9, *(len(name) + 1 for name in self.pck))
@@ -154,5 +169,29 @@ def pck_table(
         scored = scored[~scored.isnan()]
         curve = (scored[:, None] <= steps).double().mean(dim=0)
         pck[name], auc[name] = curve[-1].item(), curve.mean().item()
-    people = (~distance[:, skeleton.scored].isnan()).any(dim=1).sum().item()
-    return PckTable(metric, threshold, people, pck, auc)
+    annotated_joints = (~distance[:, skeleton.scored].isnan()).sum(dim=1)
+    correct = (distance[:, skeleton.scored] <= threshold).sum(dim=1)
+    interval = pck_interval(correct, annotated_joints)
+    return PckTable(metric, threshold, (annotated_joints > 0).sum().item(), pck, auc, interval)
+
+
+def pck_interval(correct: Tensor, annotated: Tensor) -> tuple[float, float]:
+    """The 95 % interval of PCK, from the spread over people: a person's joints are not independent.
+
+    PCK is the mean of the people's own PCK, weighted by their annotated joints: a ratio of two sums. The
+    error is that of the linearized ratio, with Student's t (Cochran, Sampling Techniques, 1977, section 6.3).
+
+    Args:
+        correct, annotated: [N], joints per person; people without an annotated one do not count.
+
+    Returns:
+        Its ends in 0..1; NaN with fewer than two people, or if all of them have the same PCK.
+    """
+    correct, annotated = (joints[annotated > 0].double() for joints in (correct, annotated))
+    people, pck = len(annotated), correct.sum() / annotated.sum()
+    deviation = correct - pck * annotated
+    if people < 2 or not deviation.any():
+        return math.nan, math.nan
+    error = (people / (people - 1) * deviation.square().sum()).sqrt() / annotated.sum()
+    half = stdtrit(people - 1, 0.975) * error.item()
+    return max(0.0, pck.item() - half), min(1.0, pck.item() + half)
