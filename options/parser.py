@@ -74,11 +74,11 @@ class OneLineParser(argparse.ArgumentParser):
 class StageParser(OneLineParser):
     """The command line of a stage: the flags that all stages share, and the groups that the stage names.
 
-    groups: names of functions of `options.groups`.
+    groups: names of functions of `options.groups`. prog: as of `OneLineParser`.
     """
 
-    def __init__(self, description: str, *groups: str) -> None:
-        super().__init__(description)
+    def __init__(self, description: str, *groups: str, prog: str | None = None) -> None:
+        super().__init__(description, prog)
         for group in ("place", "arithmetic", "data", "network", "display", *groups):
             getattr(flag_groups, group)(self)
         flags = {action.dest: action for action in self._actions}

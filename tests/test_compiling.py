@@ -1,12 +1,14 @@
 """--compile true: the same numbers and names of parameters; one line where the compiler does not work."""
 
+from dataclasses import replace
 from functools import partialmethod
-from types import SimpleNamespace
 
 import pytest
 import torch
+from support.stand_ins import some_people
 from torch import nn
 
+from data.augmentation import Augmentation
 from utils.agents import AGENTS
 from utils.run import Run
 from utils.system.devices import require_compiler
@@ -56,7 +58,8 @@ def test_compiled_agents_answer_the_same(run, name):
 
     pair(run, build)
     for crops in (4, 3):
-        sample = SimpleNamespace(image=torch.rand(crops, 3, 64, 64))
+        sample = run.augment(some_people(crops), Augmentation.identity(crops))
+        sample = replace(sample, image=torch.rand(crops, 3, 64, 64))
         expected, found = (agent.predict(sample, trains=True) for agent in agents)
         assert all(torch.equal(found[kind], expected[kind]) for kind in expected)
         assert all(answer.requires_grad for answer in found.values())

@@ -1,9 +1,9 @@
 """On a CUDA GPU: crops and networks as on the CPU, every stage from end to end, in every precision."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,12 +83,13 @@ def test_compiled_steps_are_the_eager_ones(nasty_run, monkeypatch, precision):
         losses[compiled], looks[compiled] = [], []
         for step in range(50):
             crops = 5 if step % 10 == 9 else 8
+            crop = nasty_run.augment(some_people(crops).to(cuda), Augmentation.identity(crops))
             image = torch.rand(crops, 3, 128, 128, generator=generator).to(cuda)
             heatmap = torch.rand(crops, 16, 32, 32, generator=generator).to(cuda)
             mask = None if step % 3 else cell_mask(torch.zeros(crops, 1, dtype=torch.int64, device=cuda), 2)
             outputs = nasty_run.forward(pose.network.train(), image, mask)
             losses[compiled].append(pose.step(pose_loss(outputs, heatmap)))
-            logits = agent.predict(SimpleNamespace(image=image), trains=True)
+            logits = agent.predict(replace(crop, image=image), trains=True)
             with torch.no_grad():  # another network's pass before the agent's backward pass
                 nasty_run.forward(pose.network.eval(), image.repeat(2, 1, 1, 1))
             uniform = {kind: torch.full_like(answer, 1 / answer.shape[1]) for kind, answer in logits.items()}

@@ -28,7 +28,7 @@ from utils.compare.steps import run_step
 from utils.records.checkpoint import load_checkpoint, load_weights, saved_epochs
 from utils.run import Run
 from utils.system.files import write_file
-from utils.system.process import Terminal, run_stage
+from utils.system.process import Terminal, program, run_stage
 
 log = logging.getLogger("control")
 
@@ -43,7 +43,7 @@ hard bins; regret: PCK under the agent's draws minus that of the best agent."""
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the options."""
-    parser = OneLineParser(__doc__.partition("\n")[0])
+    parser = OneLineParser(__doc__.partition("\n")[0], program())
     add = parser.add_argument
     add("--exp_dir", type=Path, default=Path("checkpoints"), help="folder of all experiments")
     add("--data_dir", type=Path, default=Path("dataset"), help="folder of the data sets")

@@ -30,7 +30,7 @@ from utils.records.distributions import distribution_path
 from utils.records.epochs import checkpoint_name, learning_rate_text
 from utils.system.errors import UserError
 from utils.system.files import link_file, locked
-from utils.system.process import Terminal, run_stage
+from utils.system.process import Terminal, program, run_stage
 from utils.system.provenance import made_with
 
 log = logging.getLogger("experiment")
@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
     `settings` has the options that no later call may change, name -> text: all but the groups named here.
     """
     groups = ("start", "rate", "pose_recipe", "agent_training", "pretraining")
-    parser = StageParser(__doc__.partition("\n")[0], *groups)
+    parser = StageParser(__doc__.partition("\n")[0], *groups, prog=program())
     add = parser.add_argument_group(ARM_FLAGS).add_argument
     arms = (
         "arms, the reference first: random augmentation, or the agent's sampling in stage 3 (--agent_draws); "

@@ -31,7 +31,7 @@ from utils.run import Run
 from utils.system import ranks
 from utils.system.errors import UserError
 from utils.system.files import write_file
-from utils.system.process import progress, run_stage
+from utils.system.process import program, progress, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ ROWS = ("not augmented", "random draw", "the agent's draw")
 
 
 def main() -> None:
-    parser = StageParser(__doc__, *STAGE_3)
+    parser = StageParser(__doc__, *STAGE_3, prog=program())
     parser.set_defaults(is_train=True)  # the flags are those of a training, even without --is_train
     opt = parser.parse()
     if ranks.world() > 1:

@@ -9,14 +9,14 @@ from utils.display.visdom import VisdomServer, default_environment
 from utils.display.visdom_windows import draw_windows
 from utils.records.events import EVENTS, read_events
 from utils.system.errors import UserError
-from utils.system.process import Terminal, run_stage
+from utils.system.process import Terminal, program, run_stage
 
 log = logging.getLogger(__name__)
 
 
 def replay() -> None:
     """Plot the event log of an experiment on a visdom server."""
-    parser = OneLineParser(replay.__doc__, prog="python -m utils.visdom_display")
+    parser = OneLineParser(replay.__doc__, prog=program())
     parser.add_argument("folder", type=Path, help="folder of the experiment, such as checkpoints/<exp_id>")
     parser.add_argument("--vis_env", help="visdom environment; default: that of the run")
     parser.add_argument("--vis_server", default="http://localhost", help="URL of the visdom server")

@@ -145,19 +145,25 @@ class Agent(ABC):
             *(self.run.streams[f"{name}{purpose}"] for purpose in ("", " training", " uniform"))
         )
 
-    def predict(self, sample: Sample, trains: bool = False) -> dict[str, Tensor]:
-        """Logits for crops: name of the choice -> f32 [N, bins]. trains: with gradients, averaged over ranks.
+    def inputs(self, sample: Sample) -> tuple:
+        """What its network is called with: the pose network's features of the crops; override to add to them.
 
         The half pass of the pose network runs in eval mode and without gradients, so it changes no weights or
-        statistics; afterwards the pose network is in the same mode as before. The caller sets the agent's
-        mode.
+        statistics; afterwards the pose network is in the same mode as before.
         """
         image = sample.image.contiguous(memory_format=torch.channels_last)
         with undisturbed(self.pose), self.run.passes():
-            features = self.pose.features(image)
+            return (self.pose.features(image),)
+
+    def predict(self, sample: Sample, trains: bool = False) -> dict[str, Tensor]:
+        """Logits for crops: name of the choice -> f32 [N, bins]. trains: with gradients, averaged over ranks.
+
+        The caller sets the agent's mode.
+        """
+        inputs = self.inputs(sample)
         network = self.learner.parallel if trains else self.learner.network
         with torch.set_grad_enabled(trains), self.run.passes():
-            output = network(features)
+            output = network(*inputs)
         if isinstance(output, Tensor):
             output = {self.type.name: output.flatten(1)}
         return {name: logits.float() for name, logits in output.items()}

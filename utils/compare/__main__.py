@@ -7,7 +7,7 @@ from options.parser import OneLineParser
 from options.values import whole_number
 from utils.compare.arms import read_arms
 from utils.compare.tables import write_comparison
-from utils.system.process import Terminal, run_stage
+from utils.system.process import Terminal, program, run_stage
 
 log = logging.getLogger("compare")
 
@@ -18,7 +18,7 @@ def main() -> None:
         "--eval_grid and --eval_occlusion results at the last epoch. Runs with the same seed form a pair. "
         "It is an error if runs differ in people, initial checkpoint or number of updates, or if the runs "
         "of an arm were trained with different options.",
-        prog="python -m utils.compare",
+        prog=program(),
     )
     add = parser.add_argument
     add(

@@ -39,6 +39,14 @@ def progress(batches: Iterable, title: str, people: int, total: int | None = Non
     return tqdm(batches, title, total, disable=off, leave=False, unit=" people", unit_scale=people)
 
 
+def program() -> str:
+    """How this process is named on its command line, such as stack-hg.py or python -m utils.compare."""
+    module = sys.modules["__main__"].__spec__
+    if module is None or not module.name.startswith("utils."):
+        return Path(sys.argv[0]).name
+    return f"python -m {module.name.removesuffix('.__main__')}"
+
+
 class Interrupted(BaseException):
     """The run was stopped by a signal."""
 
@@ -50,7 +58,7 @@ def run_stage(stage: Callable[[], None]) -> None:
     code 2. Ctrl-C and SIGTERM print one line and, in training, the command that resumes the run; the exit
     code is 128 + the number of the signal. Any other error keeps its traceback.
     """
-    name = Path(sys.argv[0]).name
+    name = program()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
