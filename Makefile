@@ -6,7 +6,7 @@
 #     AGENT_EPOCHS, EPOCHS (of an arm), and FLAGS for all others of python -m utils.experiment, such as
 #     FLAGS="--in_res 128 --chan 64" or FLAGS="--occlusion true" for the occlusion agent's arms
 # make visdom  the server that draws runs while they train; its page's scripts come from npm once
-# make bench   where the time goes
+# make bench   where the time goes: loading beside OpenCV's, each stage beside its networks' passes
 # make test    all tests; make test-fast    without stages, servers and browsers; make lint    the style
 
 PYTHON ?= python3
@@ -50,6 +50,10 @@ experiment: .venv
 visdom: .venv
 	$(PY) -m utils.visdom_server
 
-bench: .venv
-	$(PY) tests/bench.py --dataset demo --batches 16 --in_res 128 --chan 64
+.venv/bench: requirements-bench.txt .venv/installed
+	$(PY) -m pip install --quiet -r requirements-bench.txt
+	touch $@
+
+bench: .venv/bench
 	$(PY) tests/bench_data.py
+	$(PY) tests/bench.py --dataset demo --batches 16 --in_res 128 --chan 64

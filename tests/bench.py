@@ -20,10 +20,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from support.visdom_server import VisdomProcess
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from support.visdom_server import VisdomProcess
 
 from data.augmentation import MARGINS, Augmentation
 from data.crops import Sample
@@ -39,6 +40,7 @@ from utils.agents.collect import collect_rows
 from utils.agents.pretraining import agent_loss
 from utils.display.gallery import pose_gallery
 from utils.display.report import Report
+from utils.display.stages import STAGE_1
 from utils.evaluation.evaluate import evaluate
 from utils.records.epochs import Retention
 from utils.run import Run
@@ -78,17 +80,11 @@ def main() -> None:
         where = f"{run.device}, {torch.get_num_threads()} threads, {opt.precision}, {opt.in_res} px"
         say(f"{where}, {len(run.dataset.train)} people, medians of {REPEATS}")
         measure_data(run)
-        best = {}
-        for bs in sizes:
-            opt.bs = bs
-            for way, speeds in measure_stages(run).items():
-                for stage, (speed, _) in speeds.items():
-                    best[stage] = max(best.get(stage, (0.0, 0, "")), (speed, bs, way))
-        say("\nbest: images a second, batch")
-        for stage, (speed, bs, way) in best.items():
-            say(f"  {stage:<30}{speed:>10.1f}{bs:>6}, {way}")
-        opt.bs, run.compiled = sizes[0], False
         measure_displays(run, Learner(run.pose_network(), opt.lr))
+        lines = [line for bs in sizes for line in measure_stages(run, bs)]
+        say("\nimages per second of each stage; floor: of its networks' passes alone")
+        for line in sorted(lines):
+            say(f"  {line}")
 
 
 def measure_data(run: Run) -> None:
@@ -105,33 +101,24 @@ def measure_data(run: Run) -> None:
         say(f"{name:<45}{1000 * median_seconds(work, run.device) / len(rows):>9.2f} ms")
 
 
-def measure_stages(run: Run) -> dict[str, dict[str, tuple[float, float]]]:
-    """Print each stage beside its floors, for batches of --bs.
-
-    Returns:
-        By way and stage: images a second of the stage, and of its floor.
-    """
-    speeds = {}
+def measure_stages(run: Run, bs: int) -> list[str]:
+    """A line for each stage with batches of `bs`: its images per second and its floor's."""
+    lines, run.opt.bs = [], bs
     for way in ("eager", "compiled") if run.device.type == "cuda" else ("eager",):
         began, run.compiled = time.perf_counter(), way == "compiled"
         try:
-            speeds[way] = Work(run).measure()
+            for stage, (speed, floor) in Work(run).measure().items():
+                numbers = f"{speed:>8.1f}, floor {floor:>8.1f}, ratio {speed / floor:.2f}"
+                lines.append(f"{stage:<22} batch {bs:>3}, {way:<8} {numbers}")
             said = f"measured in {time.perf_counter() - began:.0f} s"
         except torch.OutOfMemoryError as error:
             said = str(error).splitlines()[0]
-        say(f"\nbatch {run.opt.bs}, {way}: {said}")
+        say(f"batch {bs}, {way}: {said}")
         torch.compiler.reset()
         gc.collect()  # networks refer to their compiled passes, and these to them
         torch.cuda.empty_cache()
-    say("images a second" + " " * 17 + "".join(f"{way:>10}" + " " * 9 * len(speeds) for way in speeds))
-    for stage in dict.fromkeys(stage for of in speeds.values() for stage in of):
-        cells = ""
-        for of in speeds.values():
-            speed, floors = of[stage][0], (other[stage][1] for other in speeds.values())
-            cells += f"{speed:>10.1f}" + "".join(f"{speed / floor:>9.2f}" for floor in floors)
-        say(f"  {stage:<30}{cells}")
-    say("  (behind each: its ratio to the floor of " + ", and of ".join(speeds) + " networks)")
-    return speeds
+    run.compiled = False
+    return lines
 
 
 def uniform_rows(people: int, device: torch.device) -> dict[str, Tensor]:
@@ -169,10 +156,10 @@ class Work:
         count, rounds = len(self.people), -(-len(self.people) // self.run.opt.bs)
         floor = Floor(self.run, self.pose, self.agent, crops, rounds)
         parts = {
-            "stage 1": (self.stage_1, floor.plain),
-            "collecting a kind": (self.collecting, floor.collect),
-            "pretraining the agent": (self.pretraining, floor.pretrain),
-            "stage 3": (self.stage_3, floor.joint),
+            "stage 1, training": (self.stage_1, floor.plain),
+            "stage 2, collecting": (self.collecting, floor.collect),
+            "stage 2, pretraining": (self.pretraining, floor.pretrain),
+            "stage 3, training": (self.stage_3, floor.joint),
         }
         return {
             stage: (
@@ -201,7 +188,6 @@ class Work:
 def measure_displays(run: Run, pose: Learner) -> None:
     """An epoch of stage 1 and its validation, with a visdom server and pages against neither."""
     logging.getLogger().setLevel(logging.WARNING)  # of the run: its epochs would stand between the lines
-    say("\nan epoch of stage 1 with its validation and report")
     loaders = (
         run.loader(run.dataset.train, "random", run.streams["order"]),
         run.loader(run.dataset.valid, "identity"),
@@ -216,7 +202,7 @@ def measure_displays(run: Run, pose: Learner) -> None:
             seconds[displays].append(time.perf_counter() - began)
     without, with_them = (statistics.median(seconds[displays]) for displays in (False, True))
     say(
-        f"  {without:.2f} s without displays, {with_them:.2f} s with visdom and pages: "
+        f"an epoch of stage 1 with its validation: {without:.2f} s, with visdom and pages {with_them:.2f} s: "
         f"{100 * (with_them / without - 1):+.1f} %"
     )
 
@@ -226,7 +212,7 @@ def whole_epoch(
 ) -> None:
     """What stage 1 does in an epoch, but for its checkpoint."""
     run.opt.use_html = run.opt.use_visdom = displays
-    with Report(run, "bench", pose, Retention(None)) as report:
+    with Report(run, STAGE_1, pose, Retention(None)) as report:
         trained = stack_hg.train_epoch(run, pose, train_loader, report)
         valid = evaluate(run, pose.network, valid_loader)
         row = {"epoch": pose.epoch, **trained, **valid.row()}

@@ -3,9 +3,9 @@
 python tests/bench_data.py
 
 Beside it one-pass warping with OpenCV, as HRNet and most pose code do it: decode the whole photograph and
-warp it straight to the crop (`pip install opencv-python-headless`; without it that row is left out). dB: how
-close both come to a plain reading in float64. Photographs are those of the tests (POSE_TEST_DATA names their
-folder); where there are none, drawn ones of the same sizes.
+warp it straight to the crop (`pip install -r requirements-bench.txt`; without it that row is left out). dB:
+how close both come to a plain reading in float64. Photographs are those of the tests (POSE_TEST_DATA names
+their folder); where there are none, drawn ones of the same sizes.
 """
 
 import statistics
@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from support.plain import plain_crop, psnr
-from support.real_data import FOLDER
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from support.plain import plain_crop, psnr
+from support.real_data import FOLDER
 
 from data.augmentation import MARGINS, Augmentation
 from data.crops import augment
@@ -51,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as a run does
     if cv2 is None:
-        say("no row of OpenCV: pip install opencv-python-headless")
+        say("no row of OpenCV: pip install -r requirements-bench.txt")
     else:
         cv2.setNumThreads(1)
     say(f"one core, {PEOPLE} people, medians of {REPEATS}, ms of processor time per person")
