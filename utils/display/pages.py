@@ -45,6 +45,8 @@ class Pages:
         options: name -> (value as text, whether it differs from its default).
         epoch: the first epoch to train; galleries of an earlier run from there on are deleted.
         epochs: the total number of epochs. rows: the history before `epoch`.
+
+    index: the path of the index.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Pages:
         rows: list[dict],
     ) -> None:
         self.folder, self.experiment, self.metric_name = folder / "web", experiment, metric_name
+        self.index = self.folder / "index.html"
         self.title, self.script = title, script
         self.options, self.epochs, self.rows = options, epochs, rows
         self.table: PckTable | None = None
@@ -67,13 +70,8 @@ class Pages:
         self._curves: tuple[int, list[Curve]] = -1, []
         self._began, self._first, self._warned = time.monotonic(), epoch, False
         self._spent = 0.0  # seconds taken by the pages of epochs
-        self._earlier = sum(_seconds(row) for row in rows)
+        self._earlier = sum(row.get("train_seconds", 0.0) + row.get("valid_seconds", 0.0) for row in rows)
         self._guarded(self._start)
-
-    @property
-    def index(self) -> Path:
-        """The path of the index."""
-        return self.folder / "index.html"
 
     def epoch(
         self, rows: list[dict], table: PckTable | None = None, gallery: Callable[[], list[Section]] = list
@@ -92,7 +90,7 @@ class Pages:
 
     def close(self) -> None:
         """Write the index of a run that has ended, which no longer reloads itself."""
-        self._guarded(self._end)
+        self._guarded(lambda: self._list(running=False))
 
     def write_epoch(self, sections: list[Section]) -> None:
         """Write the last epoch's gallery, if it has sections, and the index; delete superseded galleries.
@@ -107,18 +105,17 @@ class Pages:
             sections = sections if joints is None else [joints, *sections]
             page = gallery_page(self.title, heading, sections, back)
             write_file(self._gallery(epoch), page)
-        retained = retained_galleries(self._galleries(), best_epoch(self.rows))
-        self.write_index(running=True, galleries=retained)
-        for old in set(self._galleries()) - retained:
+        for old in set(self._galleries()) - retained_galleries(self._galleries(), best_epoch(self.rows)):
             self._gallery(old).unlink()
+        self.write_index(running=True)
 
-    def write_index(self, running: bool, galleries: Iterable[int] | None = None) -> None:
-        """Write the index, with links to the galleries of these epochs (default: of all that have one).
+    def write_index(self, running: bool) -> None:
+        """Write the index, with links to all galleries.
 
         Raises:
             OSError, UserError: the folder cannot be written to.
         """
-        shown = sorted(self._galleries() if galleries is None else galleries, reverse=True)
+        shown = reversed(self._galleries())
         if self._curves[0] != len(self.rows):
             self._curves = len(self.rows), draw_curves(self.rows, self.metric_name)
         page = index_page(
@@ -146,12 +143,13 @@ class Pages:
             if epoch >= self._first:
                 self._gallery(epoch).unlink()
         list_evaluations(self.folder, self.title)
-        self.write_index(running=True)
-        self._list_stages()
+        self._list(running=True)
 
-    def _end(self) -> None:
-        self.write_index(running=False)
-        self._list_stages()
+    def _list(self, running: bool) -> None:
+        """Write the index, and list this stage on the experiment's entry."""
+        self.write_index(running)
+        if self._entry:
+            update_list(self.experiment)
 
     @property
     def _entry(self) -> tuple[str, str] | None:
@@ -159,10 +157,6 @@ class Pages:
         if self.experiment == self.folder.parent:
             return None
         return link(self.experiment / INDEX, self.folder), f"All stages of {self.experiment.name}"
-
-    def _list_stages(self) -> None:
-        if self._entry:
-            update_list(self.experiment)
 
     def _guarded(self, write: Callable[[], None]) -> None:
         try:
@@ -279,10 +273,6 @@ def retained_galleries(epochs: Iterable[int], best: int | None) -> set[int]:
     """The epochs, of those that have a gallery, whose gallery is retained: the newest and the best."""
     ordered = sorted(epochs)
     return {*ordered[-NEWEST:], best} & set(ordered)
-
-
-def _seconds(row: dict) -> float:
-    return row.get("train_seconds", 0.0) + row.get("valid_seconds", 0.0)
 
 
 def _duration(seconds: float) -> str:
