@@ -7,20 +7,8 @@ import numpy as np
 
 from data import DataError
 from data.people import People, annotated
+from data.readers import mpii
 from data.readers.checks import RowChecks, read_matlab
-from data.readers.mpii import (
-    HEAD_SIZE,
-    JOINTS,
-    OFFICIAL,
-    POINT,
-    SCALE,
-    head_size,
-    is_scale,
-    load_entries,
-    official_head_sizes,
-    people_of_json,
-    person_box,
-)
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +36,9 @@ def read_mpii_json(path: Path, images: str, skip_bad: bool = False) -> People:
     Raises DataError for an unreadable file, another file name, head boxes of other people or a bad row;
     `skip_bad` leaves bad rows out.
     """
-    entries = load_entries(path)
+    entries = mpii.load_entries(path)
     if not any(entry.keys() & {"joints", "joints_vis"} for entry in entries):
-        return people_of_json(path, entries, images, skip_bad)
+        return mpii.people_of_json(path, entries, images, skip_bad)
     files = next((files for files in _FILES if path.name in files[:2]), None)
     if files is None:
         names = " or ".join(name for files in _FILES for name in files[:2])
@@ -60,7 +48,7 @@ def read_mpii_json(path: Path, images: str, skip_bad: bool = False) -> People:
     for name in (train, valid):
         file = path.with_name(name)
         if file == path or file.exists():
-            found = entries if file == path else load_entries(file)
+            found = entries if file == path else mpii.load_entries(file)
             splits.append(_read_split(file, found, images, skip_bad, boxes if name == valid else None))
     return People.concatenate(splits)
 
@@ -73,17 +61,17 @@ def _read_split(path: Path, entries: list[dict], images: str, skip_bad: bool, bo
         return [entry.get(field) for entry in entries]
 
     image = checks.names("image", column("image"), images)
-    position = checks.numbers("center", column("center"), (2,), POINT)
-    scale = checks.numbers("scale", column("scale"), (), SCALE, is_scale)
-    joints = checks.numbers("joints", column("joints"), (16, 2), JOINTS)
+    position = checks.numbers("center", column("center"), (2,), mpii.POINT)
+    scale = checks.numbers("scale", column("scale"), (), mpii.SCALE, mpii.is_scale)
+    joints = checks.numbers("joints", column("joints"), (16, 2), mpii.JOINTS)
     visible = checks.numbers("joints_vis", column("joints_vis"), (16,), "16 numbers") > 0
     placed = position[:, 0] != -1
-    center, side = person_box(position, scale)
+    center, side = mpii.person_box(position, scale)
     center, scale = np.where(placed[:, None], center, position), np.where(placed, side, scale)
     known = visible & annotated(joints)
     points = np.where(known[..., None], np.maximum(joints - 1, _EDGE), 0)
     valid = np.full(len(entries), boxes is not None)
-    normalizer = head_size(points, np.zeros(len(points)))
+    normalizer = mpii.head_size(points, np.zeros(len(points)))
     if boxes is not None:
         sizes = _head_sizes(path.with_name(boxes), images, image, position, visible)
         normalizer = np.where(sizes > 0, sizes, normalizer)
@@ -98,12 +86,13 @@ def _head_sizes(
     path: `gt_valid.mat`. image: [N] str, in the folder `images`. position: [N, 2] px. visible: bool [N, 16].
     """
     if path.exists():
-        return HEAD_SIZE * _head_diagonals(path, visible)
-    official = next((folder / OFFICIAL for folder in path.parents[:2] if (folder / OFFICIAL).exists()), None)
+        return mpii.HEAD_SIZE * _head_diagonals(path, visible)
+    places = (folder / mpii.OFFICIAL for folder in path.parents[:2])
+    official = next(filter(Path.exists, places), None)
     if official is None:
         log.warning("%s does not exist: head sizes of all people are estimated from neck and head top", path)
         return np.zeros(len(image))
-    sizes = official_head_sizes(official, images, image, position)
+    sizes = mpii.official_head_sizes(official, images, image, position)
     count = f"{np.count_nonzero(sizes)} of {len(sizes)}"
     log.info("head sizes of %s validation people are those of %s, of others estimates", count, official)
     return sizes

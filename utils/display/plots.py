@@ -49,10 +49,9 @@ def plot_distributions(path: Path, rows: dict[str, Tensor], kind: Kind) -> None:
 def plot_grid(path: Path, grid: Tensor, metric_name: str) -> None:
     """Plot PCK [7, 7] by scale (rows) and rotation (columns) as a heatmap with numbers."""
     figure, axes = _numbers(grid, origin="lower")
-    ticks = range(len(grid))
-    axes.set_xticks(ticks, [f"{mean:g}" for mean in KINDS["rotation"].means])
-    axes.set_yticks(ticks, [f"{mean:g}" for mean in KINDS["scale"].means])
-    axes.set(xlabel=KINDS["rotation"].label, ylabel=KINDS["scale"].label)
+    for kind, axis in ((KINDS["rotation"], axes.xaxis), (KINDS["scale"], axes.yaxis)):
+        axis.set_ticks(range(len(grid)), [f"{mean:g}" for mean in kind.means])
+        axis.set_label_text(kind.label)
     axes.set_title(f"{metric_name}, %")
     save_figure(figure, path)
 
