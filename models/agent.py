@@ -1,4 +1,7 @@
-"""The agents' networks: they predict hard augmentations from the pose network's features of a person."""
+"""The agents' networks: they predict hard augmentations from the pose network's features of a person.
+
+Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+"""
 
 from collections.abc import Sequence
 
@@ -25,8 +28,6 @@ class AgentBody(nn.Module):
         chan_in: channels of each of the five features (`feature_channels` of the pose network), or one
             number for all of them.
         chan_out: channels of the agent, an even number.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
     def __init__(self, chan_in: int | Sequence[int], chan_out: int):
@@ -74,8 +75,6 @@ class ScaleRotationAgent(AgentBody):
     Args:
         chan_in, chan_out: see `AgentBody`.
         scale_num, rotation_num, more_num: number of bins of each kind; for further kinds `<kind>_num`.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
     def __init__(
@@ -109,8 +108,6 @@ class OcclusionAgent(AgentBody):
 
     Args:
         chan_in, chan_out: see `AgentBody`.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
 
     def __init__(self, chan_in: int | Sequence[int] = 256, chan_out: int = 256):

@@ -60,11 +60,7 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def check_sides(image: Tensor, stride: int) -> None:
-    """Check that the sides of images [N, 3, H, W] are multiples of a network's stride.
-
-    Raises:
-        ValueError: H or W is not a multiple of the stride.
-    """
+    """Raise a `ValueError` unless the sides of images [N, 3, H, W] are multiples of a network's stride."""
     height, width = image.shape[-2:]
     if height % stride or width % stride:
         raise ValueError(f"the image is {width} x {height} px; both sides must be multiples of {stride}")

@@ -1,4 +1,7 @@
-"""Losses of the pose network and of the agent, and the distributions the agent learns from."""
+"""Losses of the pose network and of the agent, and the distributions the agent learns from.
+
+Source, but of `pose_loss`: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,14 +16,9 @@ ROUNDING = 1e-6  # relative tolerance for shares at their limit
 
 
 def pose_loss(outputs: Sequence[Tensor], heatmap: Tensor) -> Tensor:
-    """Sum over the stacks of the mean squared error to the target heatmaps.
+    """Sum over the stacks of the mean squared error to the target heatmaps, a scalar.
 
-    Args:
-        outputs: heatmaps of every stack, [N, K, H, W] float.
-        heatmap: the target, [N, K, H, W] float.
-
-    Returns:
-        the loss, a scalar.
+    outputs: heatmaps of every stack, [N, K, H, W] float. heatmap: the target, [N, K, H, W] float.
 
     Source: Newell et al., ECCV 2016, arXiv:1603.06937.
     """
@@ -28,18 +26,11 @@ def pose_loss(outputs: Sequence[Tensor], heatmap: Tensor) -> Tensor:
 
 
 def distribution_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """KL(target || softmax(logits)) of one head of the agent, averaged over people.
+    """KL(target || softmax(logits)) of one head of the agent, averaged over people: nats, a scalar.
 
     Bins whose target is 0 contribute 0.
 
-    Args:
-        logits: [N, K] float.
-        target: [N, K] float, each row a distribution.
-
-    Returns:
-        the loss in nats, a scalar.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+    logits: [N, K] float. target: [N, K] float, each row a distribution.
     """
     return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="batchmean")
 
@@ -52,8 +43,6 @@ def hardness_distribution(pckh: Tensor) -> Tensor:
 
     Returns:
         [N, K], each row a distribution; uniform if no bin loses anything.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
     lost = 1 - pckh
     lost = torch.where(lost.sum(dim=1, keepdim=True) == 0, 1.0, lost)
@@ -89,8 +78,6 @@ def reward(predicted: Tensor, drawn: Tensor, pck_reference: Tensor, pck_agent: T
 
     Raises:
         RuntimeError: a drawn bin is not in 0..K-1.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
     """
     bins = predicted.detach().double()
     is_drawn = torch.zeros_like(bins, dtype=torch.bool)

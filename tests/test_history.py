@@ -20,7 +20,7 @@ from utils.records.events import EventLog, current_events, read_events
 from utils.records.history import History, best_epoch, format_value
 from utils.records.predictions import encode_predictions, refuse_other_people
 from utils.system.errors import UserError
-from utils.training import Learner, fresh_or_resumed, resume, warn_of_other_people
+from utils.training import Learner, fresh_or_resumed, warn_of_other_people, warn_of_other_recipe
 
 
 def test_means_count_people():
@@ -299,14 +299,13 @@ def test_resuming_with_other_flags_is_said_in_one_line(tmp_path, caplog):
     learner, flags = Learner(torch.nn.Linear(1, 1), 1e-2), {"agent_draws": "uniform", "bs": 6, "lr": 0.001}
     checkpoint = learner.checkpoint(a_run(tmp_path, **flags))
     assert checkpoint["recipe"] == flags | {"seed": 4}
-    resume(a_run(tmp_path, **flags, keep=3), learner, checkpoint, tmp_path / "a")
-    resume(a_run(tmp_path), learner, checkpoint, tmp_path / "a")  # a stage without these flags
+    warn_of_other_recipe(a_run(tmp_path, **flags, keep=3), checkpoint, tmp_path / "a")
+    warn_of_other_recipe(a_run(tmp_path), checkpoint, tmp_path / "a")  # a stage without these flags
     without = {name: value for name, value in checkpoint.items() if name != "recipe"}  # an earlier version's
-    resume(a_run(tmp_path, **flags | {"bs": 7}), learner, without, tmp_path / "a")
+    warn_of_other_recipe(a_run(tmp_path, **flags | {"bs": 7}), without, tmp_path / "a")
     assert not caplog.text
-    resume(
-        a_run(tmp_path, **flags | {"agent_draws": "learned", "bs": 7}), learner, checkpoint, tmp_path / "a"
-    )
+    other = a_run(tmp_path, **flags | {"agent_draws": "learned", "bs": 7})
+    warn_of_other_recipe(other, checkpoint, tmp_path / "a")
     (line,) = caplog.messages
     theirs, ours = "--agent_draws uniform --bs 6", "--agent_draws learned --bs 7"
     assert line == f"{tmp_path / 'a'} was trained with {theirs}, this run resumes with {ours}"

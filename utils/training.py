@@ -164,17 +164,6 @@ class Learner:
         }
 
 
-def resume(run: Run, learner: Learner, checkpoint: dict, path: Path) -> None:
-    """Resume a learner from a checkpoint, and warn of other people or options; weights are loaded before.
-
-    Raises:
-        UserError: the optimizer state does not fit this network.
-    """
-    learner.restore(checkpoint, path)
-    warn_of_other_people(run, checkpoint, path)
-    warn_of_other_recipe(run, checkpoint, path)
-
-
 def fresh_or_resumed(
     run: Run, learner: Learner, checkpoint: dict | None, path: Path | None, resume_flag: str
 ) -> Retention:
@@ -190,7 +179,9 @@ def fresh_or_resumed(
     if checkpoint is None:
         superseded = refuse_to_overwrite(run.folder, run.opt.overwrite, resume_flag)
     else:
-        resume(run, learner, checkpoint, path)
+        learner.restore(checkpoint, path)
+        warn_of_other_people(run, checkpoint, path)
+        warn_of_other_recipe(run, checkpoint, path)
         superseded = later_best(run.folder, learner.epoch)
     learner.require_epochs(run.opt.nEpochs)
     return Retention(run.opt.keep, superseded, resume_flag)

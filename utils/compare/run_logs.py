@@ -64,19 +64,12 @@ def read_run(folder: Path) -> RunLog:
         last["measure"],
         last["options"]["seed"],
         last.get("people", {}),
-        origins(starts),
+        [start["pose"] or INITIAL for start in starts] if all("pose" in start for start in starts) else [],
         columns,
         {epoch: [math.nan if share is None else share for share in row] for epoch, row in shares.items()},
         updates,
         epoch_options(events),
     )
-
-
-def origins(starts: list[dict]) -> list[dict[str, str]]:
-    """The identities of the checkpoints that these starts loaded; empty if any is not recorded."""
-    if not all("pose" in start for start in starts):
-        return []
-    return [start["pose"] or INITIAL for start in starts]
 
 
 def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:

@@ -43,11 +43,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """An open temporary file that is flushed to the disk and replaces `path` at the end of the context.
-
-    Raises:
-        UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
-    """
+    """An open temporary file that is flushed to the disk and replaces `path` at the end; see `write_file`."""
     with _replacing(path) as temporary, temporary.open("xb") as file:
         yield file
         file.flush()
@@ -58,10 +54,7 @@ def link_file(path: Path, target: Path) -> None:
     """Make `path` a hard link to the file `target`, or a copy if the file system has no hard links.
 
     If one of the two is written again later, the other keeps its content. With several ranks only rank 0
-    links.
-
-    Raises:
-        UserError: the folder cannot be written to, or the disk is full; the old file stays as it was.
+    links. Errors are those of `write_file`.
     """
     if ranks.rank():
         return
