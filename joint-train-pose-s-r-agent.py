@@ -22,7 +22,7 @@ from data.augmentation import MARGINS, Augmentation
 from data.loading.loader import PatchLoader
 from models.losses import pose_loss
 from utils.agents.base import Agent, Record
-from utils.agents.joint import POSE, load_agents, save_networks, warn_of_missed_turns
+from utils.agents.joint import POSE, load_agents, save_networks, warn_of_default_rate, warn_of_missed_turns
 from utils.agents.rules import RULES
 from utils.display.evaluation_report import report_evaluation
 from utils.display.exhibits import draw_exhibits
@@ -64,6 +64,7 @@ def train(run: Run, resumed: Path | None) -> None:
         start = run.load_pose(pose.network)
         pose.restore(start, run.pose_path)
         warn_of_other_people(run, start, run.pose_path)
+        warn_of_default_rate(run, start)
     else:
         start, checkpoint = load_checkpoint(run.pose_path), load_checkpoint(resumed)
         load_weights(pose.network, checkpoint, resumed, run.network_size, run.skeleton)

@@ -10,8 +10,8 @@ from data import DataError
 from data.datasets import Dataset
 from data.loading.presence import with_photographs
 from data.people import People
-from data.readers.checks import RowChecks, load_json, positive
-from data.readers.coco import column_of, references, square, whole_number
+from data.readers.checks import RowChecks, load_json
+from data.readers.coco import column_of, references, reject_flat_boxes, square, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +40,15 @@ def load_boxes(path: Path, dataset: Dataset, skip_missing: bool = False) -> Boxe
     if not isinstance(entries, list):
         raise DataError(f"{path} is not a list: expected the boxes of a detector in COCO's results format")
     entries = [one if isinstance(one, dict) else {} for one in entries]  # the checks then say what it lacks
-    checks = RowChecks(path, [f"entry {row} (counted from 0)" for row in range(len(entries))])
+    rows = [f"entry {row} (counted from 0)" for row in range(len(entries))]
+    checks = RowChecks(path, rows, remedy="correct these {} of {} boxes")
     known = {image["id"]: image for image in truth.images}
     image_ids = references(checks, "image_id", column_of(entries, "image_id"), known)
     found = column_of(entries, "category_id")
     category_ids = [whole_number(id) for id in found]
     checks.reject("category_id", found, np.array([id is None for id in category_ids], bool), "a whole number")
-    found = column_of(entries, "bbox")
-    box = checks.numbers("bbox", found, (4,), "x, y, width and height in px")
-    checks.reject("bbox", found, ~positive(box[:, 2:]).all(axis=1), "a width and a height above 0")
+    box = checks.numbers("bbox", column_of(entries, "bbox"), (4,), "x, y, width and height in px")
+    reject_flat_boxes(checks, box)
     scores = checks.numbers("score", column_of(entries, "score"))
     shown = [known.get(id, {}) for id in image_ids.tolist()]
     people = checks.good_rows(

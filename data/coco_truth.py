@@ -34,13 +34,17 @@ class CocoTruth:
         return [annotation[id] for id in self.ids.tolist()]
 
     @cached_property
+    def to_find(self) -> list[dict]:
+        """The annotations of people to be found: all but crowd regions and people without a joint."""
+        return [one for one in self.annotations if one["num_keypoints"] and not one["iscrowd"]]
+
+    @cached_property
     def evaluated(self) -> list[int]:
         """Ids of the photographs on which results are scored.
 
         All of them, unless the table lacks people who are to be found, as with --limit: then those of the
         people in the table.
         """
-        to_find = {one["id"] for one in self.annotations if one["num_keypoints"] and not one["iscrowd"]}
-        if to_find <= set(self.ids.tolist()):
+        if {one["id"] for one in self.to_find} <= set(self.ids.tolist()):
             return [image["id"] for image in self.images]
         return sorted({row["image_id"] for row in self.rows})

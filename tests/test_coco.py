@@ -171,7 +171,7 @@ ONE = "annotation 1, field"
         ({"keypoints": [float("nan"), 2, 2] * 3}, f"{ONE} keypoints: found nan at"),
         ({"keypoints": ["a"] * 9}, f"{ONE} keypoints: found 'a' at"),
         ({"keypoints": 5}, f"{ONE} keypoints: found 5"),
-        ({"bbox": [1, 2, 0, 5]}, f"{ONE} bbox: found .*, expected a width and a height above 0"),
+        ({"bbox": [1, 2, 0, 5]}, f"{ONE} bbox: found 0.0, expected a width and a height above 0"),
         ({"bbox": [1, 2, 3]}, f"{ONE} bbox: found 3 numbers, expected x, y, width and height"),
         ({"bbox": None}, f"{ONE} bbox: found None"),
         ({"bbox": [1, 2, float("inf"), 5]}, f"{ONE} bbox: found inf"),
@@ -195,6 +195,7 @@ def test_a_bad_annotation_is_named_with_its_field_and_can_be_skipped(tmp_path, c
     with pytest.raises(DataError, match=rf"own\.json: {message}") as caught:
         read(tmp_path, content)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("correct these 1 of 2 people, or skip them with --skip_bad true")
     file = read(tmp_path, content, skip_bad=True)
     assert "skipped 1 of 2 people with invalid annotations" in caplog.text
     assert file.people.id.tolist() == [one["id"] for one in file.truth.annotations] == [2]

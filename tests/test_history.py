@@ -14,6 +14,7 @@ from data.people import People
 from data.skeleton import MPII
 from options.parser import RECIPE
 from utils.agents import AGENTS
+from utils.agents.joint import warn_of_default_rate
 from utils.evaluation.meters import Meters
 from utils.records.epochs import Retention, epoch_files, later_best, refuse_to_overwrite, save_epoch
 from utils.records.events import EventLog, current_events, read_events
@@ -257,7 +258,9 @@ def a_run(folder, **options):
     people = {"dataset": "demo", "train": "t", "valid": "v"}
     opt = SimpleNamespace(**defaults | options)
     opt.recipe = {name: value for name, value in vars(opt).items() if name in RECIPE}
-    return SimpleNamespace(opt=opt, people=people, folder=folder, network_size={"chan": 8}, skeleton=MPII)
+    opt.given = set(options)
+    names = {"people": people, "folder": folder, "network_size": {"chan": 8}, "skeleton": MPII}
+    return SimpleNamespace(opt=opt, trained_joints=np.ones(16, bool), **names)
 
 
 def test_a_checkpoint_goes_on_where_it_was(tmp_path, caplog):
@@ -293,6 +296,18 @@ def test_what_cannot_go_on_says_so(tmp_path, caplog):
     warn_of_other_people(a_run(tmp_path), theirs, tmp_path / "a")
     (line,) = caplog.messages
     assert "valid people are from mpii and have the fingerprint w, not v" in line
+
+
+def test_joint_training_says_that_its_rate_is_the_default(tmp_path, caplog):
+    stage_1 = Learner(torch.nn.Linear(1, 1), 1e-2).checkpoint(a_run(tmp_path, lr=0.001))
+    run = a_run(tmp_path, lr=0.00025)
+    warn_of_default_rate(run, stage_1)  # given
+    run.opt.given = set()
+    warn_of_default_rate(run, {})  # of an earlier version
+    assert not caplog.text
+    warn_of_default_rate(run, stage_1)
+    (told,) = caplog.messages
+    assert told == "the pose network trains on with --lr 0.00025, the default; stage 1 had --lr 0.001"
 
 
 def test_resuming_with_other_flags_is_said_in_one_line(tmp_path, caplog):

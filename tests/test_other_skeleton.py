@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from data.skeleton import MPII, skeleton_of_names
 from models import NETWORKS
 from utils.agents import AGENTS
 from utils.display.gallery import pose_gallery
-from utils.display.photograph import report_photograph
+from utils.display.photograph import predict_pose, report_photograph
 from utils.evaluation.evaluate import evaluate, flip_tested_heatmaps
 from utils.evaluation.metrics import PckCounter
 from utils.records.checkpoint import checkpoint_skeleton, load_checkpoint
@@ -104,6 +105,39 @@ def test_a_checkpoint_says_its_skeleton(run):
     alone.load_pose(network)
     report_photograph(alone, network)
     assert tuple(json.loads((run.folder / "photo-pose.json").read_text())["joints"]) == DOG.joints
+
+
+def test_a_checkpoint_says_which_joints_it_was_trained_to_find(run):
+    whole, points = run.dataset, run.dataset.people.points.copy()
+    points[~whole.people.valid, 2] = 0
+    run.dataset = replace(whole, people=replace(whole.people, points=points))
+    path, paws = saved(run), [True, True, False, True, True, True]
+    assert load_checkpoint(path)["trained_joints"] == paws
+    fields = {"image": None, "is_train": False}
+    for changed, trained in (
+        ({}, paws),  # on other people, who have tails
+        ({"is_train": True}, [True] * 6),
+        ({"image": path}, paws),
+    ):
+        later = Run(argparse.Namespace(**vars(run.opt) | fields | changed), run.folder)
+        later.dataset, later.pose_path = whole, path
+        assert later.trained_joints.tolist() == trained
+    older = load_checkpoint(path)
+    del older["trained_joints"]
+    torch.save(older, path)
+    for people, image, trained in ((run.dataset, None, paws), (run.dataset, path, [True] * 6)):
+        later = Run(argparse.Namespace(**vars(run.opt) | fields | {"image": image}), run.folder)
+        later.dataset, later.pose_path = people, path
+        assert later.trained_joints.tolist() == trained
+
+
+def test_a_photograph_shows_no_joint_that_was_never_trained(run):
+    Image.new("RGB", (80, 60), "gray").save(run.folder / "photo.png")
+    run.trained_joints = np.array([True, True, False, True, True, True])
+    network = SimpleNamespace(eval=lambda: None)
+    run.forward = lambda network, image: [torch.ones(1, 6, 16, 16)]
+    _, confidence = predict_pose(run, network, run.folder / "photo.png", np.array([40.0, 30.0]), 0.4)
+    assert confidence.tolist() == [1, 1, 0, 1, 1, 1]
 
 
 def test_another_skeleton_is_refused_in_one_line(run, nasty_run, tmp_path):

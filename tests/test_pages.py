@@ -238,6 +238,9 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path, caplog):
 
 def test_curves_are_drawn_where_their_fields_are():
     assert draw_curves([], "PCK") == []
+    for share, top in ((0.0, b"<!-- 1.0 -->"), (0.04, b"<!-- 4.2 -->")):
+        (curve,) = draw_curves([{"epoch": 0, "valid_pck": share}], "PCK")
+        assert top in curve.svg  # a tick: the axis of what is 0 throughout ends at 1
     rows = [
         {"epoch": k, "lr": 1e-4, "valid_loss": math.nan, "scale_distribution": [1 / 7] * 7} for k in (0, 1)
     ]

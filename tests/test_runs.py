@@ -34,8 +34,10 @@ from utils.system.files import locked, write_file
 from utils.system.process import progress
 
 
-def test_options_are_listed_with_a_star_where_they_differ(nasty_run):
+def test_options_are_listed_with_a_star_where_they_differ(nasty_run, monkeypatch):
+    monkeypatch.setattr(nasty_run.opt, "mirror_pairs", ["l hip:r hip", "left:right"])
     lines = nasty_run.options_text().splitlines()
+    assert "* mirror_pairs: 'l hip:r hip' left:right" in lines
     assert "* chan: 8" in lines and "  num_modules: 1" in lines
     assert "* chan: 8" in (nasty_run.folder / "log.txt").read_text()
     names = [line[2:].split(":")[0] for line in lines]

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -122,10 +123,27 @@ class Run:
             return self.dataset.skeleton
         return checkpoint_skeleton(load_checkpoint(self.pose_path))
 
+    @cached_property
+    def trained_joints(self) -> np.ndarray:
+        """Bool [K]: joints that the pose network is trained to find, since training people have them.
+
+        Those of earlier checkpoints, which do not say them, are this data set's; of --image, all joints.
+
+        Raises:
+            DataError, UserError: the data set or the checkpoint cannot be read.
+        """
+        checkpoint = {} if self.pose_path is None else load_checkpoint(self.pose_path)
+        known = "trained_joints" in checkpoint
+        trained = np.array(checkpoint["trained_joints"] if known else [False] * len(self.skeleton))
+        if getattr(self.opt, "image", None) is not None:
+            return trained | (not known)
+        trains = not known or getattr(self.opt, "is_train", False)
+        return trained | self.dataset.trained_joints if trains else trained
+
     def options_text(self) -> str:
         """The options, one per line, with a star at those that differ from their defaults."""
         return "\n".join(
-            f"{'*' if value != self.opt.defaults.get(name) else ' '} {name}: {value}"
+            f"{'*' if value != self.opt.defaults.get(name) else ' '} {name}: {option_text(value)}"
             for name, value in sorted(vars(self.opt).items())
             if name in self.opt.defaults
         )
@@ -274,6 +292,11 @@ class Run:
         return [heatmaps.float() for heatmaps in outputs]
 
 
+def option_text(value: object) -> str:
+    """The value of an option as on the command line, where several have spaces between them."""
+    return shlex.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _check_average_precision(dataset: Dataset) -> None:
     """Log what average precision is computed on; without pycocotools raise a `UserError` before training."""
     if find_spec("pycocotools") is None:
@@ -283,6 +306,10 @@ def _check_average_precision(dataset: Dataset) -> None:
         )
     if dataset.skeleton.sigmas is None:
         log.info("average precision: the joints have no constants (sigmas): %g for each", UNKNOWN_SIGMA)
-    evaluated, images = len(dataset.coco.evaluated), len(dataset.coco.images)
-    if evaluated < images:
-        log.info("average precision: on %d of %d photographs, those of people in use", evaluated, images)
+    truth, evaluated = dataset.coco, set(dataset.coco.evaluated)
+    if len(evaluated) < len(truth.images):
+        log.info(
+            "average precision: on %d of %d people, in the %d of %d photographs that show people in use",
+            *(sum(one["image_id"] in evaluated for one in truth.to_find), len(truth.to_find)),
+            *(len(evaluated), len(truth.images)),
+        )

@@ -159,6 +159,7 @@ class Learner:
             "seed": run.opt.seed,
             "network": run.network_size,
             "skeleton": asdict(run.skeleton),
+            "trained_joints": run.trained_joints.tolist(),
             "people": run.people,
             "recipe": run.opt.recipe,
         }

@@ -96,12 +96,19 @@ class RowChecks:
     Each column goes through `numbers` or `names`, which blank bad values. `good_rows` completes the table: it
     raises a `DataError` for the first bad row or, with `skip_bad`, skips bad rows with a warning.
 
-    source: the file. rows: the numbers of the rows in the file, from 0, or their names, for messages.
+    source: the file. rows: the numbers of the rows in the file, from 0, or their names, for messages. remedy:
+    what to do about bad rows, with places for how many and of how many.
     """
 
-    def __init__(self, source: Path, rows: Sequence[int | str], skip_bad: bool = False):
+    def __init__(
+        self,
+        source: Path,
+        rows: Sequence[int | str],
+        skip_bad: bool = False,
+        remedy: str = "correct these {} of {} people, or skip them with --skip_bad true",
+    ):
         self.source = source
-        self.skip_bad = skip_bad
+        self.skip_bad, self.remedy = skip_bad, remedy
         self._rows = rows
         self._bad = np.zeros(len(rows), dtype=bool)
         self._first_bad = len(rows)
@@ -170,8 +177,9 @@ class RowChecks:
         """
         if self._bad.any():
             if not self.skip_bad:
+                remedy = self.remedy.format(self._bad.sum(), len(self._bad))
                 other = f"; {FORMATS}" if self._bad.all() else ""  # it looks like a file of another format
-                raise DataError(self._message + other)
+                raise DataError(f"{self._message}; {remedy}{other}")
             count = f"{self._bad.sum()} of {len(self._bad)}"
             log.warning("skipped %s people with invalid annotations; first: %s", count, self._message)
         people = replace(people, points=np.where(annotated(people.points)[..., None], people.points, 0))

@@ -219,8 +219,7 @@ def _check_fields(checks: RowChecks, annotations: list[dict], joints: int) -> di
 
     found = column_of(annotations, "bbox")
     box = checks.numbers("bbox", found, (4,), "x, y, width and height in px")
-    flat = _is_person(crowd, labelled) & ~positive(box[:, 2:]).all(axis=1)
-    checks.reject("bbox", found, flat, "a width and a height above 0")
+    reject_flat_boxes(checks, box, _is_person(crowd, labelled))
     area = checks.numbers("area", column_of(annotations, "area", 0), (), "a number of square px", np.isfinite)
     return {
         "bbox": box,
@@ -229,6 +228,13 @@ def _check_fields(checks: RowChecks, annotations: list[dict], joints: int) -> di
         "num_keypoints": labelled,
         "keypoints": np.where(np.isfinite(keypoints), keypoints, 0),
     }
+
+
+def reject_flat_boxes(checks: RowChecks, box: np.ndarray, among: np.ndarray | bool = True) -> None:
+    """Mark boxes [N, 4] without a width or a height as bad; among: bool [N], which are checked."""
+    sides = box[:, 2:]
+    flat = among & ~positive(sides).all(axis=1)
+    checks.reject("bbox", sides.min(axis=1), flat, "a width and a height above 0")
 
 
 def _is_empty(value: object) -> bool:

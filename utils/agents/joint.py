@@ -87,6 +87,15 @@ def warn_of_missed_turns(agents: list[Agent], batches: int) -> None:
         )
 
 
+def warn_of_default_rate(run: Run, checkpoint: dict) -> None:
+    """Log a warning if --lr is not given, and a checkpoint of stage 1 was trained with another one."""
+    theirs = checkpoint.get("recipe", {}).get("lr", run.opt.lr)
+    if "lr" not in run.opt.given and theirs != run.opt.lr:
+        log.warning(
+            "the pose network trains on with --lr %g, the default; stage 1 had --lr %g", run.opt.lr, theirs
+        )
+
+
 def _refuse_idle_flags(run: Run, agents: list[Agent], resumed: Path) -> None:
     """Raise a `UserError` for flags of agents that the resumed epoch lacks; the parser cannot know them."""
     idle = [which.draws for which in AGENTS.values() if all(agent.type is not which for agent in agents)]

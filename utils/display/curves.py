@@ -43,6 +43,8 @@ def _known(line: Line, rows: list[dict]) -> bool:
 def _lines(panel: Panel, lines: list[Line], rows: list[dict]) -> bytes:
     figure, axes = _axes()
     epochs, factor = _epochs(rows), 100 if panel.percent else 1
+    if not any(row.get(line.field) for line in lines for row in rows):
+        axes.set_ylim(0, 1)  # all points are 0, round which an axis would have ticks of 1e-2
     marker = "o" if len(rows) <= _MARKED else None
     for line, color in zip(lines, cycle(PALETTE), strict=False):
         values = [factor * row.get(line.field, math.nan) for row in rows]

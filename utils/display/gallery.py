@@ -112,7 +112,7 @@ def predict_crops(run: Run, network: nn.Module, sample: Sample, mask: Tensor | N
     with undisturbed(network):
         parts = zip(images, masks, strict=True)
         heatmaps = torch.cat([run.forward(network, image, part)[-1] for image, part in parts])
-    pck, trained = sample_pck(run, sample, heatmaps), torch.from_numpy(run.dataset.trained_joints)
+    pck, trained = sample_pck(run, sample, heatmaps), torch.from_numpy(run.trained_joints)
     trained = trained.to(run.device)
     heatmaps = heatmaps * trained[:, None, None]
     pred = sample.predict(heatmaps)

@@ -112,6 +112,7 @@ def predict_pose(
         raise people
     sample = run.augment(people.to(run.device), Augmentation.identity(1))
     _, heatmaps = flip_tested_heatmaps(run, network, sample.image)
+    heatmaps = heatmaps * torch.from_numpy(run.trained_joints).to(run.device)[:, None, None]
     joints = sample.predict(heatmaps)
     return joints[0].cpu(), heatmaps[0].amax(dim=(1, 2)).clamp(min=0).nan_to_num(0).cpu()
 

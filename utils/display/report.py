@@ -18,7 +18,7 @@ from utils.evaluation.evaluate import Evaluation
 from utils.records.epochs import Retention, epoch_files
 from utils.records.events import EVENTS, EventLog
 from utils.records.history import format_value
-from utils.run import Run
+from utils.run import Run, option_text
 from utils.system import ranks
 from utils.system.errors import UserError
 from utils.system.files import write_file
@@ -192,7 +192,7 @@ class Report:
             log.warning("no HTML pages: %s", error)
             return
         values = {name: getattr(opt, name) for name in opt.defaults}
-        options = {name: (str(value), value != opt.defaults[name]) for name, value in values.items()}
+        options = {name: (option_text(value), value != opt.defaults[name]) for name, value in values.items()}
         title = run_title(self._stage, opt, run.folder)
         self.pages = Pages(
             *(run.folder, experiment_folder(opt), title, self._stage, run.dataset.metric_name, options),

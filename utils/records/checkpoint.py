@@ -9,6 +9,7 @@ A checkpoint is a dict of
     seed            --seed, from which, with the epoch, random draws follow
     network         the flags that choose and size the pose network, with their values
     skeleton        the fields of the `data.skeleton.Skeleton` whose joints the pose network finds
+    trained_joints  for each joint, whether a training person had it; earlier files do not say it
     people          data set, and fingerprints of the training and validation people
     recipe          the flags that decide how its epoch was trained, with their values
 An agent's checkpoint also has pose, the `checkpoint_identity` of the pose network that it learned from; that
