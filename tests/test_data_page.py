@@ -11,6 +11,7 @@ from PIL import Image
 from support.experiment import kept_logging, run_here
 from support.pages import NASTY, Page, read
 from support.stages import QUIET, SMALL, demo_data
+from support.stand_ins import generator_states
 
 from data.datasets import load_dataset
 from data.people import annotated
@@ -124,9 +125,9 @@ def test_a_mirrored_person_has_the_colors_of_the_other_side(coco_run, monkeypatc
 def test_training_does_not_notice(nasty_run):
     for name in ("order", "random"):
         nasty_run.streams[name]
-    before = nasty_run.streams.states() | {"default": torch.default_generator.get_state()}
+    before = generator_states(nasty_run.streams) | {"default": torch.default_generator.get_state()}
     page = written(nasty_run)
-    after = nasty_run.streams.states() | {"default": torch.default_generator.get_state()}
+    after = generator_states(nasty_run.streams) | {"default": torch.default_generator.get_state()}
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert len(page.all("img")) == len(nasty_run.dataset.people) + 2
     counts = annotated(nasty_run.dataset.train.points).sum(axis=0)

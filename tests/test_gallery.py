@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.stand_ins import generator_states
 
 from data import DataError
 from data.augmentation import Augmentation
@@ -40,7 +41,7 @@ def test_galleries_leave_training_as_it_was(nasty_run):
     assert agent.streams
     states = [{name: value.clone() for name, value in part.state_dict().items()} for part in parts]
     modes = [module.training for part in parts for module in part.modules()]
-    draws = nasty_run.streams.states() | {"default": torch.default_generator.get_state()}
+    draws = generator_states(nasty_run.streams) | {"default": torch.default_generator.get_state()}
     assert len(draws) > 5
     hardest = [{"row": 0, "choice": "scale", "value": 0.0, "pck_agent": 1.0, "pck_reference": 1.0}]
     first = agent_gallery(agent, 3, hardest)
@@ -48,7 +49,7 @@ def test_galleries_leave_training_as_it_was(nasty_run):
     assert modes == [module.training for part in parts for module in part.modules()]
     for part, state in zip(parts, states, strict=True):
         assert all(torch.equal(state[name], value) for name, value in part.state_dict().items())
-    now = nasty_run.streams.states() | {"default": torch.default_generator.get_state()}
+    now = generator_states(nasty_run.streams) | {"default": torch.default_generator.get_state()}
     assert now.keys() == draws.keys() and all(torch.equal(now[name], draws[name]) for name in now)
     assert agent_gallery(agent, 3, hardest) == first
 

@@ -13,7 +13,7 @@ from data.augmentation import MARGINS
 from data.datasets import load_dataset
 from data.loading.loader import PatchLoader
 from support.experiment import load_script
-from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, agent_with, plain_run
+from support.stand_ins import Blind, Filter, Heart, Silent, Stubborn, agent_with, generator_states, plain_run
 from utils.records.history import History
 from utils.schedule import Schedule
 from utils.system import ranks
@@ -66,7 +66,7 @@ def train(data: Path) -> dict:
         record = joint.train_agent(run, pose, agent, loader(agent.streams.training), Silent())
         made[name], made[f"{name}_row"] = network.state_dict(), record.row(History())
         made[f"{name}_hardest"] = [one["pck_reference"] - one["pck_agent"] for one in record.hardest()]
-    return made | {"streams": run.streams.states()}
+    return made | {"streams": generator_states(run.streams)}
 
 
 if __name__ == "__main__":

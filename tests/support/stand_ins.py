@@ -122,6 +122,11 @@ def plain_forward(network, image, mask=None):
     return network(image) if mask is None else network(image, mask)
 
 
+def generator_states(streams):
+    """The state of each generator in use."""
+    return {purpose: generator.get_state() for purpose, generator in streams._generators.items()}
+
+
 def plain_run(seed=0, in_res=8):
     """What loops need of a run, without a data set."""
     return SimpleNamespace(

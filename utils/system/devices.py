@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from utils.system import ranks
 from utils.system.errors import UserError
@@ -107,10 +107,6 @@ class Streams:
         self._epoch = epoch
         for purpose in self._generators:
             self._begin(purpose)
-
-    def states(self) -> dict[str, Tensor]:
-        """The state of each generator in use, u8 [...]."""
-        return {purpose: generator.get_state() for purpose, generator in self._generators.items()}
 
     def _begin(self, purpose: str) -> None:
         words = np.random.SeedSequence((self.seed, self._epoch, *purpose.encode())).generate_state(1)
