@@ -19,11 +19,19 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Augmentation
+from data.crops import PersonBatch
 from data.loading.loader import PatchLoader
 from data.people import scorable
 from utils.agents.base import Agent
 from utils.agents.joint import load_agent
-from utils.agents.pretraining import Hits, agent_loss, baselines, warn_of_uniform_rows
+from utils.agents.pretraining import (
+    ExpectedPck,
+    Hits,
+    agent_loss,
+    baselines,
+    ceilings,
+    warn_of_uniform_rows,
+)
 from utils.display.exhibits import draw_exhibits
 from utils.display.report import Report
 from utils.display.sections import Section
@@ -58,25 +66,32 @@ def train(run: Run) -> None:
     train_loader = run.loader(train_people, "identity", run.streams["order"], scored=True)
     valid_loader = run.loader(valid_people, "identity", scored=True)
     train_rows, valid_rows = agent.targets("train", train_people), agent.targets("val", valid_people)
-    scored = torch.from_numpy(scorable(train_people, run.skeleton))
-    warn_of_uniform_rows({name: rows[scored] for name, rows in train_rows.items()})
+    train_pck = agent.collected_pck("train", train_people)
+    valid_pck = agent.collected_pck("val", valid_people)
+    train_scored, valid_scored = (scorable(people, run.skeleton) for people in (train_people, valid_people))
+    warn_of_uniform_rows({name: rows[torch.from_numpy(train_scored)] for name, rows in train_rows.items()})
+    references = {
+        **baselines("train", train_rows, train_scored),
+        **baselines("valid", valid_rows, valid_scored),
+        **ceilings("train", train_pck, train_scored),
+        **ceilings("valid", valid_pck, valid_scored),
+    }
 
     with Report(run, "pretrain-s-r-agent", learner, retention) as report:
         while learner.epoch < opt.nEpochs:
             began = time.monotonic()
             run.streams.start(learner.epoch)
             learner.set_lr(opt.lr)
-            trained = train_epoch(run, agent, train_loader, train_rows, report)
+            trained = train_epoch(run, agent, train_loader, train_rows, train_pck, report)
             train_seconds = time.monotonic() - began
             resources = used_resources(run, train_loader, train_seconds)
-            found = validate(run, agent, valid_loader, valid_rows)
+            found = validate(run, agent, valid_loader, valid_rows, valid_pck)
             row = {
                 "epoch": learner.epoch,
                 "lr": opt.lr,
                 "train_loss": trained.pop("loss"),
                 "valid_loss": found.pop("loss"),
-                **baselines("train", train_rows, scorable(train_people, run.skeleton)),
-                **baselines("valid", valid_rows, scorable(valid_people, run.skeleton)),
+                **references,
                 **{f"train_{name}": share for name, share in trained.items()},
                 **{f"valid_{name}": share for name, share in found.items()},
                 "train_seconds": train_seconds,
@@ -98,42 +113,64 @@ def gallery(run: Run, agent: Agent, rows: dict[str, Tensor]) -> list[Section]:
 
 
 def train_epoch(
-    run: Run, agent: Agent, loader: PatchLoader, rows: dict[str, Tensor], report: Report
+    run: Run,
+    agent: Agent,
+    loader: PatchLoader,
+    rows: dict[str, Tensor],
+    pck: dict[str, Tensor],
+    report: Report,
 ) -> dict[str, float]:
     """One pass over the training people, un-augmented or, with --mirror true, half of them mirrored.
 
+    rows, pck: everyone's `Agent.targets` and `Agent.collected_pck`.
+
     Returns:
-        The mean loss, and `<choice>_hit` of `utils.agents.pretraining`.
+        The mean loss, `<choice>_hit`, and `<choice>_pck` where there is PCK; see `utils.agents.pretraining`.
     """
     agent.learner.network.train()
-    means, hits = Meters("loss"), Hits(*rows)
+    means, hits, expected = Meters("loss"), Hits(*rows), ExpectedPck(*pck)
     bar = progress(loader, f"epoch {agent.learner.epoch}", run.opt.bs)
     for index, people in enumerate(bar):
         augmentation = Augmentation.identity(len(people))
-        targets = {name: row[people.index] for name, row in rows.items()}
+        targets, measured = at_rows(people, rows, pck)
         if run.opt.mirror:
             augmentation = people.local_rows(Augmentation.mirrored(people.total, run.streams["random"]))
-            flip, mirrored = augmentation.flip.to(run.device)[:, None], agent.mirrored(targets)
-            targets = {name: torch.where(flip, mirrored[name], row) for name, row in targets.items()}
+            flip = augmentation.flip.to(run.device)[:, None]
+            targets, measured = (
+                {name: torch.where(flip, agent.mirrored(one)[name], row) for name, row in one.items()}
+                for one in (targets, measured)
+            )
         logits = agent.predict(run.augment(people, augmentation), trains=True)
         loss = agent.learner.step(agent_loss(logits, targets), people.weight)
         means.add(people.count, loss=loss)
         hits.add(people.count, logits, targets)
+        expected.add(people.count, logits, measured)
         report.batch(bar, agent.learner.epoch, index, means.read)
     agent.learner.require_finite()
-    return {**means.read(), **hits.read()}
+    return {**means.read(), **hits.read(), **expected.read()}
 
 
-def validate(run: Run, agent: Agent, loader: PatchLoader, rows: dict[str, Tensor]) -> dict[str, float]:
-    """The agent's mean loss over people and its hits, as `train_epoch` has them, in eval mode."""
+def validate(
+    run: Run, agent: Agent, loader: PatchLoader, rows: dict[str, Tensor], pck: dict[str, Tensor]
+) -> dict[str, float]:
+    """The agent's mean loss over people, its hits and PCK, as `train_epoch` has them, in eval mode."""
     agent.learner.network.eval()
-    means, hits = Meters("loss"), Hits(*rows)
+    means, hits, expected = Meters("loss"), Hits(*rows), ExpectedPck(*pck)
     for people in progress(loader, "valid", run.opt.bs):
         logits = agent.predict(run.augment(people, Augmentation.identity(len(people))))
-        targets = {name: row[people.index] for name, row in rows.items()}
+        targets, measured = at_rows(people, rows, pck)
         means.add(len(people), loss=agent_loss(logits, targets))
         hits.add(len(people), logits, targets)
-    return {**means.read(), **hits.read()}
+        expected.add(len(people), logits, measured)
+    return {**means.read(), **hits.read(), **expected.read()}
+
+
+def at_rows(
+    people: PersonBatch, rows: dict[str, Tensor], pck: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The targets of a batch, and its mean PCK over measurements: choice -> [N, bins]."""
+    targets = {name: one[people.index] for name, one in rows.items()}
+    return targets, {name: one[:, people.index].mean(dim=0) for name, one in pck.items()}
 
 
 if __name__ == "__main__":

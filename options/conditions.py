@@ -108,7 +108,8 @@ def _of_agents() -> dict[str, tuple[Condition, ...]]:
         conditions[agent.folder] = (*chosen, named)
         conditions[load] = (*chosen, _TRAINING, _START, *maskable)
         conditions[agent.draws] = (_TRAINING, takes_part)
-    return conditions
+    nothing = [agent.switch for agent in AGENTS.values() if agent.switch and not agent.collects]
+    return conditions | {"repeats": _without(nothing)}
 
 
 CONDITIONS: dict[str, tuple[Condition, ...]] = {

@@ -136,10 +136,21 @@ def pose(parser: ArgumentParser) -> None:
 
 
 def collecting(parser: ArgumentParser) -> None:
-    """Folders of the agents that are pretrained on collected distributions."""
+    """Folders of the agents that are pretrained on collected distributions; repeated measurements."""
     for agent in AGENTS.values():
         if agent.collects:
             _agent_folder(parser, agent)
+    repeats(parser)
+
+
+def repeats(parser: ArgumentParser) -> None:
+    """How often collecting measures each bin."""
+    add = parser.add_argument_group("collecting").add_argument
+    times = (
+        "measure each bin this often, at values drawn inside it, not once at its mean; rows are of the mean "
+        "PCK, and the log says how much of it is repeatable"
+    )
+    add("--repeats", type=whole_number(1), default=1, help=times)
 
 
 def agents(parser: ArgumentParser) -> None:

@@ -29,8 +29,9 @@ from data.people import People
 from models import losses
 from models.agent import ScaleRotationAgent
 from models.known_answer import KnownAnswer, read
+from utils.agents.ceiling import limited_shares
 from utils.agents.pretraining import agent_loss
-from utils.control import best_shares, scores
+from utils.control import scores
 from utils.training import OPTIMIZERS
 
 JOINTS, IN_RES, BATCH = 14, 64, 24
@@ -166,7 +167,7 @@ def measure(network: KnownAnswer, known: Known, agent: nn.Module) -> Tensor:
     rows = []
     for k, (kind, one) in enumerate(logits.items()):
         shares, pck = one.softmax(1), known.pck(network, Augmentation.bins(kind, len(known.side)))[:, k].T
-        agents = (shares, best_shares(pck), torch.full_like(pck, 1 / pck.shape[1]))
+        agents = (shares, limited_shares(pck), torch.full_like(pck, 1 / pck.shape[1]))
         expected = [(one * pck).sum(1).mean() for one in agents]
         rows.append(torch.stack([*expected, pck.amin(1).mean(), *scores(shares, pck, masks=False)[:2]]))
     return torch.stack(rows).mean(0)

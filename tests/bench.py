@@ -36,7 +36,7 @@ from options.parser import StageParser
 from options.values import whole_number
 from utils.agents import AGENTS
 from utils.agents.base import Agent
-from utils.agents.collect import collect_rows
+from utils.agents.collect import collect_pck
 from utils.agents.pretraining import agent_loss
 from utils.display.gallery import pose_gallery
 from utils.display.report import Report
@@ -174,10 +174,10 @@ class Work:
 
     def collecting(self) -> None:
         self.pose.network.eval()
-        collect_rows(self.run, self.pose.network, self.people, KINDS["scale"])
+        collect_pck(self.run, self.pose.network, self.people, KINDS["scale"])
 
     def pretraining(self) -> None:
-        pretrain.train_epoch(self.run, self.agent, self.loaders["identity"], self.rows, Unread())
+        pretrain.train_epoch(self.run, self.agent, self.loaders["identity"], self.rows, {}, Unread())
 
     def stage_3(self) -> None:
         loader = self.loaders["drawn"]

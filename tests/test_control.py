@@ -20,6 +20,7 @@ from models.known_answer import KnownAnswer, read
 from models.losses import hardness_distribution
 from models.masks import cell_mask
 from utils import control
+from utils.agents.ceiling import limited_shares
 from utils.agents.pretraining import agent_loss, hardest_bins
 from utils.evaluation.metrics import person_pckh
 from utils.records.distributions import distribution_path
@@ -149,7 +150,7 @@ def test_the_table_has_what_can_be_reached_and_the_untrained_agent(stages):
 def test_scores_by_hand():
     pck = torch.tensor([[0.2, 0.9, 0.3, 0.8]])
     uniform, sure = torch.full((1, 4), 0.25), torch.tensor([[0.0, 1, 0, 0]])
-    assert_close(control.best_shares(pck), torch.tensor([[0.5, 0, 0.5, 0]]))
+    assert_close(limited_shares(pck), torch.tensor([[0.5, 0, 0.5, 0]]))
     assert_close(control.scores(uniform, pck, False), torch.tensor([1, 0.5, 0.55 - 0.25]))
     assert_close(control.scores(sure, pck, False), torch.tensor([0, 0, 0.9 - 0.25]))
     # Pairs of different cells: (3 * 0.2 + 2 * 0.3 + 0.8) / 6; the best two are always cells 0 and 2.

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from utils.records.distributions import distribution_path, read_distributions, write_distributions
+from utils.records.distributions import (
+    distribution_path,
+    pck_path,
+    read_distributions,
+    read_pck,
+    write_distributions,
+    write_pck,
+)
 from utils.system.errors import UserError
 
 SOURCE = {
@@ -63,6 +70,28 @@ def test_round_trip_keeps_six_decimals(path):
     assert [len(line.split()) for line in lines] == [7] * 5
     write_distributions(path, some_rows(seed=1), SOURCE)
     assert_close(read_distributions(path, SOURCE), some_rows(seed=1), atol=1e-6, rtol=0)
+
+
+def test_pck_of_each_measurement_keeps_six_decimals_and_what_is_recorded_of_it(tmp_path):
+    path = pck_path(tmp_path, "val", "scale")
+    assert path.name == "val_scales_pck.txt"
+    pck = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    write_pck(path, pck, SOURCE | {"repeats": 3, "ceiling": {"uniform": 0.5}})
+    assert_close(read_pck(path, SOURCE), pck, atol=1e-6, rtol=0)
+    header, *lines = path.read_text().splitlines()
+    assert json.loads(header.removeprefix("#"))["ceiling"] == {"uniform": 0.5}
+    assert [float(number) for number in lines[2].split()[:7]] == pytest.approx(pck[0, 2].tolist(), abs=1e-6)
+    for damaged, message in (("\n1.5 ", "0 to 1"), ("\n", "expected 21 numbers")):
+        path.write_text("\n".join([header, *lines]).replace(f"\n{lines[1].split()[0]} ", damaged) + "\n")
+        with pytest.raises(UserError, match=message):
+            read_pck(path, SOURCE)
+
+
+def test_another_number_of_measurements_is_another_collection(path):
+    read_distributions(path, SOURCE | {"repeats": 1})  # as files of earlier versions, which do not say so
+    assert "collected for --repeats 1, this run has 2" in refusal(path, SOURCE | {"repeats": 2})
+    write_distributions(path, some_rows(), SOURCE | {"repeats": 2})
+    read_distributions(path, SOURCE)  # pretraining takes either
 
 
 def test_names_are_those_of_the_release(tmp_path):

@@ -119,11 +119,11 @@ def test_pretraining_gives_each_person_their_own_rows(targets, training):
     report = Silent()
     agent.learner.network.train(not training)
     if training:
-        found = PRETRAIN.train_epoch(run, agent, batches(*order), rows, report)
+        found = PRETRAIN.train_epoch(run, agent, batches(*order), rows, {}, report)
         assert [heard[:2] for heard in report.heard] == [(0, 0), (0, 1)]
         assert report.heard[-1][2] == {"loss": found["loss"]}
     else:
-        found = PRETRAIN.validate(run, agent, batches(*order), rows)
+        found = PRETRAIN.validate(run, agent, batches(*order), rows, {})
     assert agent.learner.network.training is training
     for part, target in zip(order, targets, strict=True):
         assert list(target) == list(KINDS)
@@ -153,11 +153,29 @@ def test_pretraining_finds_out_whom_the_agent_knows(training, known):
     agent = agent_with(Stubborn(**answers), "agent", run, Blind(), 1e-9)
     loader = batches([0, 1, 2, 3])
     if training:
-        found = PRETRAIN.train_epoch(run, agent, loader, rows, Silent())
+        found = PRETRAIN.train_epoch(run, agent, loader, rows, {}, Silent())
     else:
-        found = PRETRAIN.validate(run, agent, loader, rows)
+        found = PRETRAIN.validate(run, agent, loader, rows, {})
     del found["loss"]
     assert found == pytest.approx({f"{kind}_hit": 2 / 3 if kind == known else 0 for kind in KINDS})
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_pretraining_measures_the_expected_pck_of_the_agents_draws(training):
+    """As collected, the mean of the measurements; by person, in any order."""
+    (run, _), draws = watched_run(), torch.Generator().manual_seed(0)
+    pck = {"rotation": torch.rand(2, 4, len(KINDS["rotation"].means), generator=draws)}
+    answer = torch.randn(4, pck["rotation"].shape[2], generator=draws)
+    order = [2, 0, 3, 1]
+    agent = agent_with(Stubborn(rotation=answer[order]), "agent", run, Blind(), 1e-9)
+    what = (run, agent, batches(order), random_rows(4, draws), pck)
+    found = PRETRAIN.train_epoch(*what, Silent()) if training else PRETRAIN.validate(*what)
+    mean = pck["rotation"].mean(dim=0)
+    expected = {
+        "rotation_pck": (answer.softmax(dim=1) * mean).sum(dim=1).mean().item(),
+        "rotation_pck_likeliest": mean[torch.arange(4), answer.argmax(dim=1)].mean().item(),
+    }
+    assert {name: value for name, value in found.items() if "pck" in name} == pytest.approx(expected)
 
 
 def table_of(batches):

@@ -125,7 +125,7 @@ def test_pretraining_mirrors_half_of_the_people_with_their_rows(monkeypatch):
     rows = random_rows(60, draws)
     agent = agent_with(Stubborn(), "agent", run, Blind(), 1e-9)
     batches = [some_people(60), some_people(60)]
-    PRETRAIN.train_epoch(run, agent, batches, rows, Silent())
+    PRETRAIN.train_epoch(run, agent, batches, rows, {}, Silent())
     assert not torch.equal(used[0].flip, used[1].flip)
     for augmentation, target in zip(used, targets, strict=True):
         flip = augmentation.flip
@@ -137,7 +137,7 @@ def test_pretraining_mirrors_half_of_the_people_with_their_rows(monkeypatch):
         unflipped = replace(augmentation, flip=torch.zeros(60, dtype=torch.bool))
         for name, value in vars(Augmentation.identity(60)).items():
             assert torch.equal(getattr(unflipped, name), value), name
-    PRETRAIN.validate(run, agent, batches[:1], rows)
+    PRETRAIN.validate(run, agent, batches[:1], rows, {})
     assert not used[-1].flip.any() and torch.equal(targets[-1]["rotation"], rows["rotation"])
 
 

@@ -1,6 +1,8 @@
 """Stage 2: the distributions collected for each person, and the agent pretrained on them."""
 
+import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -30,11 +32,13 @@ from data.kinds import KINDS
 from data.loading.loader import PatchLoader
 from data.skeleton import MPII
 from models.agent import ScaleRotationAgent
+from models.losses import hardness_distribution
 from utils.agents import AGENTS
-from utils.agents.collect import collect_rows
+from utils.agents.ceiling import ceiling
+from utils.agents.collect import collect_pck
 from utils.agents.pretraining import agent_loss, constant_loss
 from utils.records.checkpoint import load_checkpoint
-from utils.records.distributions import distribution_path
+from utils.records.distributions import distribution_path, pck_path, read_pck
 from utils.training import Learner
 
 pytestmark = pytest.mark.slow
@@ -79,9 +83,13 @@ def test_files_of_a_finished_stage(experiment):
     assert not [name for name in names if name.endswith(".tmp")]
 
 
+def collect_rows(run, network, split, kind):
+    return hardness_distribution(collect_pck(run, network, people_of(run, split), KINDS[kind])[0])
+
+
 def exact_rows(run, split, kind):
     """A split's rows by the collector's loop, with a network that rounds in no batch."""
-    return collect_rows(run, Exact(loaded_pose(run)).eval(), people_of(run, split), KINDS[kind])
+    return collect_rows(run, Exact(loaded_pose(run)).eval(), split, kind)
 
 
 def hardness_by_hand(run, network, people, kind):
@@ -115,7 +123,7 @@ def test_rows_are_those_of_a_plain_loop(experiment, kind):
     run = experiment.run()
     network = loaded_pose(run)
     for split in ("train", "val"):
-        rows = collect_rows(run, network, people_of(run, split), KINDS[kind])
+        rows = collect_rows(run, network, split, kind)
         np.testing.assert_allclose(rows_of(experiment, split, kind), rows, atol=1e-6)
         by_hand = hardness_by_hand(run, Exact(loaded_pose(run)).eval(), people_of(run, split), kind)
         assert by_hand.std(dim=1).max() > 0.005  # something is harder than something else
@@ -126,6 +134,39 @@ def test_rows_are_those_of_a_plain_loop(experiment, kind):
 def test_rows_do_not_depend_on_batches_and_workers(experiment, flags):
     rows = exact_rows(experiment.run(*flags), "train", "scale")
     np.testing.assert_allclose(exact_rows(experiment.run(), "train", "scale"), rows, atol=1e-6)
+
+
+def test_bins_measured_twice_are_reported_and_stand_beside_the_agent(changeable):
+    """With draws that do not depend on batches; people who cannot be scored have lost nothing."""
+    flags = (*changeable.flags, "--overwrite", "true", "--use_html", "true")
+    printed = run_here(SCRIPTS["scale"], *flags, "--repeats", 2)
+    assert printed.count("each bin measured 2 times; repeatability") == 2
+    assert "What an agent can reach" in (changeable.agent_folder / "web/collection-scale.html").read_text()
+    run = changeable.run("--bs", 5, "--nThreads", 0)
+    path = pck_path(changeable.agent_folder, "val", "scale")
+    pck = read_pck(path, run.distribution_source("val", "scale", people_of(run, "val")))
+    again = collect_pck(run, loaded_pose(run), people_of(run, "val"), KINDS["scale"], 2)
+    assert_close(again, pck, atol=0.04, rtol=0)
+    assert not torch.equal(pck[0], pck[1])
+    rows = hardness_distribution(pck.mean(dim=0))
+    np.testing.assert_allclose(rows_of(changeable, "val", "scale"), rows, atol=1e-5)
+    recorded = json.loads(path.read_text().partition("\n")[0].removeprefix("#"))["ceiling"]
+    assert recorded == pytest.approx(ceiling(pck), abs=1e-5)
+
+    printed = run_here(SCRIPTS["scale"], *changeable.flags, "--repeats", 2)  # kept
+    assert printed.count("each bin measured 2 times; repeatability") == 2
+    message = refusal(SCRIPTS["scale"], *changeable.flags)
+    assert "was collected for --repeats 2, this run has 1" in message
+    printed = run_here(PRETRAIN, *flags, "--nEpochs", 1)
+    (row,) = load_checkpoint(changeable.agent_folder / AGENT)["train_history"]
+    assert row["valid_scale_pck_uniform"] == pytest.approx(pck.mean().item(), abs=1e-5)
+    for split in ("train", "valid"):
+        assert 0 < row[f"{split}_scale_pck"] < 1 and f"{split}_rotation_pck" not in row
+    assert re.search(r"expected PCKh@0.5: scale \d+\.\d % \(uniform \d", " ".join(printed.split()))
+    page = (changeable.agent_folder / "web/index.html").read_text()
+    assert "Expected PCKh@0.5 by the agent" in page
+    run_here(SCRIPTS["scale"], *flags)
+    assert not path.exists()
 
 
 @pytest.fixture
@@ -150,7 +191,7 @@ def test_people_without_pck_teach_the_agent_nothing(experiment, with_unscored):
             expected = exact_rows(everyone, split, kind)
             expected[rows] = 1 / expected.shape[1]
             np.testing.assert_allclose(exact_rows(run, split, kind), expected, atol=1e-6)
-            written = collect_rows(run, loaded_pose(run), people_of(run, split), KINDS[kind])
+            written = collect_rows(run, loaded_pose(run), split, kind)
             np.testing.assert_allclose(rows_of(made, split, kind), written, atol=1e-6)
 
     run_here(PRETRAIN, *flags, "--nEpochs", 1)

@@ -2,14 +2,15 @@
 
 `python -m utils.control` runs the stages on the data set and the network named control, prints each command
 line, and writes `control.txt`: how much of the answer the agents have found, by epoch, for validation people,
-whom they have not learned from, and for their mirror images. Joint training starts from the pretrained agent
-and from an untrained one; that of the occlusion agent, whose pretraining cannot know the answer, from the
-latter.
+whom they have not learned from, and for their mirror images. Joint training is by each --agent_rule, from the
+pretrained agent and from an untrained one; that of the occlusion agent, whose pretraining cannot know the
+answer, from the latter.
 """
 
 import argparse
 import logging
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from options.parser import STAGE_3, OneLineParser, StageParser
 from options.values import learning_rate, whole_number
 from utils.agents import AGENTS
 from utils.agents.base import Agent
+from utils.agents.ceiling import ceiling_lines, limited_shares
+from utils.agents.rules import RULES
 from utils.compare.steps import run_step
 from utils.records.checkpoint import load_checkpoint, load_weights, saved_epochs
 from utils.run import Run
@@ -89,17 +92,20 @@ def steps(opt: argparse.Namespace) -> Iterator[tuple[str, str]]:
         pretrain = f"python pretrain-s-r-agent.py {flags}{switch}"
         joint = (
             f"python joint-train-pose-s-r-agent.py {flags} --is_train true {new} "
-            f"--nEpochs {1 + opt.joint_epochs} --agent_lr {opt.agent_lr} --joint_dir"
+            f"--nEpochs {1 + opt.joint_epochs} --agent_lr {opt.agent_lr}"
         )
         for kind in KINDS if which.collects else ():
-            yield f"{name}: how hard is each {kind}?", f"python collect-{kind}-distri.py {flags} {new}"
+            twice = f"python collect-{kind}-distri.py {flags} --repeats 2 {new}"
+            yield f"{name}: how hard is each {kind}?", twice
         yield f"{name}: initial weights", f"{pretrain} {UNTRAINED} {new}"
-        yield f"{name}: stage 3, untrained", f"{joint} untrained --{which.load} {UNTRAINED_NAME}"
+        starts = {"untrained": UNTRAINED_NAME}
         if which.collects:
             resumed = f"--{which.load} {UNTRAINED_NAME} --nEpochs {1 + opt.pretrain_epochs}"
             yield f"{name}: pretraining", f"{pretrain} {resumed}"
-            last = f"--{which.load} lr-0.00025-{opt.pretrain_epochs}"
-            yield f"{name}: stage 3, pretrained", f"{joint} pretrained {last}"
+            starts["pretrained"] = f"lr-0.00025-{opt.pretrain_epochs}"
+        for start, rule in product(starts, RULES):
+            flags = f"--joint_dir {start}-{rule} --agent_rule {rule} --{which.load} {starts[start]}"
+            yield f"{name}: stage 3, {start}, {rule}", f"{joint} {flags}"
 
 
 def results(opt: argparse.Namespace) -> Iterator[tuple[str, str, Path, str]]:
@@ -108,8 +114,9 @@ def results(opt: argparse.Namespace) -> Iterator[tuple[str, str, Path, str]]:
         folder = opt.exp_dir / "control" / name
         if which.collects:
             yield f"{which.title}, pretraining", name, folder / f"{which.default_folder}-{BASE}", ""
-        for start in ("pretrained", "untrained") if which.collects else ("untrained",):
-            yield f"{which.title}, joint training, {start}", name, folder / f"{start}-{BASE}", which.prefix
+        for start, rule in product(("untrained", "pretrained") if which.collects else ("untrained",), RULES):
+            title = f"{which.title}, joint training, {start}, {rule}"
+            yield title, name, folder / f"{start}-{rule}-{BASE}", which.prefix
 
 
 def table(name: str, flags: list[str], folder: Path, prefix: str) -> list[str]:
@@ -122,11 +129,13 @@ def table(name: str, flags: list[str], folder: Path, prefix: str) -> list[str]:
     network = run.pose_network()
     run.load_pose(network)
     agent, lines = AGENTS[name].build(run, network.eval(), opt.agent_lr), []
+    for kind, pck in agent.collected_pck("val", run.dataset.valid).items():
+        lines += [f"  {kind} as collected: {line}" for line in ceiling_lines(pck, run.dataset.metric_name)]
     for mirrored in (False, True):
         known, masks = expected_pck(agent, mirrored), agent.type.masks
         for choice, pck in known.items():
             uniform = torch.full_like(pck, 1 / pck.shape[1])
-            reached = [expected(shares, pck, masks).mean() for shares in (uniform, best_shares(pck))]
+            reached = [expected(shares, pck, masks).mean() for shares in (uniform, limited_shares(pck))]
             words = "uniform {:.1f}, best {:.1f}, hardest bin {:.1f}".format(
                 *(100 * one for one in (*reached, pck.amin(dim=1).mean()))
             )
@@ -187,15 +196,8 @@ def scores(shares: Tensor, pck: Tensor, masks: bool) -> Tensor:
     """Found, mass and regret, see `LEGEND`, of distributions and expected PCK [N, bins]: f32 [3]."""
     hard = pck < (pck.amin(dim=1, keepdim=True) + pck.amax(dim=1, keepdim=True)) / 2
     found = hard.gather(1, shares.argmax(dim=1, keepdim=True)).float().mean()
-    regret = expected(shares, pck, masks) - expected(best_shares(pck), pck, masks)
+    regret = expected(shares, pck, masks) - expected(limited_shares(pck), pck, masks)
     return torch.stack((found, (shares * hard).sum(dim=1).mean(), regret.mean()))
-
-
-def best_shares(pck: Tensor) -> Tensor:
-    """The distributions [N, bins] with the lowest expected PCK under the limit of 2 / bins for a bin."""
-    bins = pck.shape[1]
-    left = 1 - 2 / bins * torch.arange(bins)
-    return left.clamp(0, 2 / bins)[pck.argsort(dim=1).argsort(dim=1)]
 
 
 def expected(shares: Tensor, pck: Tensor, masks: bool) -> Tensor:

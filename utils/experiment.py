@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
 
     `settings` has the options that no later call may change, name -> text: all but the groups named here.
     """
-    groups = ("start", "rate", "pose_recipe", "agent_training", "pretraining")
+    groups = ("start", "rate", "pose_recipe", "agent_training", "pretraining", "repeats")
     parser = StageParser(__doc__.partition("\n")[0], *groups, prog=program())
     add = parser.add_argument_group(ARM_FLAGS).add_argument
     arms = (
@@ -151,7 +151,8 @@ class Experiment:
     def collection_step(self, kind: str) -> str | None:
         if all(distribution_path(self.agent_folder, split, kind).exists() for split in ("train", "val")):
             return None
-        return self.stage(f"collect-{kind}-distri.py", self.opt.exp_id, "--load_prefix_pose", self.base)
+        flags = ("--load_prefix_pose", self.base, *self.changed("repeats"))
+        return self.stage(f"collect-{kind}-distri.py", self.opt.exp_id, *flags)
 
     def pretraining_step(self) -> str | None:
         if (self.agent_folder / f"{self.pretrained}{SUFFIX}").exists():

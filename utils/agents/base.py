@@ -92,6 +92,10 @@ class Agent(ABC):
     def targets(self, split: str, people: People) -> dict[str, Tensor]:
         """The targets of pretraining for the people of a split, "train" or "val": choice -> [N, bins]."""
 
+    def collected_pck(self, split: str, people: People) -> dict[str, Tensor]:
+        """PCK [R, N, bins] by choice, where collecting has measured the people of a split more than once."""
+        return {}
+
     def mirrored(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """The distributions of mirrored people; rows: choice -> distributions [N, bins]."""
         return rows

@@ -1,16 +1,18 @@
-"""Measures of an agent's pretraining: its loss, and how often its most probable bin is the hardest one.
+"""Measures of an agent's pretraining: its loss, its expected PCK, and how often it finds the hardest bin.
 
 The hardest bin is the one with the largest share of a person's row. If h bins are equally hard, each counts 1
 / h, so guessing hits 1 / bins of the people. A uniform row has no hardest bin, and its person does not count.
 """
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.losses import distribution_loss
+from utils.agents.ceiling import ceiling
 from utils.evaluation.meters import Meters
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,36 @@ def best_constant_hits(rows: Tensor) -> float:
     """The largest share of people with the same hardest bin, of rows [N, bins]; NaN if nobody counts."""
     hardest = hardest_bins(rows)
     return (hardest.sum(dim=0).max() / hardest.sum()).item()
+
+
+def ceilings(split: str, pck: dict[str, Tensor], scored: np.ndarray) -> dict[str, float]:
+    """What agents can reach on the people of a split: `<split>_<choice>_pck_<measure>`, see `ceiling`.
+
+    Args:
+        split: first part of the names. pck: choice -> [R, N, bins]. scored: bool [N], who can be scored.
+    """
+    found = {name: ceiling(one[:, torch.from_numpy(scored)].cpu()) for name, one in pck.items()}
+    return {f"{split}_{name}_pck_{how}": value for name, one in found.items() for how, value in one.items()}
+
+
+class ExpectedPck:
+    """For each choice, PCK as collected, if bins are drawn from the agent's distributions."""
+
+    def __init__(self, *choices: str) -> None:
+        self._means = Meters(*(f"{choice}_pck{how}" for choice in choices for how in ("", "_likeliest")))
+
+    def add(self, people: float, logits: dict[str, Tensor], pck: dict[str, Tensor]) -> None:
+        """Add a batch that counts as `people` people: its logits and PCK, choice -> [N, bins]."""
+        found = {}
+        for choice, one in pck.items():
+            found[f"{choice}_pck"] = (logits[choice].softmax(dim=1) * one).sum(dim=1).mean()
+            likeliest = logits[choice].argmax(dim=1, keepdim=True)
+            found[f"{choice}_pck_likeliest"] = one.gather(1, likeliest).mean()
+        self._means.add(people, **found)
+
+    def read(self) -> Mapping[str, float]:
+        """`<choice>_pck`, and `<choice>_pck_likeliest` at the most probable bin; each rank must call this."""
+        return self._means.read()
 
 
 class Hits:

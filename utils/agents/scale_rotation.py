@@ -14,7 +14,7 @@ from models.agent import ScaleRotationAgent, agent_width
 from utils.agents.base import Agent, Record, Trial, exponential_noise, require_finite, standard_error
 from utils.agents.exhibit import Distribution, Exhibit, View
 from utils.evaluation.evaluate import crop_pck
-from utils.records.distributions import distribution_path, read_distributions
+from utils.records.distributions import distribution_path, pck_path, read_distributions, read_pck
 from utils.records.history import History
 
 
@@ -37,6 +37,15 @@ class ScaleRotation(Agent):
                 self.run.distribution_source(split, kind, people),
             ).to(self.run.device)
             for kind in KINDS
+        }
+
+    def collected_pck(self, split: str, people: People) -> dict[str, Tensor]:
+        """By kind, from the files of --repeats above 1."""
+        paths = {kind: pck_path(self.run.folder, split, kind) for kind in KINDS}
+        return {
+            kind: read_pck(path, self.run.distribution_source(split, kind, people)).to(self.run.device)
+            for kind, path in paths.items()
+            if path.exists()
         }
 
     def mirrored(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import logging
 from torch import Tensor
 
 from data.kinds import KINDS, Kind
-from utils.agents.collect import collect
+from utils.agents.ceiling import MEASURES, ceiling
+from utils.agents.collect import Collected, collect
 from utils.agents.pretraining import hardest_bins, uniform_share
 from utils.display.plots import plot_distributions
 from utils.display.sections import Grid, Section
@@ -32,7 +33,8 @@ def report_collection(opt: argparse.Namespace, name: str) -> None:
         or a file cannot be written.
     """
     run, kind = Run(opt, *opt.agent_folders.values()), KINDS[name]
-    plot, rows = run.folder / f"{name}-distributions.png", collect(run, kind)
+    plot, collected = run.folder / f"{name}-distributions.png", collect(run, kind)
+    rows = {split: one.rows for split, one in collected.items()}
     plot_distributions(plot, rows, kind)
     log.info("plot: %s", plot)
     if opt.use_html and ranks.rank() == 0:
@@ -41,8 +43,22 @@ def report_collection(opt: argparse.Namespace, name: str) -> None:
         note = f"By {kind.label}. Rows that are uniform teach nothing: {', '.join(uniform)}."
         grid = Section("In numbers, %", note, grid=_grid(rows, kind))
         sections = [Section(f"How hard is each {name}?", _NOTE, plot=plot.read_bytes()), grid]
+        if opt.repeats > 1:
+            sections.append(_ceiling(collected, run.dataset.metric_name))
         path = run.folder / "web" / f"collection-{name}.html"
         write_stage_page(path, experiment_folder(opt), title, sections)
+
+
+def _ceiling(collected: dict[str, Collected], metric_name: str) -> Section:
+    found = {split: ceiling(one.pck) for split, one in collected.items()}
+    repeatable = ", ".join(f"{one['repeatability']:.2f} of {split}" for split, one in found.items())
+    note = (
+        f"Expected {metric_name} by how bins are chosen; lower is harder. Choices are made on one half of "
+        "the measurements and measured on the other, but for hindsight. Correlation of people's own "
+        f"profiles between the halves: {repeatable}."
+    )
+    shares = [[one[name] for one in found.values()] for name in MEASURES]
+    return Section("What an agent can reach, %", note, grid=Grid([*MEASURES.values()], [*found], shares))
 
 
 def _grid(rows: dict[str, Tensor], kind: Kind) -> Grid:

@@ -11,6 +11,11 @@ from utils.evaluation.metrics import LINE
 
 def epoch_text(row: dict, metric_name: str) -> str:
     """The epoch's row of the history, with shares in %: a line, and one for each agent in joint training."""
+    expected = [
+        _text(f"{kind} {{}}", row, f"valid_{kind}_pck", _percent)
+        + _text(" (uniform {})", row, f"valid_{kind}_pck_uniform", _percent)
+        for kind in KINDS
+    ]
     hits = [_text(f"{kind} {{}}", row, f"valid_{kind}_hit", _percent) for kind in KINDS]
     parts = [
         _named("loss", _splits(row, "loss", "{:.4g}".format)),
@@ -18,6 +23,7 @@ def epoch_text(row: dict, metric_name: str) -> str:
         _named(metric_name, _splits(row, "pck", _percent)),
         _text("AP {}", row, "valid_ap", _percent),
         _named("hardest bin found:", hits),
+        _named(f"expected {metric_name}:", expected),
         _text("{} images/s", row, "images_per_second", "{:.0f}".format),
         _text("waiting {}", row, "waiting_share", _percent),
         _text("{} GiB", row, "gpu_memory", "{:.1f}".format),

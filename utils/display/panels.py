@@ -193,6 +193,26 @@ PANELS = (
         )
         for choice, agent in CHOICES.items()
     ),
+    *(
+        Panel(
+            f"{choice} PCK",
+            f"Expected {{metric_name}} by the agent's {choice} bins, %",
+            "{metric_name} as collected, weighted by the agent's distributions; lower: it chooses what is "
+            "hard. Own hardest bin: found by one half of the measurements, measured on the other.",
+            (
+                Line(f"train_{choice}_pck", "training"),
+                Line(f"valid_{choice}_pck", "validation"),
+                Line(f"valid_{choice}_pck_likeliest", "validation, its likeliest bin"),
+                Line(f"valid_{choice}_pck_uniform", "validation, uniform", baseline=True),
+                Line(f"valid_{choice}_pck_same_limited", "validation, best for everyone", baseline=True),
+                Line(f"valid_{choice}_pck_same_bin", "validation, best bin", baseline=True),
+                Line(f"valid_{choice}_pck_own_bin", "validation, own hardest bin", baseline=True),
+            ),
+            percent=True,
+        )
+        for choice, agent in CHOICES.items()
+        if agent.collects
+    ),
     Panel(
         "learning rates",
         "Learning rate",

@@ -1,7 +1,7 @@
 """The collected distributions: text files with one row per person and one number per bin.
 
 The first line is `#` and a JSON object that describes the source of the rows; files of the 2018 release have
-no such line.
+no such line. If bins were measured more than once, a second file has the PCK of each measurement.
 """
 
 import io
@@ -21,7 +21,8 @@ from utils.system.files import write_file
 log = logging.getLogger(__name__)
 
 SUM_TOLERANCE = 0.05  # the release's rows are rounded to two digits
-_HASHED = {
+_WORDS = {
+    "repeats": "--repeats",
     "fingerprint": "people with the fingerprint",
     "weights": "a checkpoint with the hash of weights",
     "sha256": "a checkpoint with the sha256",
@@ -31,6 +32,11 @@ _HASHED = {
 def distribution_path(folder: Path, split: str, kind: str) -> Path:
     """The path of `train_scales.txt` and so on; split is "train" or "val", kind "scale" or "rotation"."""
     return folder / f"{split}_{kind}s.txt"
+
+
+def pck_path(folder: Path, split: str, kind: str) -> Path:
+    """The path of the PCK from which the rows were made, `train_scales_pck.txt` and so on."""
+    return folder / f"{split}_{kind}s_pck.txt"
 
 
 def write_distributions(path: Path, rows: Tensor, source: dict) -> None:
@@ -56,17 +62,9 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     Raises:
         UserError: the file is missing, truncated, damaged, or has another source.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        script = f"collect-{source['kind']}-distri.py"
-        raise UserError(f"{path} does not exist: run {script} first") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: expected a text file") from error
-    _check_source(path, text.partition("\n")[0], source)
-    rows = _parse(path, text, len(KINDS[source["kind"]].means))
-    if len(rows) != source["people"]:
-        raise UserError(f"{path} has {len(rows)} rows, expected one for each of {source['people']} people")
+    text = _read(path, source)
+    _check_source(path, text, source)
+    rows = _parse(path, text, len(KINDS[source["kind"]].means), source["people"])
     sums = rows.sum(axis=1)
     bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
     if bad.any():
@@ -77,13 +75,46 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     return torch.from_numpy(rows / sums[:, None]).float()
 
 
-def _check_source(path: Path, header: str, source: dict) -> None:
+def write_pck(path: Path, pck: Tensor, source: dict) -> None:
+    """Write PCK [R, N, bins] of R measurements; each person's row has one measurement after another.
+
+    source: that of `write_distributions` with `repeats`, R; anything else in it is recorded, too.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_distributions(path, pck.transpose(0, 1).flatten(1), source)
+
+
+def read_pck(path: Path, source: dict) -> Tensor:
+    """The PCK f32 [R, N, bins] of a file of `write_pck`; arguments and errors: see `read_distributions`."""
+    text, bins = _read(path, source), len(KINDS[source["kind"]].means)
+    repeats = _check_source(path, text, source).get("repeats", 1)
+    rows = _parse(path, text, repeats * bins, source["people"])
+    if not ((rows >= 0) & (rows <= 1)).all():
+        raise UserError(f"{path} is damaged: expected PCK from 0 to 1")
+    return torch.from_numpy(rows).float().view(-1, repeats, bins).transpose(0, 1)
+
+
+def _read(path: Path, source: dict) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        script = f"collect-{source['kind']}-distri.py"
+        raise UserError(f"{path} does not exist: run {script} first") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: expected a text file") from error
+
+
+def _check_source(path: Path, text: str, source: dict) -> dict:
+    """Check the source of a file with this text, and return it as recorded; {} if it is not."""
+    header = text.partition("\n")[0]
     if not header.startswith("#"):
         log.warning(
             "%s has no record of its people and network: assuming those of this run",
             path,
         )
-        return
+        return {}
     try:
         found = dict(json.loads(header[1:]))
     except (ValueError, TypeError) as error:
@@ -95,30 +126,34 @@ def _check_source(path: Path, header: str, source: dict) -> None:
             found.get("people"),
         )
         found["fingerprint"] = source["fingerprint"]
+    found.setdefault("repeats", 1)
     compared = common_hash(found, source)
     others = {"checkpoint", "weights", "sha256"} - {compared}  # the file's name is no part of its identity
     differing = [name for name in source if name not in others and found.get(name) != source[name]]
     if differing:
         name = differing[0]
-        what = _HASHED.get(name, name)
+        what = _WORDS.get(name, name)
         raise UserError(
             f"{path} was collected for {what} {found.get(name)}, this run has {source[name]}: "
             f"collect-{source['kind']}-distri.py --overwrite true collects it again"
         )
+    return found
 
 
-def _parse(path: Path, text: str, bins: int) -> np.ndarray:
-    """Numbers f64 [N, bins] of the lines that are not comments."""
+def _parse(path: Path, text: str, columns: int, people: int) -> np.ndarray:
+    """Numbers f64 [people, columns] of the lines that are not comments."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     if lines and not text.endswith("\n"):
         raise UserError(f"{path} is truncated: its last line is incomplete")
-    rows = np.empty((len(lines), bins))
+    rows = np.empty((len(lines), columns))
     for row, line in enumerate(lines):
         try:
             numbers = [float(number) for number in line.split(" ")]
         except ValueError:
             numbers = []
-        if len(numbers) != bins:
-            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, expected {bins} numbers")
+        if len(numbers) != columns:
+            raise UserError(f"{path}: row {row} (from 0) is {line[:80]!r}, expected {columns} numbers")
         rows[row] = numbers
+    if len(rows) != people:
+        raise UserError(f"{path} has {len(rows)} rows, expected one for each of {people} people")
     return rows
