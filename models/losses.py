@@ -1,6 +1,6 @@
 """Losses of the pose network and of the agent, and the distributions the agent learns from.
 
-Source, but of `pose_loss`: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
+Source, but of `pose_loss` and `policy_loss`: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
 """
 
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ def policy_loss(logits: Tensor, drawn: Tensor, lost: Tensor) -> Tensor:
     Returns:
         a scalar; its value has no meaning, only its gradient.
 
-    Source: Williams, Machine Learning 8, 1992; the baseline there is the reinforcement baseline.
+    Source: Williams, Machine Learning 8, 1992.
     """
     log_probability = torch.zeros_like(logits[:, 0])
     for bins in drawn.to(logits.device).reshape(len(drawn), -1).unbind(1):

@@ -177,6 +177,7 @@ def test_interrupted_stages_are_resumed(calls, monkeypatch):
     folder = calls.folder
     agent, random = folder / "sr-dir-lr-0.001-2", folder / "random-1"
     flags = ("--lr", "0.001", "--agent_lr", "0.1", "--base_epochs", 3, "--agent_epochs", 3, "--arm_epochs", 9)
+    flags += ("--repeats", 2)
 
     def command(arm="random"):
         with pytest.raises(SystemExit):
@@ -197,7 +198,7 @@ def test_interrupted_stages_are_resumed(calls, monkeypatch):
     assert command().endswith("--load_prefix_pose lr-0.001-1")
     first, *others = collections(agent)
     leave(folder / "lr-0.001-2.pth.tar", first)
-    assert "collect-scale-distri.py" in command()
+    assert "collect-scale-distri.py" in command() and command().endswith("--repeats 2")
     leave(*others)
     assert "pretrain-s-r-agent.py" in command() and command().endswith("--nEpochs 3 --overwrite true")
     leave(agent / "lr-0.001-1.pth.tar")

@@ -160,6 +160,7 @@ def test_bins_measured_twice_are_reported_and_stand_beside_the_agent(changeable)
     printed = run_here(PRETRAIN, *flags, "--nEpochs", 1)
     (row,) = load_checkpoint(changeable.agent_folder / AGENT)["train_history"]
     assert row["valid_scale_pck_uniform"] == pytest.approx(pck.mean().item(), abs=1e-5)
+    assert row["valid_scale_repeatability"] == pytest.approx(ceiling(pck)["repeatability"], abs=1e-4)
     for split in ("train", "valid"):
         assert 0 < row[f"{split}_scale_pck"] < 1 and f"{split}_rotation_pck" not in row
     assert re.search(r"expected PCKh@0.5: scale \d+\.\d % \(uniform \d", " ".join(printed.split()))

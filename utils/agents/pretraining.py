@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.losses import distribution_loss
-from utils.agents.ceiling import ceiling
+from utils.agents.ceiling import MEASURES, ceiling
 from utils.evaluation.meters import Meters
 
 log = logging.getLogger(__name__)
@@ -95,13 +95,17 @@ def best_constant_hits(rows: Tensor) -> float:
 
 
 def ceilings(split: str, pck: dict[str, Tensor], scored: np.ndarray) -> dict[str, float]:
-    """What agents can reach on the people of a split: `<split>_<choice>_pck_<measure>`, see `ceiling`.
+    """`ceiling` of the people of a split: `<split>_<choice>_pck_<measure>`, `<split>_<choice>_repeatability`.
 
     Args:
         split: first part of the names. pck: choice -> [R, N, bins]. scored: bool [N], who can be scored.
     """
-    found = {name: ceiling(one[:, torch.from_numpy(scored)].cpu()) for name, one in pck.items()}
-    return {f"{split}_{name}_pck_{how}": value for name, one in found.items() for how, value in one.items()}
+    row = {}
+    for name, one in pck.items():
+        found = ceiling(one[:, torch.from_numpy(scored)].cpu())
+        row |= {f"{split}_{name}_pck_{how}": found[how] for how in MEASURES}
+        row[f"{split}_{name}_repeatability"] = found["repeatability"]
+    return row
 
 
 class ExpectedPck:

@@ -10,10 +10,7 @@ from utils.agents.pretraining import agent_loss
 
 
 def published(trial: Trial, rewards: dict[str, Reward]) -> Tensor:
-    """The divergence of the agent's distributions from the targets that its rewards make of them.
-
-    Source: Peng, Tang et al., CVPR 2018, arXiv:1805.09707.
-    """
+    """The divergence of the agent's distributions from the targets that its rewards make of them."""
     return agent_loss(trial.logits, {name: reward.target for name, reward in rewards.items()})
 
 
@@ -21,8 +18,8 @@ def reinforce(trial: Trial, rewards: dict[str, Reward]) -> Tensor:
     """REINFORCE for each choice; a draw's PCK is compared with the same person's under the reference's.
 
     That baseline does not depend on the agent's draw, so the gradient remains that of the expected PCK
-    (Williams 1992), and a person who is hard in every crop is not taken for a hard draw. The mean of a batch
-    would be no baseline of that kind; and its ranks would need each other's. Targets have no part in this.
+    (Williams 1992), and a person who is hard in every crop is not taken for a hard draw: people differ more
+    than bins do. The rewards have no part in this.
     """
     lost = trial.pck[0] - trial.pck[1]  # [K, N]
     choices = zip(trial.logits.items(), lost, strict=True)
