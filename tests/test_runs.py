@@ -311,7 +311,7 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
     assert "WARNING 6 people are scored, " in told
     assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
     page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()
-    assert "By scale and rotation" in page and "The same people each epoch" in page
+    assert "By scale and rotation" in page and "The same people on every page" in page
     run, checkpoint = quiet_run(limit=2, overwrite=False, eval_grid=False), {"people": {"dataset": "mpii"}}
     report_evaluation(run, network, checkpoint, tmp_path / "lr-1-3")
     assert (tmp_path / "lr-1-3-preds-demo-first-2.mat").exists()

@@ -22,7 +22,7 @@ def draw_curves(rows: list[dict], metric_name: str) -> list[Curve]:
     """
     drawn = [(panel, [line for line in panel.lines if _known(line, rows)]) for panel in PANELS]
     curves = [
-        Curve(*(text.format(metric_name=metric_name) for text in (panel.title, panel.note)), svg)
+        Curve(*(text.format(metric_name=metric_name) for text in (panel.title, _note(panel, lines))), svg)
         for panel, lines in drawn
         if lines
         for svg in [_lines(panel, lines, rows)]
@@ -33,6 +33,11 @@ def draw_curves(rows: list[dict], metric_name: str) -> list[Curve]:
         for name, label in DISTRIBUTIONS.items()
         if f"{name}_distribution" in fields
     ]
+
+
+def _note(panel: Panel, lines: list[Line]) -> str:
+    """The note of a panel of which these lines are drawn."""
+    return f"{panel.note} {panel.baselines}" if any(line.baseline for line in lines) else panel.note
 
 
 def _known(line: Line, rows: list[dict]) -> bool:
@@ -58,14 +63,24 @@ def _lines(panel: Panel, lines: list[Line], rows: list[dict]) -> bytes:
     _mark_joint_start(axes, lines, rows)
     if panel.log:
         axes.set_yscale("log")
+        _plain_ticks(axes)
     else:
-        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     axes.grid(color="#dddddd", linewidth=0.6)
     entries = len(lines)
     if entries > 1:
         figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=_TEXT)
     lines_of_text = 1 + (-(-entries // 2) if entries > 1 else 0)
     return _svg(figure, 0.09 + 0.065 * lines_of_text)
+
+
+def _plain_ticks(axes) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, such as 0.0002."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # imported here: see `_axes`
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _mark_joint_start(axes, lines: list[Line], rows: list[dict]) -> None:

@@ -39,9 +39,9 @@ def pose_gallery(run: Run, network: nn.Module, evaluation: Evaluation) -> list[S
     ranked = known[np.lexsort((distance[known], -share[known]))]
     count = min(PEOPLE, len(ranked) // 2)
     groups = {
-        "The same people each epoch": fixed_rows(people, run.skeleton, PEOPLE),
-        "Best of this epoch": ranked[:count],
-        "Worst of this epoch": ranked[::-1][:count],
+        "The same people on every page": fixed_rows(people, run.skeleton, PEOPLE),
+        f"Highest {run.dataset.metric_name}": ranked[:count],
+        f"Lowest {run.dataset.metric_name}": ranked[::-1][:count],
     }
     rows = np.unique(np.concatenate(list(groups.values())))
     if not len(rows):

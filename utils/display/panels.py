@@ -31,7 +31,7 @@ class Panel:
     """A plot of lines over epochs. percent: the values are shares, shown in %. log: logarithmic scale.
 
     note: what it shows and which way is good. `{metric_name}` in title and note is replaced by that of the
-    run, such as PCKh@0.5.
+    run, such as PCKh@0.5. baselines: what its lines of that kind are; follows the note where one is drawn.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Panel:
     lines: tuple[Line, ...]
     percent: bool = False
     log: bool = False
+    baselines: str = ""
 
 
 OTHERS = [agent for agent in AGENTS.values() if agent.name != "agent"]
@@ -99,7 +100,7 @@ PANELS = (
     Panel(
         "loss",
         "Loss",
-        "Lower is better; training people are augmented, validation people are not.",
+        "Lower is better.",
         (
             Line("loss", "training (running)", running=True),
             Line("train_loss", "training"),
@@ -109,6 +110,8 @@ PANELS = (
             Line("train_uniform", "training, uniform", baseline=True),
             Line("valid_uniform", "validation, uniform", baseline=True),
         ),
+        baselines="Dashed: one prediction for everyone, the split's mean row or equal shares. Below the mean "
+        "row, the agent knows the person.",
     ),
     Panel(
         "PCK",
@@ -179,8 +182,7 @@ PANELS = (
         Panel(
             f"{choice} hits",
             f"{'Hardest' if agent.collects else 'Largest'} {choice} bin found, % of people",
-            "People for whom the agent's likeliest bin is the largest of their row; higher is better. Above "
-            "best bin (the same one for everyone), it knows the person.",
+            "People for whom the agent's likeliest bin is the largest of their row; higher is better.",
             (
                 Line(f"train_{choice}_hit", "training"),
                 Line(f"valid_{choice}_hit", "validation"),
@@ -190,6 +192,8 @@ PANELS = (
                 Line(f"valid_{choice}_constant_hit", "validation, best bin", baseline=True),
             ),
             percent=True,
+            baselines="Dashed: one bin for everyone, the largest of the mean row or the best one. Above the "
+            "best bin, the agent knows the person.",
         )
         for choice, agent in CHOICES.items()
     ),
