@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -152,6 +153,15 @@ def test_arms_that_are_equal_to_the_bit_are_said_to_be(folders, tmp_path, figure
     for run in folders[0][1]:
         write_grid(run, 6, 0.3)
     assert "to the bit" not in markdown(read_arms([*folders, ("p", again[1:])]))
+
+
+def test_a_page_shows_the_means_before_the_joints(folders, tmp_path):
+    comparison = read_arms(folders)
+    write_comparison(comparison, tmp_path / "comparison", experiment=tmp_path)
+    page = (tmp_path / "comparison/web/index.html").read_text(encoding="utf-8")
+    header = re.findall(r"<th[^>]*>([^<]*)", page)
+    assert header[header.index("runs") + 1] == "Mean"
+    assert {"Mean", *comparison.columns} <= set(header)
 
 
 def test_one_pair_has_no_interval_and_seeds_that_lack_a_twin_are_named(folders, tmp_path):

@@ -83,6 +83,20 @@ def test_a_line_marks_where_joint_training_began(figures):
     }
 
 
+def test_baselines_are_explained_where_they_are_drawn(figures):
+    for more, explained in (({}, False), ({"valid_mean_row": 0.02}, True)):
+        (loss,) = draw_curves([{"epoch": 0, "valid_loss": 0.01, **more}], "PCKh@0.5")
+        assert ("one prediction for everyone" in loss.note) is explained
+
+
+def test_rates_have_ticks_that_can_be_read(figures):
+    draw_curves([{"epoch": 0, "lr": 2.5e-4}, {"epoch": 1, "lr": 5e-5}], "PCKh@0.5")
+    axis = figures[0].axes[0].yaxis
+    assert [axis.get_major_formatter()(rate) for rate in (0.0002, 5e-5)] == ["0.0002", "5e\u221205"]
+    low, high = axis.get_view_interval()
+    assert sum(low <= tick <= high for tick in axis.get_major_locator()()) >= 2
+
+
 def test_every_panel_says_what_it_shows():
     for panel in PANELS:
         assert panel.note.format(metric_name="PCK").endswith(".")

@@ -8,6 +8,7 @@ from textwrap import fill
 
 import numpy as np
 
+from data.skeleton import MEAN
 from utils.compare.arms import Arm, Comparison, pair_values, paired_difference
 from utils.display.plots import plot_arms
 from utils.display.sections import Section
@@ -50,9 +51,15 @@ def write_comparison(
     log.info("written: %s", out / "compare.txt, .md, .png")
     if experiment is not None:
         title = f"{COMPARISON} of {', '.join(arm.name for arm in comparison.arms)}: {experiment.name}"
-        plot = (out / "compare.png").read_bytes()
+        plot, rows = (out / "compare.png").read_bytes(), table_rows(comparison)
+        mean = rows[0].index(MEAN)
         sections = [
-            Section("The last epoch", "Higher is better.", table=table_rows(comparison)),
+            Section(
+                "The last epoch",
+                "Higher is better. Arms: ± standard deviation over runs. Differences: ± half the 95 % "
+                "interval: a smaller difference may be chance.",
+                table=[[*row[:2], *row[mean:], *row[2:mean]] for row in rows],  # means are seen first
+            ),
             Section(
                 "By epoch", "Validation people, un-augmented. Above: arms; below: differences.", plot=plot
             ),
