@@ -11,8 +11,9 @@ from models.layers import upsample
 class FeaturePyramid(BackboneNetwork):
     """A backbone, and lateral connections from all of its stages up to 1/4; one set of heatmaps.
 
-    From the coarsest stage on, each is brought to `chan` channels by a 1x1 convolution, added to the
-    upsampled result of the one before and merged by a 3x3 convolution, normalization and ReLU.
+    From the coarsest stage on, each is brought to `chan` channels by a 1x1 convolution and normalized, added
+    to the upsampled result of the one before, and merged by a 3x3 convolution, normalization and ReLU.
+    Without the first normalization the fine stages, whose values are larger, would drown the coarse ones.
 
     Args:
         chan: channels of the pyramid, whose weights are drawn.
@@ -23,7 +24,7 @@ class FeaturePyramid(BackboneNetwork):
         NetworkError: see `BackboneNetwork`.
 
     Source: Lin et al., CVPR 2017, arXiv:1612.03144; for poses as in the GlobalNet of Chen et al., CVPR 2018,
-    arXiv:1711.07319. Normalization and ReLU after the merging are ours.
+    arXiv:1711.07319. The normalizations are ours, as is the ReLU.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class FeaturePyramid(BackboneNetwork):
         backbone_weights: Path | None = None,
     ):
         super().__init__(backbone, pretrained, backbone_weights)
-        self.laterals = nn.ModuleList(nn.Conv2d(width, chan, kernel_size=1) for width in self.stage_channels)
-        self.merges = nn.ModuleList(_merge(chan) for _ in self.stage_channels)
+        self.laterals = nn.ModuleList(_convolution(width, chan, 1) for width in self.stage_channels)
+        self.merges = nn.ModuleList(
+            nn.Sequential(*_convolution(chan, chan, 3), nn.ReLU(inplace=True)) for _ in self.stage_channels
+        )
         self.final_layer = nn.Conv2d(chan, num_classes, kernel_size=1)
         nn.init.normal_(self.final_layer.weight, std=0.001)  # as in SimpleBaseline: heatmaps start near 0
         nn.init.zeros_(self.final_layer.bias)
@@ -61,10 +64,8 @@ class FeaturePyramid(BackboneNetwork):
         return [self.final_layer(x)]
 
 
-def _merge(chan: int) -> nn.Sequential:
-    """[N, chan, H, W] -> the same size."""
+def _convolution(chan_in: int, chan: int, side: int) -> nn.Sequential:
+    """A convolution and its normalization: [N, chan_in, H, W] -> [N, chan, H, W]."""
     return nn.Sequential(
-        nn.Conv2d(chan, chan, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(chan),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(chan_in, chan, kernel_size=side, padding=side // 2, bias=False), nn.BatchNorm2d(chan)
     )

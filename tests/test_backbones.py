@@ -30,6 +30,11 @@ def baseline(backbone=TINY, seed=0, **more):
     return SimpleBaseline(backbone, chan=8, num_classes=3, **more).eval()
 
 
+def pyramid():
+    torch.manual_seed(0)
+    return FeaturePyramid(TINY, chan=8, num_classes=3)
+
+
 def photographs():
     return torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
 
@@ -77,13 +82,25 @@ def test_other_networks_are_refused_in_a_line(name, said):
 
 @torch.no_grad()
 def test_each_stage_reaches_the_heatmaps_of_a_pyramid(monkeypatch):
-    network, image = FeaturePyramid(TINY, chan=8, num_classes=3).eval(), photographs()
+    network, image = pyramid().eval(), photographs()
     stages = network.stages(image)
     before = network(image)[0]
     for place in range(4):
         changed = [stage + (place == k) for k, stage in enumerate(stages)]
         monkeypatch.setattr(network, "stages", lambda _, changed=changed: changed)
         assert not torch.allclose(network(image)[0], before)
+
+
+@torch.no_grad()
+def test_a_stage_of_larger_values_does_not_drown_the_others(monkeypatch):
+    network, image = pyramid().train(), photographs()
+    stages = [10 * stage for stage in network.stages(image)]  # so that eps of the normalizations is nothing
+    outputs = []
+    for factors in ((1, 1, 1, 1), (100, 5, 1, 10)):
+        scaled = [factor * stage for factor, stage in zip(factors, stages, strict=True)]
+        monkeypatch.setattr(network, "stages", lambda _, scaled=scaled: scaled)
+        outputs.append(network(image)[0])
+    torch.testing.assert_close(*outputs, rtol=0.05, atol=0.05 * outputs[0].std().item())
 
 
 @pytest.mark.parametrize("name", [TINY, "hrnet_w18_small"])
