@@ -144,8 +144,8 @@ def test_few_people_are_cautioned_of():
     pred[::2, :, 0] += 50
     pred[1::2, :8, 0] += 50
     tables = {n: pck_table(pred[:n], points[:n], EVERYONE.expand(n), "PCKh", 0.5) for n in (1, 2, 49, 50)}
-    assert tables[1].caution == "1 person is scored, too few to say how uncertain PCKh@0.5 is"
-    assert tables[2].caution.endswith("so few that the 95 % interval of PCKh@0.5 is 0.0 to 100.0 %")
+    assert tables[1].caution == "only 1 person is scored, too few to say how uncertain PCKh@0.5 is"
+    assert tables[2].caution.endswith(": the 95 % interval of PCKh@0.5 is 0.0 to 100.0 %")
     low, high = tables[49].interval
     assert low < tables[49].mean < high and f"{100 * low:.1f} to {100 * high:.1f} %" in tables[49].caution
     assert not tables[50].caution

@@ -221,7 +221,7 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
     for batch in range(1, 7):
         assert (f"epoch 1, batch {batch} of 6: loss {(batch - 1) / 2:g}\n" in told) == (batch % 2 == 0)
     assert "epoch 1: loss 0.5\n" in told and "25.00" in told
-    assert told.count("WARNING validation: 3 people are scored, too few") == 1
+    assert told.count("WARNING validation: only 3 people are scored, too few") == 1
     assert told.endswith(f"done: {tmp_path}\n") and not (tmp_path / "web").exists()
 
 
@@ -308,7 +308,7 @@ def test_an_evaluation_leaves_its_files(quiet_run, tmp_path, figures):
     assert [event[name] for name in ("kind", "checkpoint", "epoch", "of")] == ["grid", "lr-1-3", 3, ""]
     torch.testing.assert_close(100 * torch.tensor(event["shares"]), table[:, 1:], atol=0.00501, rtol=0)
     told = (tmp_path / "log.txt").read_text()
-    assert "WARNING 6 people are scored, " in told
+    assert "WARNING only 6 people are scored" in told
     assert "6 people scored, loss" in told and f"predictions: {tmp_path / 'lr-1-3-preds.mat'}\n" in told
     page = (tmp_path / "web" / "evaluation-lr-1-3.html").read_text()
     assert "By scale and rotation" in page and "The same people on every page" in page

@@ -37,7 +37,7 @@ def draw_curves(rows: list[dict], metric_name: str) -> list[Curve]:
 
 def _note(panel: Panel, lines: list[Line]) -> str:
     """The note of a panel of which these lines are drawn."""
-    return f"{panel.note} {panel.baselines}" if any(line.baseline for line in lines) else panel.note
+    return f"{panel.note} {panel.baselines}".strip() if any(line.baseline for line in lines) else panel.note
 
 
 def _known(line: Line, rows: list[dict]) -> bool:

@@ -133,11 +133,11 @@ class PckTable:
         if self.people >= FEW:
             return ""
         low, high = (100 * end for end in self.interval)
-        scored = f"{self.people} {'person is' if self.people == 1 else 'people are'} scored"
+        scored = f"only {self.people} {'person is' if self.people == 1 else 'people are'} scored"
         name = f"{self.metric}@{self.threshold:g}"
         if math.isnan(low):
             return f"{scored}, too few to say how uncertain {name} is"
-        return f"{scored}, so few that the 95 % interval of {name} is {low:.1f} to {high:.1f} %"
+        return f"{scored}: the 95 % interval of {name} is {low:.1f} to {high:.1f} %"
 
     def __str__(self) -> str:
         width = max(9, *(len(name) + 1 for name in self.pck))
