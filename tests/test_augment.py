@@ -200,15 +200,6 @@ def tensors(batch):
     return [(name, value) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)]
 
 
-def test_people_are_sampled_together_or_not(few, monkeypatch):
-    both = Augmentation.cat([geometric(3, seed) for seed in (5, 6)])
-    images = []
-    for at_once in (1, 2, 3):
-        monkeypatch.setattr("data.warp.CACHED", at_once * RES**2)
-        images.append(augment(few, both, RES, RES // 4).image)
-    assert torch.equal(images[0], images[2]) and torch.equal(images[1], images[2])
-
-
 def test_bins_are_the_papers():
     scale, rotation = KINDS["scale"], KINDS["rotation"]
     assert (scale.field, scale.std, rotation.field, rotation.std) == ("log2_scale", 0.05, "rotation", 5)
