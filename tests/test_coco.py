@@ -226,6 +226,7 @@ def test_a_bad_photograph_is_named_with_its_annotation(tmp_path, changes, messag
         ([{"image": "7.jpg", "joints": []}], "--dataset mpii reads lists of MPII's people"),
         (5, "found 5, expected images, annotations, categories"),
         ({"images": [], "annotations": {}}, "field annotations: found {}, expected a list"),
+        (coco_file([]), "found 1 photographs and no annotation with joints, expected at least one: move"),
         (coco_file([], categories=[]), "found no names of joints, expected them in the field keypoints"),
         (
             coco_file([], categories=[{"id": 1, "name": "a", "keypoints": ["x", 1]}]),

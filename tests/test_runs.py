@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -186,7 +187,8 @@ def quiet_run(nasty_run, tmp_path):
 
 def scored(pck):
     columns = {"Head": 1.0, "Mean": pck}
-    return Evaluation(2.0, PckTable("PCKh", 0.5, 3, columns, columns), torch.zeros(6, 16, 2))
+    interval = (0.1, 0.9) if pck > 0.3 else (math.nan, math.nan)
+    return Evaluation(2.0, PckTable("PCKh", 0.5, 3, columns, columns, interval), torch.zeros(6, 16, 2))
 
 
 def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
@@ -203,9 +205,10 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
             lambda: pytest.fail("there are no pages"),
             scored(0.25),
         )
-        report.end_epoch({"epoch": 2}, lambda best: [], list, scored(0.5))
-        assert (tmp_path / "table.txt").read_text() == learner.history.table() and learner.epoch == 3
-    first, *batches, epoch, _, last = read_events(tmp_path / "log.jsonl")
+        for pck in (0.5, 0.6):
+            report.end_epoch({"epoch": learner.epoch}, lambda best: [], list, scored(pck))
+        assert (tmp_path / "table.txt").read_text() == learner.history.table() and learner.epoch == 4
+    first, *batches, epoch, _, _, last = read_events(tmp_path / "log.jsonl")
     assert (first["kind"], first["stage"], first["measure"]) == ("start", "the stage", "PCKh@0.5")
     assert (first["epoch"], first["epochs"], first["people"]) == (1, 5, run.people)
     assert first["options"]["print_freq"] == "2" and "exp_folder" not in first["options"]
@@ -221,7 +224,8 @@ def test_a_report_tells_of_batches_and_epochs(quiet_run, tmp_path):
     for batch in range(1, 7):
         assert (f"epoch 1, batch {batch} of 6: loss {(batch - 1) / 2:g}\n" in told) == (batch % 2 == 0)
     assert "epoch 1: loss 0.5\n" in told and "25.00" in told
-    assert told.count("WARNING validation: only 3 people are scored, too few") == 1
+    caution = "WARNING validation: only 3 people are scored: the 95 % interval of PCKh@0.5 is 10.0 to 90.0 %"
+    assert told.count(caution) == told.count("people are scored") == 1
     assert told.endswith(f"done: {tmp_path}\n") and not (tmp_path / "web").exists()
 
 

@@ -59,6 +59,11 @@ def read_coco(path: Path, images: str, valid: bool, skip_bad: bool = False) -> C
     photographs = _by_id(path, content["images"])
     categories, annotations = _with_joints(path, content)
     skeleton = read_skeleton(path, categories, content.get("sigmas"))
+    if not annotations:
+        raise DataError(
+            f"{path}: found {len(photographs)} photographs and no annotation with joints, expected at least "
+            "one: move photographs with people into this split"
+        )
     checks = RowChecks(path, [_name(row, annotation) for row, annotation in enumerate(annotations)], skip_bad)
     columns = {"id": _check_ids(checks, column_of(annotations, "id"))}
     for field, known in (("image_id", photographs), ("category_id", {one["id"] for one in categories})):

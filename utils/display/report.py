@@ -1,6 +1,7 @@
 """The reports of a training run: log, event log, summary, visdom windows and HTML pages."""
 
 import logging
+import math
 import shlex
 import sys
 import time
@@ -15,6 +16,7 @@ from utils.display.sections import Section
 from utils.display.stages import experiment_folder, run_title
 from utils.display.visdom import VisdomDisplay, default_environment
 from utils.evaluation.evaluate import Evaluation
+from utils.evaluation.metrics import PckTable
 from utils.records.epochs import Retention, epoch_files
 from utils.records.events import EVENTS, EventLog
 from utils.records.history import format_value
@@ -67,6 +69,7 @@ class Report:
             options={name: str(value) for name, value in vars(run.opt).items() if name in run.opt.defaults},
         )
         self._stage, self._first, self._shown = stage, learner.epoch, False
+        self._cautioned = False
         if opt.use_html and run.pose_path is None and not learner.epoch:  # stage 1, from the start
             self._show_data()
         # The options and pages of an earlier run with later epochs stay until this run has saved an epoch.
@@ -138,10 +141,16 @@ class Report:
         if evaluation is not None:
             log.info("%s", evaluation)
             table = {"pck": evaluation.table.pck, "auc": evaluation.table.auc}
-            if self._learner.epoch == self._first and evaluation.table.caution:
-                log.warning("validation: %s", evaluation.table.caution)
+            self._caution(evaluation.table)
         self._event(kind="epoch", **row, **table, updates=self._learner.updates)
         write_file(self.summary, self.history.table())
+
+    def _caution(self, table: PckTable) -> None:
+        """Warn of few validation people, once: when PCK has an interval, or else in the last epoch."""
+        known = not math.isnan(table.interval[0]) or self._learner.epoch + 1 == self.run.opt.nEpochs
+        if known and table.caution and not self._cautioned:
+            log.warning("validation: %s", table.caution)
+            self._cautioned = True
 
     def close(self, done: bool = True) -> None:
         """Close all reports; done: whether the run has reached its last epoch."""
