@@ -66,6 +66,9 @@ def test_what_is_in_per_cent_and_what_is_a_baseline():
         *(f"{k}_{what}_hit" for k in CHOICES for what in ("mean_row", "constant")),
     )
     expected = {f"{split}_{what}" for split in ("train", "valid") for what in constant}
+    collected = [choice for choice, agent in CHOICES.items() if agent.collects]
+    references = ("uniform", "same_limited", "same_bin", "own_bin")
+    expected |= {f"valid_{choice}_pck_{what}" for choice in collected for what in references}
     assert {line.field for line in lines if line.baseline} == expected
 
 
