@@ -57,7 +57,9 @@ def decode(
 
 def _fade_cut_pixels(pixels: np.ndarray, width: float, height: float) -> np.ndarray:
     """A shrunk photograph, darker where its last pixels lie partly beyond `width` or `height` px."""
-    pixels = np.array(pixels)
-    for last, length in ((pixels[:, -1], width - pixels.shape[1]), (pixels[-1], height - pixels.shape[0])):
-        last[:] = np.rint(last * (length + 1))
+    beyond = (pixels.shape[1] - width, pixels.shape[0] - height)
+    if any(beyond):
+        pixels = np.array(pixels)
+        for last, share in zip((pixels[:, -1], pixels[-1]), beyond, strict=True):
+            last[:] = np.rint(last * (1 - share))
     return pixels

@@ -58,7 +58,8 @@ def to_rgb(photo: Image.Image) -> Image.Image:
     if photo.has_transparency_data:
         photo = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "black"), photo)
-    return photo.convert("RGB")
+    photo.load()
+    return photo if photo.mode == "RGB" else photo.convert("RGB")
 
 
 def read_end(path: Path) -> tuple[int, int, bytes]:
