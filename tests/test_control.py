@@ -139,6 +139,17 @@ def test_the_table_has_what_can_be_reached_and_the_untrained_agent(stages):
     flags = f"{control.stage_flags(stages, name)} --load_prefix_pose {control.BASE}"
     lines = control.table(name, flags.split(), folder, prefix)
     assert title == "scale-rotation agent, pretraining"
+    measured, lines = lines[: 7 * len(KINDS)], lines[7 * len(KINDS) :]
+    for kind, ceiling in zip(KINDS, np.array_split(measured, len(KINDS)), strict=True):
+        title, *rest = [line.removeprefix(f"  {kind} as collected: ") for line in ceiling]
+        assert float(title.rpartition(" ")[2].rstrip(":")) == pytest.approx(0.9, abs=0.04)
+        uniform, same_limited, same_bin, own_limited, own_bin, hindsight = (
+            float(line.split()[0]) for line in rest
+        )
+        assert (uniform, own_limited, own_bin) == pytest.approx((58.6, 31.4, 21.2), abs=3)
+        assert (
+            hindsight < own_bin < own_limited < same_bin < same_limited < uniform
+        )  # 20 is the lowest expected
     reached = "uniform 58.6, best 31.4, hardest bin 20.0"
     for start, ending in ((0, ""), (len(KINDS) + 2, ", mirrored")):
         assert lines[start : start + 2] == [f"  {kind}{ending}: {reached}" for kind in SIDED]
