@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torchvision import io
 
@@ -42,8 +43,10 @@ def decode(
         if shrink == 1 and photo.format == "JPEG" and photo.mode == "RGB" and hasattr(io, "decode_jpeg"):
             # The same pixels as Pillow's, quicker; what fails here fails there with a reason. torchvision
             # has announced that it will be removed.
+            photo.fp.seek(0)
             with suppress(RuntimeError):
-                pixels = io.decode_jpeg(io.read_file(str(path))).permute(1, 2, 0).numpy()
+                stored = torch.from_numpy(np.fromfile(photo.fp, dtype=np.uint8))
+                pixels = io.decode_jpeg(stored).permute(1, 2, 0).numpy()
         elif orientation == AS_STORED:  # a JPEG decodes straight to a half, quarter or eighth
             draft = photo.draft("RGB", (max(1, width // shrink), max(1, height // shrink)))
         if pixels is None:
