@@ -98,7 +98,7 @@ def test_results_are_told_joint_by_joint_in_per_cent():
     table = PckTable("PCKh", 0.5, 3, pck, auc)
     assert joint_section("PCKh@0.5", None) is None
     told = joint_section("PCKh@0.5", table)
-    assert told.note == "only 3 people are scored, too few to say how uncertain PCKh@0.5 is"
+    assert told.note == "Only 3 people are scored, too few to say how uncertain PCKh@0.5 is."
     assert told.table == [
         ["", "Head", "Hip", "Mean"],
         ["PCKh@0.5", "50.0", "–", "25.0"],

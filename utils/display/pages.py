@@ -266,7 +266,8 @@ def joint_section(metric_name: str, table: PckTable | None) -> Section | None:
         return [name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares.values())]
 
     rows = [["", *table.pck], row(metric_name, table.pck), row("AUC", table.auc)]
-    return Section("Joint by joint (%)", table.caution, table=rows)
+    note = f"{table.caution[0].upper()}{table.caution[1:]}." if table.caution else ""
+    return Section("Joint by joint (%)", note, table=rows)
 
 
 def retained_galleries(epochs: Iterable[int], best: int | None) -> set[int]:
