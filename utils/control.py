@@ -31,7 +31,7 @@ from utils.compare.steps import run_step
 from utils.records.checkpoint import load_checkpoint, load_weights, saved_epochs
 from utils.run import Run
 from utils.system.files import write_file
-from utils.system.process import Terminal, program, run_stage
+from utils.system.process import program, run_stage
 
 log = logging.getLogger("control")
 
@@ -59,7 +59,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     opt = parse()
-    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     for heading, command in steps(opt):
         run_step(heading, command)
     lines = [LEGEND]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.compare.run_logs import read_run
 from utils.compare.steps import run_step
-from utils.system.process import Terminal, run_stage
+from utils.system.process import run_stage
 
 log = logging.getLogger("demo")
 
@@ -94,7 +94,6 @@ def main() -> None:
 
 def run_steps(steps: Sequence[Step]) -> float:
     """Run all steps in order and return the elapsed time, s. If one fails, this process exits."""
-    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     began = time.monotonic()
     for done, step in enumerate(steps):
         left = time_left(steps, done, time.monotonic() - began)

@@ -30,7 +30,7 @@ from utils.records.distributions import distribution_path
 from utils.records.epochs import checkpoint_name, learning_rate_text
 from utils.system.errors import UserError
 from utils.system.files import link_file, locked
-from utils.system.process import Terminal, program, run_stage
+from utils.system.process import program, run_stage
 from utils.system.provenance import made_with
 
 log = logging.getLogger("experiment")
@@ -74,7 +74,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     opt = parse()
-    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     experiment = Experiment(opt)
     with locked(experiment.out):
         experiment.record.refuse_other_settings(experiment.shared_stages())

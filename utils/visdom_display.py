@@ -9,7 +9,7 @@ from utils.display.visdom import VisdomServer, default_environment
 from utils.display.visdom_windows import draw_windows
 from utils.records.events import EVENTS, read_events
 from utils.system.errors import UserError
-from utils.system.process import Terminal, program, run_stage
+from utils.system.process import program, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -42,5 +42,4 @@ def replay() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     run_stage(replay)

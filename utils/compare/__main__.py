@@ -1,15 +1,12 @@
 """Compare arms of an experiment, several seeds each: `python -m utils.compare --help`."""
 
-import logging
 from pathlib import Path
 
 from options.parser import OneLineParser
 from options.values import whole_number
 from utils.compare.arms import read_arms
 from utils.compare.tables import write_comparison
-from utils.system.process import Terminal, program, run_stage
-
-log = logging.getLogger("compare")
+from utils.system.process import program, run_stage
 
 
 def main() -> None:
@@ -35,7 +32,6 @@ def main() -> None:
     add("--to_epoch", type=whole_number(0), help="last epoch to compare; default: the last of all runs")
     add("--from_checkpoint", type=Path, metavar="FILE", help="require that all runs started from this file")
     opt = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, handlers=[Terminal()], format="%(message)s")
     named = [(name, [Path(folder) for folder in folders]) for name, *folders in opt.arm]
     comparison = read_arms(named, opt.reference, opt.from_epoch, opt.to_epoch, opt.from_checkpoint)
     write_comparison(comparison, opt.out)

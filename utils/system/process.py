@@ -56,13 +56,15 @@ def run_stage(stage: Callable[[], None]) -> None:
 
     Errors of the user, which include paths that are too long or not readable, print one line and exit with
     code 2. Ctrl-C and SIGTERM print one line and, in training, the command that resumes the run; the exit
-    code is 128 + the number of the signal. Any other error keeps its traceback.
+    code is 128 + the number of the signal. Any other error keeps its traceback. The log goes to the terminal.
     """
     name = program()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
         stream.reconfigure(errors="backslashreplace")  # a character that it cannot encode must not end a run
+    level = logging.ERROR if ranks.rank() else logging.INFO
+    logging.basicConfig(level=level, handlers=[Terminal()], format="%(message)s")
     try:
         stage()
         ranks.shutdown()
