@@ -55,8 +55,9 @@ def read_patch(
     rows, columns = seen.shape[:2]
     window[max(0, -top) :, max(0, -left) :][:rows, :columns] = seen
     if resampled:
-        # PyTorch resizes bytes several times as fast as Pillow.
-        pixels = torch.from_numpy(window).permute(2, 0, 1)[None]
+        # PyTorch resizes bytes several times as fast as Pillow. `[None]` is the tensor's: NumPy's has
+        # a stride of 0, with which the result would not be in channels_last, and slow to copy.
+        pixels = torch.from_numpy(window)[None].permute(0, 3, 1, 2)
         pixels = F.interpolate(pixels, patch.shape[:2], mode="bicubic", antialias=True)
         patch[:] = pixels[0].permute(1, 2, 0).numpy()
     return width
