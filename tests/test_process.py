@@ -150,6 +150,8 @@ def raises(error):
         (lambda: raises(DataError("bad row")), 2, "a.py: error: bad row"),
         (lambda: raises(PermissionError(errno.EACCES, "No", "/x")), 2, "a.py: error: /x: No"),
         (lambda: raises(OSError(errno.ENAMETOOLONG, "Long", "/x")), 2, "a.py: error: /x: Long"),
+        (lambda: raises(FileExistsError(errno.EEXIST, "Exists", "/x")), 2, "a.py: error: /x: Exists"),
+        (lambda: raises(OSError(errno.EROFS, "Read-only", "/x")), 2, "a.py: error: /x: Read-only"),
         (
             lambda: raises(torch.OutOfMemoryError()),
             2,

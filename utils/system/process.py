@@ -27,7 +27,8 @@ _made: list[Path] = []  # folders that `start_log` has created, the innermost fi
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOG = "log.txt"
 GRACE = 10  # s that another rank waits for the error message of rank 0 before it prints its own
-PATH_ERRORS = (errno.EACCES, errno.ENAMETOOLONG)  # of paths that users name, wherever the system objects
+PATH_ERRORS = (errno.EACCES, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
+"""Of paths that users name, wherever the system objects."""
 
 
 def progress(batches: Iterable, title: str, people: int, total: int | None = None) -> tqdm:
