@@ -306,7 +306,7 @@ def test_agents_epochs_leave_the_pose_network_alone(experiment):
         def batch(self, bar, epoch, batch, read):
             assert math.isfinite(read()["loss"])
 
-    losses = [script.train_epoch(run, agent, loader, rows, Quiet()) for _ in range(2)]
+    losses = [script.train_epoch(run, agent, loader, rows, {}, Quiet()) for _ in range(2)]
     assert_close(copied_state(network), before, atol=0, rtol=0)
     assert losses[0] != losses[1]
     assert not network.training
