@@ -6,6 +6,7 @@ This module imports no torch: the command line is read first, and needs no more 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -71,6 +72,14 @@ class NetworkType:
         return resolve_name(self.path)(**arguments)
 
 
+_on_backbone = partial(
+    NetworkType,
+    stride=64,  # the backbone's 32, and 2 of the pooling that makes the agent's neck
+    heatmap_stride=4,
+    sizes=("backbone", "chan"),
+    weights=("pretrained", "backbone_weights"),
+)
+
 NETWORKS: dict[str, NetworkType] = {
     "hourglass": NetworkType(
         "models.hourglass.StackedHourglass",
@@ -79,19 +88,8 @@ NETWORKS: dict[str, NetworkType] = {
         sizes=("num_stacks", "num_modules", "chan"),
         maskable=True,
     ),
-    **{
-        name: NetworkType(
-            path,
-            stride=64,  # the backbone's 32, and 2 of the pooling that makes the agent's neck
-            heatmap_stride=4,
-            sizes=("backbone", "chan"),
-            weights=("pretrained", "backbone_weights"),
-        )
-        for name, path in {
-            "simple_baseline": "models.simple_baseline.SimpleBaseline",
-            "feature_pyramid": "models.feature_pyramid.FeaturePyramid",
-        }.items()
-    },
+    "simple_baseline": _on_backbone("models.simple_baseline.SimpleBaseline"),
+    "feature_pyramid": _on_backbone("models.feature_pyramid.FeaturePyramid"),
     "control": NetworkType(
         "models.known_answer.KnownAnswer", stride=64, heatmap_stride=4, sizes=("chan",), maskable=True
     ),

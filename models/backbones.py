@@ -35,11 +35,13 @@ class BackboneNetwork(nn.Module):
 
     Raises:
         NetworkError: there is no such backbone, or its weights do not fit.
+
+    A network adds a `head` and a `final_layer`, which makes the heatmaps.
     """
 
     stride = 2 * STRIDES[-1]  # the last stage's, and 2 of the pooling that makes the agent's neck
 
-    def __init__(self, backbone: str, pretrained: bool, backbone_weights: Path | None):
+    def __init__(self, backbone: str, pretrained: bool = False, backbone_weights: Path | None = None):
         super().__init__()
         self.backbone, self._places, self.stage_channels = build_backbone(
             backbone, pretrained, backbone_weights
@@ -48,6 +50,17 @@ class BackboneNetwork(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(self.backbone.pretrained_cfg[name])
             self.register_buffer(name, values.view(3, 1, 1))
+
+    def head(self, stages: list[Tensor]) -> Tensor:
+        """What the network makes of the `stages`, [N, chan, H/4, W/4]."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Heatmaps of an image, the only ones in the list: [N, num_classes, H/4, W/4].
+
+        Args, Raises: as for `features`.
+        """
+        return [self.final_layer(self.head(self.stages(image)))]
 
     def features(self, image: Tensor) -> Features:
         """The half pass: the network run only up to its head, for the agent.

@@ -18,7 +18,7 @@ class FeaturePyramid(BackboneNetwork):
     Args:
         chan: channels of the pyramid, whose weights are drawn.
         num_classes: heatmaps, one per joint.
-        backbone, pretrained, backbone_weights: see `BackboneNetwork`.
+        backbone, weights: see `BackboneNetwork`.
 
     Raises:
         NetworkError: see `BackboneNetwork`.
@@ -32,10 +32,9 @@ class FeaturePyramid(BackboneNetwork):
         backbone: str = "resnet50",
         chan: int = 256,
         num_classes: int = 16,
-        pretrained: bool = False,
-        backbone_weights: Path | None = None,
+        **weights: bool | Path | None,
     ):
-        super().__init__(backbone, pretrained, backbone_weights)
+        super().__init__(backbone, **weights)
         self.laterals = nn.ModuleList(_convolution(width, chan, 1) for width in self.stage_channels)
         self.merges = nn.ModuleList(
             nn.Sequential(*_convolution(chan, chan, 3), nn.ReLU(inplace=True)) for _ in self.stage_channels
@@ -44,24 +43,14 @@ class FeaturePyramid(BackboneNetwork):
         nn.init.normal_(self.final_layer.weight, std=0.001)  # as in SimpleBaseline: heatmaps start near 0
         nn.init.zeros_(self.final_layer.bias)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Heatmaps of an image, the only ones in the list.
-
-        Args:
-            image: [N, 3, H, W] float, RGB in 0..1; H and W are multiples of 64.
-
-        Returns:
-            one tensor [N, num_classes, H/4, W/4].
-
-        Raises:
-            ValueError: H or W is no multiple of 64.
-        """
-        *finer, coarsest = zip(self.stages(image), self.laterals, self.merges, strict=True)
+    def head(self, stages: list[Tensor]) -> Tensor:
+        """The finest result, [N, chan, H/4, W/4]."""
+        *finer, coarsest = zip(stages, self.laterals, self.merges, strict=True)
         stage, lateral, merge = coarsest
         x = merge(lateral(stage))
         for stage, lateral, merge in reversed(finer):
             x = merge(lateral(stage) + upsample(x))
-        return [self.final_layer(x)]
+        return x
 
 
 def _convolution(chan_in: int, chan: int, side: int) -> nn.Sequential:

@@ -18,7 +18,7 @@ class SimpleBaseline(BackboneNetwork):
     Args:
         chan: channels of the deconvolutions, whose weights are drawn.
         num_classes: heatmaps, one per joint.
-        backbone, pretrained, backbone_weights: see `BackboneNetwork`.
+        backbone, weights: see `BackboneNetwork`.
 
     Raises:
         NetworkError: see `BackboneNetwork`.
@@ -31,10 +31,9 @@ class SimpleBaseline(BackboneNetwork):
         backbone: str = "resnet50",
         chan: int = 256,
         num_classes: int = 16,
-        pretrained: bool = False,
-        backbone_weights: Path | None = None,
+        **weights: bool | Path | None,
     ):
-        super().__init__(backbone, pretrained, backbone_weights)
+        super().__init__(backbone, **weights)
         channels = self.stage_channels
         self.deconv_layers = nn.Sequential(
             *_deconvolution(channels[-1], chan), *_deconvolution(chan, chan), *_deconvolution(chan, chan)
@@ -47,19 +46,9 @@ class SimpleBaseline(BackboneNetwork):
         self.register_state_dict_post_hook(_to_files_names)
         self.register_load_state_dict_pre_hook(_from_files_names)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Heatmaps of an image, the only ones in the list.
-
-        Args:
-            image: [N, 3, H, W] float, RGB in 0..1; H and W are multiples of 64.
-
-        Returns:
-            one tensor [N, num_classes, H/4, W/4].
-
-        Raises:
-            ValueError: H or W is no multiple of 64.
-        """
-        return [self.final_layer(self.deconv_layers(self.stages(image)[-1]))]
+    def head(self, stages: list[Tensor]) -> Tensor:
+        """The last stage after the deconvolutions, [N, chan, H/4, W/4]."""
+        return self.deconv_layers(stages[-1])
 
 
 def _deconvolution(chan_in: int, chan: int) -> tuple[nn.Module, nn.Module, nn.Module]:
