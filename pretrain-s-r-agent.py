@@ -137,7 +137,7 @@ def train_epoch(
             augmentation = people.local_rows(Augmentation.mirrored(people.total, run.streams["random"]))
             flip = augmentation.flip.to(run.device)[:, None]
             targets, measured = (
-                {name: torch.where(flip, agent.mirrored(one)[name], row) for name, row in one.items()}
+                {name: torch.where(flip, row, one[name]) for name, row in agent.mirrored(one).items()}
                 for one in (targets, measured)
             )
         logits = agent.predict(run.augment(people, augmentation), trains=True)
