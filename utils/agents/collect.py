@@ -87,9 +87,9 @@ def _measured(
     source, path = run.distribution_source(split, kind.name, people), pck_path(run.folder, split, kind.name)
     pck = collect_pck(run, network, people, kind, run.opt.repeats)
     rows = hardness_distribution(pck.mean(dim=0))
-    path.unlink(missing_ok=True)  # of rows that are replaced
     if run.opt.repeats == 1:
         pck = None
+        path.unlink(missing_ok=True)  # of rows that are replaced
     else:
         source |= {"repeats": run.opt.repeats}
         write_pck(path, pck, source | {"ceiling": ceiling(pck[:, scored])})
