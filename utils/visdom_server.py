@@ -57,8 +57,15 @@ FILES = {
 
 
 def static_folder() -> Path:
-    """Where the installed visdom's server takes its page's files from."""
-    return Path(importlib.util.find_spec("visdom").origin).parent / "static"
+    """Where the installed visdom's server takes its page's files from.
+
+    Raises:
+        SystemExit: visdom is not installed.
+    """
+    spec = importlib.util.find_spec("visdom")
+    if spec is None or spec.origin is None:
+        sys.exit("visdom is not installed: pip install -r requirements.txt installs it")
+    return Path(spec.origin).parent / "static"
 
 
 def missing_files() -> list[Path]:
