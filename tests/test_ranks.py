@@ -32,7 +32,7 @@ from utils.system import ranks
 from utils.system.errors import UserError
 
 STAGE_1, PRETRAIN, JOINT = "stack-hg.py", "pretrain-s-r-agent.py", "joint-train-pose-s-r-agent.py"
-COLLECT = ("collect-scale-distri.py", "collect-rotation-distri.py")
+COLLECT = (("collect-scale-distri.py",), ("collect-rotation-distri.py", "--repeats", 2))
 
 
 def shares(count, batch_size, world, seed=None):
@@ -139,7 +139,7 @@ def later_stages(root, name):
     joint = ("--is_train", "true", "--nEpochs", 2, "--load_prefix_sr", "lr-0.00025-0")
     return [
         (STAGE_1, *pose, "--bs", 2, "--eval_grid", "true"),
-        *((script, *pose, "--bs", 2) for script in COLLECT),
+        *((*script, *pose, "--bs", 2) for script in COLLECT),
         (PRETRAIN, *pose, "--nEpochs", 1),
         (JOINT, *pose, *joint),
     ]
@@ -168,7 +168,7 @@ def test_ranks_make_what_one_process_makes(root, alone):
     cached = ("--cache", root / "cache")
     printed = run_ranks(3, *((*stage, *cached) for stage in later_stages(root, "ranks")))
     files = list((root / "cache").iterdir())
-    uses = 2 + len(KINDS)  # of a split: plain, each kind, drawn
+    uses = 3  # of a split: plain, scale, drawn
     assert len(files) == printed.count("cache: writing") == 2 * uses
     assert printed.count("people scored") == 1
     assert (
@@ -176,7 +176,8 @@ def test_ranks_make_what_one_process_makes(root, alone):
     )  # an epoch of the agent, and one of joint training
     agent = f"sr-dir-{POSE}"
     same = [f"{POSE}-preds.mat", f"{POSE}-grid.txt"]
-    same += [f"{agent}/{split}_{kind}s.txt" for split in ("train", "val") for kind in KINDS]
+    collected = [f"{kind}s" for kind in KINDS] + ["rotations_pck"]
+    same += [f"{agent}/{split}_{name}.txt" for split in ("train", "val") for name in collected]
     for name in same:
         assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
     for name in (f"{agent}/lr-0.00025-0.pth.tar", f"joint-{POSE}/pose-lr-0.00025-1.pth.tar"):
