@@ -40,12 +40,14 @@ class BackboneNetwork(nn.Module):
     """
 
     stride = 2 * STRIDES[-1]  # the last stage's, and 2 of the pooling that makes the agent's neck
+    reads = slice(None)  # which of the four stages the `head` reads
 
     def __init__(self, backbone: str, pretrained: bool = False, backbone_weights: Path | None = None):
         super().__init__()
         self.backbone, self._places, self.stage_channels = build_backbone(
             backbone, pretrained, backbone_weights
         )
+        _freeze_unused(self.backbone, self._places[self.reads])
         self.feature_channels = (*self.stage_channels, self.stage_channels[-1])
         for name in ("mean", "std"):
             values = torch.tensor(self.backbone.pretrained_cfg[name])
@@ -121,7 +123,6 @@ def build_backbone(
     if weights is not None or pretrained:
         loaded = [key for key in backbone.state_dict() if not key.endswith(COUNTER)]
         log.info("backbone: %d tensors from %s", len(loaded), weights or f"timm's weights of {name}")
-    _freeze_unused(backbone, stages[0][-1])
     return backbone, *stages
 
 
@@ -145,14 +146,15 @@ def _find_stages(name: str, backbone: nn.Module) -> tuple[list[int], tuple[int, 
 
 
 @torch.enable_grad()
-def _freeze_unused(backbone: nn.Module, place: int) -> None:
-    """Train only what the stage in this place depends on, which is less than all of an HRNet.
+def _freeze_unused(backbone: nn.Module, places: list[int]) -> None:
+    """Train only what the stages in these places depend on: the last one needs less than all of an HRNet.
 
     With several ranks, each parameter that is trained has to get a gradient.
     """
     parameters = list(backbone.parameters())
-    stage = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))[place]
-    gradients = torch.autograd.grad(stage.sum(), parameters, allow_unused=True)
+    maps = backbone.eval()(torch.zeros(1, 3, SIDE, SIDE))
+    read = sum(maps[place].sum() for place in places)
+    gradients = torch.autograd.grad(read, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
     backbone.train()

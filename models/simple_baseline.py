@@ -26,6 +26,8 @@ class SimpleBaseline(BackboneNetwork):
     Source: Xiao, Wu and Wei, ECCV 2018, arXiv:1804.06208.
     """
 
+    reads = slice(-1, None)
+
     def __init__(
         self,
         backbone: str = "resnet50",
