@@ -297,6 +297,21 @@ def test_only_the_base_from_its_start_asks_for_a_backbones_weights(monkeypatch, 
     assert not any(given in step for step in (resumed, *others))
 
 
+def test_collections_by_hand_count_if_they_are_of_as_many_measurements(monkeypatch, tmp_path):
+    flags = ("--exp_id", "x", "--exp_dir", str(tmp_path), "--seed", "5", "--repeats", "2")
+    monkeypatch.setattr(sys, "argv", ["experiment.py", *flags])
+    made = experiment.Experiment(experiment.parse())
+    assert made.collection_step("scale").endswith("--seed 5 --repeats 2")  # draws are of both
+    made.agent_folder.mkdir(parents=True)
+    for path in collections(made.agent_folder):
+        kind = "scale" if "scale" in path.name else "rotation"
+        path.write_text(f'# {{"kind": "{kind}", "repeats": 2}}\n')
+    assert made.collection_step("scale") is None
+    path.write_text('# {"kind": "rotation"}\n')  # of one measurement
+    with pytest.raises(UserError, match="was collected for --repeats 1, this run has 2: collect-rotation-"):
+        made.collection_step("rotation")
+
+
 def test_what_changes_numbers_may_not_change_and_a_new_flag_is_such(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["experiment.py", "--exp_id", "x"])
     opt = experiment.parse()

@@ -26,7 +26,7 @@ from utils.compare.run_logs import read_tables
 from utils.compare.steps import run_step
 from utils.compare.tables import write_comparison
 from utils.records.checkpoint import SUFFIX, saved_epochs
-from utils.records.distributions import distribution_path
+from utils.records.distributions import distribution_path, require_source
 from utils.records.epochs import checkpoint_name, learning_rate_text
 from utils.system.errors import UserError
 from utils.system.files import link_file, locked
@@ -126,7 +126,7 @@ class Experiment:
         """The title and command line of each step, None for a finished one, from the files present by then.
 
         Raises:
-            UserError: an arm has more epochs than it should.
+            UserError: an arm has more epochs than it should, or collections are of other --repeats.
         """
         yield "stage 1: the base", self.base_step()
         for kind in self.collected:
@@ -148,9 +148,13 @@ class Experiment:
         return self.stage("stack-hg.py", self.opt.exp_id, *flags)
 
     def collection_step(self, kind: str) -> str | None:
-        if all(distribution_path(self.agent_folder, split, kind).exists() for split in ("train", "val")):
+        """Raises a `UserError` if the files that are there are of other --repeats."""
+        paths = [distribution_path(self.agent_folder, split, kind) for split in ("train", "val")]
+        if all(path.exists() for path in paths):
+            for path in paths:  # users may have collected by themselves
+                require_source(path, {"kind": kind, "repeats": self.opt.repeats})
             return None
-        flags = ("--load_prefix_pose", self.base, *self.changed("repeats"))
+        flags = ("--load_prefix_pose", self.base, *self.changed("seed", "repeats"))
         return self.stage(f"collect-{kind}-distri.py", self.opt.exp_id, *flags)
 
     def pretraining_step(self) -> str | None:

@@ -75,6 +75,11 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     return torch.from_numpy(rows / sums[:, None]).float()
 
 
+def require_source(path: Path, source: dict) -> None:
+    """Raise a `UserError` if a file says that its source is another; source: the kind and any part of it."""
+    _check_source(path, _read(path, source), source)
+
+
 def write_pck(path: Path, pck: Tensor, source: dict) -> None:
     """Write PCK [R, N, bins] of R measurements; each person's row has one measurement after another.
 
