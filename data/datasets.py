@@ -205,7 +205,11 @@ def load_dataset(
         log.warning("%s: %s photographs show people of both splits; first: %s", path, count, shared[0])
     everyone, people = people, with_photographs(people, dataset.root, limit, skip_missing)
     if limit is not None and len(people) == len(everyone):
-        log.warning("--limit %d has no effect: there are only %d people", limit, len(people))
+        numbers = (len(rows) for rows in (dataset.train, dataset.valid))
+        log.warning(
+            "--limit %d has no effect: there are only %d people for training, %d for validation",
+            *(limit, *numbers),
+        )
     limited = np.count_nonzero(people.valid) == limit and np.count_nonzero(everyone.valid) > limit
     people = people_that_fit(people, dataset.root, skip_bad)
     truth = dataset.coco and replace(dataset.coco, ids=people.id[people.valid])
