@@ -1,6 +1,8 @@
 """A world with a known answer: what is hard for whom is a rule, which the stages must find."""
 
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,10 +172,11 @@ def test_scores_by_hand():
 
 @pytest.mark.parametrize("name", control.AGENTS)
 def test_its_commands_parse(name, monkeypatch):
-    for heading, command in control.steps(control.parse([])):
+    for heading, command in control.steps(control.parse(["--exp_dir", "my runs"])):
         if heading.startswith(name):
-            _, script, *flags = command.split()
-            assert parsed(script, *flags).dataset == "control"
+            _, script, *flags = shlex.split(command)
+            opt = parsed(script, *flags)
+            assert opt.dataset == "control" and opt.exp_dir == Path("my runs")
 
 
 @pytest.mark.parametrize(("reinforce", "expected"), [(False, 10), (True, 0)])

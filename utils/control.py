@@ -9,6 +9,7 @@ answer, from the latter.
 
 import argparse
 import logging
+import shlex
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -64,7 +65,7 @@ def main() -> None:
     lines = [LEGEND]
     for title, name, folder, prefix in results(opt):
         flags = f"{stage_flags(opt, name)} --load_prefix_pose {BASE}"
-        lines += ["", f"{title}:", *table(name, flags.split(), folder, prefix)]
+        lines += ["", f"{title}:", *table(name, shlex.split(flags), folder, prefix)]
     log.info("\n%s", "\n".join(lines))
     write_file(opt.exp_dir / "control" / "control.txt", "\n".join(lines) + "\n")
     log.info("\nwritten: %s", opt.exp_dir / "control" / "control.txt")
@@ -73,9 +74,10 @@ def main() -> None:
 def stage_flags(opt: argparse.Namespace, name: str) -> str:
     """Flags of all stages, in an experiment for each agent."""
     res = 128 if AGENTS[name].masks else 64  # a neck of 2 x 2 cells
+    data, experiments = (shlex.quote(str(path)) for path in (opt.data_dir, opt.exp_dir))
     return (
         f"--dataset control --network control --in_res {res} --chan 32 --exp_id control/{name} "
-        f"--limit {opt.limit} --data_dir {opt.data_dir} --exp_dir {opt.exp_dir} "
+        f"--limit {opt.limit} --data_dir {data} --exp_dir {experiments} "
         "--use_visdom false --use_html false"
     )
 
