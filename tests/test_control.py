@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -158,6 +159,16 @@ def test_the_table_has_what_can_be_reached_and_the_untrained_agent(stages):
         epoch, *found = map(float, lines[start + len(KINDS) + 1].split())
         assert epoch == 0 and found[1:6:3] == pytest.approx([43, 43], abs=5)
         assert found[2:6:3] == pytest.approx([27.1, 27.1], abs=3)  # close to uniform: 58.6 - 31.4
+
+
+def test_the_table_is_computed_where_its_numbers_are(monkeypatch):
+    """A GPU trains the stages if there is one."""
+    asked = mock.Mock(side_effect=StopIteration)
+    monkeypatch.setattr(control, "Run", asked)
+    flags = f"{control.stage_flags(control.parse([]), 'agent')} --load_prefix_pose {control.BASE}"
+    with pytest.raises(StopIteration):
+        control.table("agent", flags.split(), Path(), "")
+    assert asked.call_args.args[0].gpu_id == -1
 
 
 def test_scores_by_hand():

@@ -121,11 +121,11 @@ def results(opt: argparse.Namespace) -> Iterator[tuple[str, str, Path, str]]:
 
 
 def table(name: str, flags: list[str], folder: Path, prefix: str) -> list[str]:
-    """The results of a training of an agent: what can be reached, and its `scores` by epoch.
+    """The results of a training of an agent: what can be reached, and its `scores` by epoch; on the CPU.
 
     name: of the agent. flags: of its stages. folder, prefix: where its checkpoints are.
     """
-    opt = StageParser("", *STAGE_3).parse(flags)
+    opt = StageParser("", *STAGE_3).parse([*flags, "--gpu_id", "-1"])
     run = Run(opt, folder)
     network = run.pose_network()
     run.load_pose(network)
