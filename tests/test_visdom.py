@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import socketserver
 import subprocess
@@ -19,7 +20,7 @@ from support.visdom_events import JOINT, RUNNING, epochs, start
 from support.visdom_server import Hello, Noise, Silence, Unfriendly, VisdomProcess, free_port
 
 from data.demo import write_demo
-from utils import visdom_display
+from utils import visdom_display, visdom_server
 from utils.display import visdom
 from utils.display.visdom import (
     VisdomDisplay,
@@ -368,6 +369,23 @@ def test_a_replay_goes_where_the_run_went_unless_told(flags, env, port, tmp_path
     monkeypatch.setattr(sys, "argv", ["visdom_display.py", str(folder), *flags])
     visdom_display.replay()
     assert asked == [(env, "http://localhost", port)]
+
+
+def test_scripts_are_installed_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    """By itself npm takes a folder above that has a package.json."""
+
+    def npm(command, **options):
+        place = Path(command[command.index("--prefix") + 1])
+        for source in visdom_server.FILES.values():
+            file = place / "node_modules" / re.sub("@[^/]+", "", source)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+    monkeypatch.setattr(visdom_server, "static_folder", lambda: tmp_path)
+    monkeypatch.setattr(subprocess, "run", npm)
+    assert missing_files()
+    visdom_server.install()
+    assert not missing_files()
 
 
 @pytest.mark.slow

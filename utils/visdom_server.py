@@ -83,7 +83,9 @@ def install() -> None:
     static, packages = static_folder(), dict.fromkeys(source.partition("/")[0] for source in FILES.values())
     if missing_files():
         with tempfile.TemporaryDirectory() as folder:
-            command = ["npm", "install", "--no-audit", "--ignore-scripts", "--legacy-peer-deps", *packages]
+            # --prefix: else npm installs into a folder above that is a package
+            flags = ("--prefix", folder, "--no-audit", "--ignore-scripts", "--legacy-peer-deps")
+            command = ["npm", "install", *flags, *packages]
             try:
                 subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
             except (OSError, subprocess.CalledProcessError) as error:
