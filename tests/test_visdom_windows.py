@@ -179,3 +179,13 @@ def test_each_choice_of_an_agent_has_curves():
             assert {f"{choice}_entropy", f"train_{choice}_hit", f"valid_{choice}_constant_hit"} <= fields
             assert choice in DISTRIBUTIONS
     assert bin_names("occlusion", 4) == ["1, 1", "1, 2", "2, 1", "2, 2"]
+
+
+def test_every_panel_can_have_all_of_its_lines():
+    """Also one with more lines than there are colors; those of one color are dashed and not."""
+    for panel in PANELS:
+        lines = [line for line in panel.lines if not line.running]
+        row = {"kind": "epoch", "epoch": 0, **{line.field: 0.5 for line in lines}}
+        curves = draw_windows([start(), row])[panel.name]["data"]
+        looks = {(curve["line"]["color"], curve["line"]["dash"]) for curve in curves}
+        assert len(looks) == len(curves) == len(lines), panel.name

@@ -2,6 +2,7 @@
 
 import html
 import math
+from itertools import cycle
 
 from data.kinds import KINDS
 from utils.display.panels import DISTRIBUTIONS, LIGHT, PALETTE, PANELS, Panel, bin_names
@@ -38,7 +39,7 @@ def draw_windows(events: list[dict]) -> dict[str, dict]:
 
 def _curves(panel: Panel, events: list[dict]) -> list[dict]:
     """The curves of a panel, one for each line that has points."""
-    curves, colors = [], iter(PALETTE)
+    curves, colors = [], cycle(PALETTE)
     for line in panel.lines:
         chosen = [
             event
