@@ -198,6 +198,10 @@ def test_average_precision_is_compared_where_runs_have_it(tmp_path):
     shown = [cells(comparison, "b")[column] for column in comparison.columns]
     assert shown == ["75.00", "90.00", "n/a", "60.00", "80.00", "70.00"]
     assert cells(comparison, "b - a")["AP"] == "+25.00 ± n/a"
+    write_comparison(comparison, tmp_path / "comparison", experiment=tmp_path)
+    page = (tmp_path / "comparison/web/index.html").read_text(encoding="utf-8")
+    header = re.findall(r"<th>([^<]*)", page)
+    assert header[header.index("runs") + 1 :] == ["AP", "AP50", "AP75", "AR", MEAN, "Nose"]
 
 
 def test_grids_of_the_last_epoch(folders, caplog):
@@ -505,3 +509,17 @@ def test_the_foot_lists_the_options_in_which_arms_differ(tmp_path):
         for arm, own in options.items()
     ]
     assert list(read_arms(runs).options) == ["lr", "nEpochs"]
+
+
+def test_a_log_that_does_not_say_its_rule_is_of_the_published_one(tmp_path):
+    """As those of earlier versions; stage 1 has none."""
+    options = {
+        "random": {},
+        "old": {"agent_lr": "0.1"},
+        "new": {"agent_lr": "0.1", "agent_rule": "published"},
+        "reinforce": {"agent_lr": "0.1", "agent_rule": "reinforce"},
+    }
+    runs = [(arm, [write_run(tmp_path / arm, 1, [0.5], options=own)]) for arm, own in options.items()]
+    assert read_arms(runs[:3]).options == {}
+    rules = {"old": "published", "new": "published", "reinforce": "reinforce"}
+    assert read_arms(runs).options == {"agent_rule": rules}

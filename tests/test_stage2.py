@@ -157,6 +157,10 @@ def test_bins_measured_twice_are_reported_and_stand_beside_the_agent(changeable)
     assert printed.count("each bin measured 2 times; repeatability") == 2
     message = refusal(SCRIPTS["scale"], *changeable.flags)
     assert "was collected for --repeats 2, this run has 1" in message
+    aside = path.rename(path.with_suffix(".aside"))
+    message = refusal(SCRIPTS["scale"], *changeable.flags, "--repeats", 2)
+    assert f"{path} does not exist, but its rows do: --overwrite true collects both again" in message
+    aside.rename(path)
     printed = run_here(PRETRAIN, *flags, "--nEpochs", 1)
     (row,) = load_checkpoint(changeable.agent_folder / AGENT)["train_history"]
     assert row["valid_scale_pck_uniform"] == pytest.approx(pck.mean().item(), abs=1e-5)

@@ -25,6 +25,7 @@ from utils.records.distributions import (
 )
 from utils.run import Run
 from utils.system import ranks
+from utils.system.errors import UserError
 from utils.system.process import progress
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,12 @@ def collect(run: Run, kind: Kind) -> dict[str, Collected]:
 def _existing(run: Run, split: str, people: People, kind: Kind) -> Collected:
     source = run.distribution_source(split, kind.name, people) | {"repeats": run.opt.repeats}
     rows = read_distributions(distribution_path(run.folder, split, kind.name), source)
-    pck = None if run.opt.repeats == 1 else read_pck(pck_path(run.folder, split, kind.name), source)
-    return Collected(rows, pck)
+    path = pck_path(run.folder, split, kind.name)
+    if run.opt.repeats == 1:
+        return Collected(rows, None)
+    if not path.exists():
+        raise UserError(f"{path} does not exist, but its rows do: --overwrite true collects both again")
+    return Collected(rows, read_pck(path, source))
 
 
 def _measured(

@@ -78,6 +78,8 @@ def epoch_options(events: list[dict]) -> dict[int, dict[str, str]]:
     for event in events:
         if event["kind"] == "start":
             options = event["options"]
+            if "agent_lr" in options:  # joint training, which had one rule before it recorded which
+                options = {"agent_rule": "published"} | options
         elif event["kind"] == "epoch":
             found[event["epoch"]] = options
     return found

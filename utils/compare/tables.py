@@ -13,6 +13,7 @@ from utils.compare.arms import Arm, Comparison, pair_values, paired_difference
 from utils.display.plots import plot_arms
 from utils.display.sections import Section
 from utils.display.stages import COMPARISON, INDEX, write_stage_page
+from utils.evaluation.average_precision import COLUMNS
 from utils.evaluation.grids import TABLES
 from utils.system.files import write_file
 
@@ -52,13 +53,13 @@ def write_comparison(
     if experiment is not None:
         title = f"{COMPARISON} of {', '.join(arm.name for arm in comparison.arms)}: {experiment.name}"
         plot, rows = (out / "compare.png").read_bytes(), table_rows(comparison)
-        mean = rows[0].index(MEAN)
+        first, mean = 2 + sum(name in COLUMNS for name in rows[0]), rows[0].index(MEAN)
         sections = [
             Section(
                 "The last epoch",
                 "Higher is better. Arms: ± standard deviation over runs. Differences: ± half the 95 % "
                 "interval: a smaller difference may be chance.",
-                table=[[*row[:2], *row[mean:], *row[2:mean]] for row in rows],  # means are seen first
+                table=[[*row[:first], *row[mean:], *row[first:mean]] for row in rows],  # joints are seen last
             ),
             Section(
                 "By epoch", "Validation people, un-augmented. Above: arms; below: differences.", plot=plot
