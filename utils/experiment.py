@@ -26,7 +26,7 @@ from utils.compare.run_logs import read_tables
 from utils.compare.steps import run_step
 from utils.compare.tables import write_comparison
 from utils.records.checkpoint import SUFFIX, saved_epochs
-from utils.records.distributions import distribution_path, require_source
+from utils.records.distributions import distribution_path, read_checked
 from utils.records.epochs import checkpoint_name, learning_rate_text
 from utils.system.errors import UserError
 from utils.system.files import link_file, locked
@@ -152,7 +152,7 @@ class Experiment:
         paths = [distribution_path(self.agent_folder, split, kind) for split in ("train", "val")]
         if all(path.exists() for path in paths):
             for path in paths:  # users may have collected by themselves
-                require_source(path, {"kind": kind, "repeats": self.opt.repeats})
+                read_checked(path, {"kind": kind, "repeats": self.opt.repeats})
             return None
         flags = ("--load_prefix_pose", self.base, *self.changed("seed", "repeats"))
         return self.stage(f"collect-{kind}-distri.py", self.opt.exp_id, *flags)

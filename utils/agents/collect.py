@@ -77,9 +77,9 @@ def collect(run: Run, kind: Kind) -> dict[str, Collected]:
 def _existing(run: Run, split: str, people: People, kind: Kind) -> Collected:
     source = run.distribution_source(split, kind.name, people) | {"repeats": run.opt.repeats}
     rows = read_distributions(distribution_path(run.folder, split, kind.name), source)
-    path = pck_path(run.folder, split, kind.name)
     if run.opt.repeats == 1:
         return Collected(rows, None)
+    path = pck_path(run.folder, split, kind.name)
     if not path.exists():
         raise UserError(f"{path} does not exist, but its rows do: --overwrite true collects both again")
     return Collected(rows, read_pck(path, source))

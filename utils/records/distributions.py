@@ -62,8 +62,7 @@ def read_distributions(path: Path, source: dict) -> Tensor:
     Raises:
         UserError: the file is missing, truncated, damaged, or has another source.
     """
-    text = _read(path, source)
-    _check_source(path, text, source)
+    text, _ = read_checked(path, source)
     rows = _parse(path, text, len(KINDS[source["kind"]].means), source["people"])
     sums = rows.sum(axis=1)
     bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
@@ -73,11 +72,6 @@ def read_distributions(path: Path, source: dict) -> Tensor:
             f"{path}: row {row} (from 0) is {rows[row].tolist()}, expected probabilities that sum to 1"
         )
     return torch.from_numpy(rows / sums[:, None]).float()
-
-
-def require_source(path: Path, source: dict) -> None:
-    """Raise a `UserError` if a file says that its source is another; source: the kind and any part of it."""
-    _check_source(path, _read(path, source), source)
 
 
 def write_pck(path: Path, pck: Tensor, source: dict) -> None:
@@ -93,22 +87,30 @@ def write_pck(path: Path, pck: Tensor, source: dict) -> None:
 
 def read_pck(path: Path, source: dict) -> Tensor:
     """The PCK f32 [R, N, bins] of a file of `write_pck`; arguments and errors: see `read_distributions`."""
-    text, bins = _read(path, source), len(KINDS[source["kind"]].means)
-    repeats = _check_source(path, text, source).get("repeats", 1)
+    text, found = read_checked(path, source)
+    repeats, bins = found.get("repeats", 1), len(KINDS[source["kind"]].means)
     rows = _parse(path, text, repeats * bins, source["people"])
     if not ((rows >= 0) & (rows <= 1)).all():
         raise UserError(f"{path} is damaged: expected PCK from 0 to 1")
     return torch.from_numpy(rows).float().view(-1, repeats, bins).transpose(0, 1)
 
 
-def _read(path: Path, source: dict) -> str:
+def read_checked(path: Path, source: dict) -> tuple[str, dict]:
+    """The text of a file, and its source as recorded; {} if it is not.
+
+    source: the kind, and any part of the expected source.
+
+    Raises:
+        UserError: the file is missing or no text, or has another source.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         script = f"collect-{source['kind']}-distri.py"
         raise UserError(f"{path} does not exist: run {script} first") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: expected a text file") from error
+    return text, _check_source(path, text, source)
 
 
 def _check_source(path: Path, text: str, source: dict) -> dict:
